@@ -1,0 +1,428 @@
+//! Puts the rooms together: start, reload, drain. No logic of its own.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::middleware::from_fn;
+use actix_web::web::Data;
+use actix_web::{App as ActixApp, HttpServer};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpSocket;
+
+use crate::audit::{self, Health, Reader, StoreError, WriterTask};
+use crate::auth::{Authenticator, KeySet};
+use crate::authorization::Authorizer;
+use crate::config::{self, Config, Faults, KeySource, Sources, TlsFiles};
+use crate::domain::{Deadline, Timestamp};
+use crate::http::{self, Check, Parts, Readiness};
+use crate::sharing::Sharing;
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+use crate::upstream::{ClientError, Keys, Upstream};
+
+/// How long an idle connection of a client is kept.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// How long a client may take to send a head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// What work in flight gets to write down where it stands once its time is up.
+const GIVING_UP_TIME: Duration = Duration::from_secs(5);
+
+/// Why the gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The trail cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No client for the upstream.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({key})")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The key that names it.
+        key: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file that was right a moment ago is not any more.
+    #[error("{key}: {message}")]
+    File {
+        /// The key that names it.
+        key: &'static str,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct App {
+    rest: Listening,
+    admin: Option<Listening>,
+    secure: bool,
+    tasks: Tasks,
+    writer: WriterTask,
+    reader: Reader,
+    readiness: Data<Readiness>,
+    authenticator: Data<Authenticator>,
+    upstream: Arc<Upstream>,
+    settings: config::Server,
+}
+
+#[derive(Debug)]
+struct Listening {
+    address: SocketAddr,
+    handle: ServerHandle,
+    task: tokio::task::JoinHandle<io::Result<()>>,
+}
+
+/// Adds to `sources` how the files that keys name are looked at.
+#[must_use]
+pub fn with_file_checks(mut sources: Sources) -> Sources {
+    sources.file_checks = vec![
+        ("auth.jwks_file", |path| read_keys(path).map(drop)),
+        ("authorization.policy_file", |path| {
+            config::read_text_file(path).map(drop)
+        }),
+        ("server.tls_cert_file", |path| {
+            read_certificates(path).map(drop)
+        }),
+        ("server.tls_key_file", |path| {
+            read_private_key(path).map(drop)
+        }),
+    ];
+    sources
+}
+
+impl App {
+    /// Starts everything. `sandbox_keys` are used where the configuration asks for throw-away keys.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running.
+    pub async fn start(config: Config, sandbox_keys: Option<KeySet>) -> Result<Self, StartError> {
+        for inert in &config.inert {
+            tracing::warn!("{inert}");
+        }
+        let rest_listener = listen(config.server.bind, "server.bind")?;
+        let admin_listener = config
+            .server
+            .admin_bind
+            .map(|address| listen(address, "server.admin_bind"))
+            .transpose()?;
+        let tls = config.server.tls.as_ref().map(tls_settings).transpose()?;
+        let secure = tls.is_some();
+
+        let metrics = Metrics::new();
+        let tasks = Tasks::on_this_runtime();
+        let authenticator = Authenticator::new(
+            config.auth.issuer.clone(),
+            config.auth.audience.clone(),
+            config.auth.leeway,
+        );
+        match &config.auth.keys {
+            KeySource::File(path) => authenticator.use_keys(load_keys(path)?),
+            KeySource::Sandbox => sandbox_keys
+                .into_iter()
+                .for_each(|keys| authenticator.use_keys(keys)),
+            KeySource::Url(_) | KeySource::Discovery => {}
+        }
+        let authenticator = Data::new(authenticator);
+        let authorizer = match config.authorization.policy_file {
+            None => Authorizer::by_scope(),
+            Some(_) => Authorizer::refusing_all(),
+        };
+        let authorizer = Arc::new(authorizer);
+        let upstream = Arc::new(Upstream::new(&config.upstream, metrics.clone())?);
+        let (writer, writer_task, reader) =
+            audit::open(&config.audit.database, metrics.clone()).await?;
+        let sharing = Sharing::new(
+            Arc::clone(&authorizer),
+            writer.clone(),
+            Arc::clone(&upstream),
+            tasks.clone(),
+            metrics.clone(),
+        );
+        sharing.recover(&reader).await;
+
+        let keys_known = Check::new("auth", {
+            let authenticator = authenticator.clone();
+            move || {
+                if authenticator.is_ready() {
+                    Ok(())
+                } else {
+                    Err("no key set is loaded".to_owned())
+                }
+            }
+        });
+        let trail_writable = Check::new("audit", move || match writer.health() {
+            Health::Writable => Ok(()),
+            Health::Failing(why) => Err(why),
+        });
+        let readiness = Data::new(Readiness::new(vec![keys_known, trail_writable]));
+        let parts = Parts {
+            authenticator: authenticator.clone(),
+            authorizer: Data::from(authorizer),
+            sharing: Data::new(sharing),
+            reader: Data::new(reader.clone()),
+            rules: Data::new(http::Rules {
+                region: config.upstream.region.clone(),
+                regions: config.upstream.regions.clone(),
+                request_timeout: config.server.request_timeout,
+            }),
+            readiness: readiness.clone(),
+            metrics: Data::new(metrics),
+        };
+        let rest = serve_rest(rest_listener, tls, parts.clone(), &config.server)?;
+        let admin = admin_listener
+            .map(|listener| serve_admin(listener, parts))
+            .transpose()?;
+        tracing::info!(server.address = %rest.address, server.tls = secure, "serving REST");
+        if let Some(admin) = &admin {
+            tracing::info!(server.address = %admin.address, "serving metrics and probes");
+        }
+        Ok(Self {
+            rest,
+            admin,
+            secure,
+            tasks,
+            writer: writer_task,
+            reader,
+            readiness,
+            authenticator,
+            upstream,
+            settings: config.server,
+        })
+    }
+
+    /// The URL that REST is served at.
+    #[must_use]
+    pub fn base_url(&self) -> String {
+        format!(
+            "{}://{}",
+            if self.secure { "https" } else { "http" },
+            reachable(self.rest.address)
+        )
+    }
+
+    /// Where metrics and probes are served, if they are.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|admin| admin.address)
+    }
+
+    /// Reads the key set and the upstream keys again; what is faulty leaves the old ones in place.
+    ///
+    /// # Errors
+    /// The faults; nothing was changed then.
+    pub fn reload(&self, sources: &Sources) -> Result<(), Faults> {
+        let config = Config::load(sources)?;
+        if let KeySource::File(path) = &config.auth.keys {
+            let fault = |message| {
+                Faults(vec![config::Fault {
+                    key: "auth.jwks_file".into(),
+                    origin: None,
+                    message,
+                }])
+            };
+            self.authenticator.use_keys(read_keys(path).map_err(fault)?);
+        }
+        self.upstream.use_keys(Keys {
+            public: config.upstream.public_key,
+            private: config.upstream.private_key,
+        });
+        Ok(())
+    }
+
+    /// Drains: not ready at once, after the delay no new connections, then calls in flight finish and their
+    /// outcomes get to disk. Returns whether all of them did within the configured time.
+    pub async fn stop(self) -> bool {
+        self.readiness.drain();
+        tracing::info!("stopping: not ready any more");
+        tokio::time::sleep(self.settings.drain_delay).await;
+        let patience = self.settings.shutdown_timeout;
+        let deadline = Deadline::after(patience);
+        let answered =
+            tokio::time::timeout_at(deadline.instant().into(), self.rest.handle.stop(true))
+                .await
+                .is_ok();
+        let left = deadline
+            .instant()
+            .saturating_duration_since(Deadline::after(Duration::ZERO).instant());
+        let finished = self
+            .tasks
+            .finish(
+                if answered {
+                    left.max(Duration::from_millis(1))
+                } else {
+                    left
+                },
+                GIVING_UP_TIME,
+            )
+            .await;
+        self.rest.task.abort();
+        self.reader.close().await;
+        let head = self.writer.stop().await;
+        if let Some(admin) = self.admin {
+            let _ = tokio::time::timeout(Duration::from_secs(1), admin.handle.stop(false)).await;
+            admin.task.abort();
+        }
+        let clean = answered && finished && head.is_some();
+        tracing::info!(clean, at = %Timestamp::now(), "stopped");
+        clean
+    }
+}
+
+/// Connections that may wait to be accepted; std's own bind allows 128.
+const BACKLOG: u32 = 1024;
+
+fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, StartError> {
+    let listening = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)?.into_std()
+    };
+    listening().map_err(|source| StartError::Listen {
+        address,
+        key,
+        source,
+    })
+}
+
+fn serve_rest(
+    listener: TcpListener,
+    tls: Option<rustls::ServerConfig>,
+    parts: Parts,
+    settings: &config::Server,
+) -> Result<Listening, StartError> {
+    let address = listener
+        .local_addr()
+        .map_err(|source| refused(settings.bind, source))?;
+    let server = HttpServer::new(move || {
+        ActixApp::new()
+            .app_data(parts.metrics.clone())
+            .configure(|routes| http::routes(&parts, routes))
+            .wrap(from_fn(http::observe))
+    });
+    let server = server
+        .disable_signals()
+        .keep_alive(KEEP_ALIVE)
+        .client_request_timeout(HEAD_TIMEOUT)
+        .shutdown_timeout(settings.shutdown_timeout.as_secs() + 1);
+    let server = match tls {
+        None => server.listen(listener),
+        Some(tls) => server.listen_rustls_0_23(listener, tls),
+    };
+    Ok(run(
+        address,
+        server.map_err(|source| refused(address, source))?.run(),
+    ))
+}
+
+fn serve_admin(listener: TcpListener, parts: Parts) -> Result<Listening, StartError> {
+    let refused = |source| StartError::Listen {
+        address: ([0, 0, 0, 0], 0).into(),
+        key: "server.admin_bind",
+        source,
+    };
+    let address = listener.local_addr().map_err(refused)?;
+    let server = HttpServer::new(move || {
+        ActixApp::new()
+            .configure(|routes| http::admin_routes(&parts, routes))
+            .wrap(from_fn(http::observe))
+    });
+    let server = server
+        .workers(1)
+        .disable_signals()
+        .client_request_timeout(HEAD_TIMEOUT);
+    Ok(run(
+        address,
+        server.listen(listener).map_err(refused)?.run(),
+    ))
+}
+
+fn refused(address: SocketAddr, source: io::Error) -> StartError {
+    StartError::Listen {
+        address,
+        key: "server.bind",
+        source,
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a server is stopped and waited for by itself"
+)]
+fn run(address: SocketAddr, server: Server) -> Listening {
+    let handle = server.handle();
+    Listening {
+        address,
+        handle,
+        task: tokio::spawn(server),
+    }
+}
+
+fn read_keys(path: &Path) -> Result<KeySet, String> {
+    let text = config::read_text_file(path)?;
+    KeySet::parse(&text).map_err(|error| error.to_string())
+}
+
+fn load_keys(path: &Path) -> Result<KeySet, StartError> {
+    let keys = read_keys(path).map_err(|message| StartError::File {
+        key: "auth.jwks_file",
+        message,
+    })?;
+    for left_out in keys.left_out() {
+        tracing::warn!("auth.jwks_file: {left_out}; it is left out");
+    }
+    Ok(keys)
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let text = config::read_text_file(path)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    let certificates = certificates.map_err(|_| "holds no certificates in PEM")?;
+    if certificates.is_empty() {
+        Err("holds no certificates in PEM".into())
+    } else {
+        Ok(certificates)
+    }
+}
+
+fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let text = config::read_text_file(path)?;
+    PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| "holds no private key in PEM".into())
+}
+
+fn tls_settings(files: &TlsFiles) -> Result<rustls::ServerConfig, StartError> {
+    let fault = |key| move |message| StartError::File { key, message };
+    let certificates =
+        read_certificates(&files.cert_file).map_err(fault("server.tls_cert_file"))?;
+    let key = read_private_key(&files.key_file).map_err(fault("server.tls_key_file"))?;
+    let settings = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(certificates, key);
+    settings.map_err(|_| fault("server.tls_key_file")("does not fit the certificate".to_owned()))
+}
+
+/// An address under which a listener on `bound` can be reached from this machine.
+#[must_use]
+pub fn reachable(bound: SocketAddr) -> SocketAddr {
+    let ip = match bound.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, bound.port())
+}

@@ -1,0 +1,294 @@
+//! What is written to the trail: intents, outcomes and denials, and the columns they fill.
+//!
+//! One list of columns serves the INSERT, the hash and verification, so that what is hashed is what is
+//! stored.
+
+use std::time::Duration;
+
+use crate::domain::{
+    AccountId, Caller, Change, EventId, ImageId, Operation, Outcome, Reason, Region, Timestamp,
+    TraceId,
+};
+
+use super::chain::{CHAIN_ID, ENCODING_VERSION};
+
+/// The columns of `audit_entries` that are hashed, in their order in the table and in the hash.
+pub(super) const COLUMNS: [&str; 27] = [
+    "version",
+    "chain_id",
+    "sequence",
+    "kind",
+    "event_id",
+    "recorded_at",
+    "subject",
+    "issuer",
+    "token_id",
+    "client_ip",
+    "user_agent",
+    "request_id",
+    "trace_id",
+    "operation",
+    "image_id",
+    "account_id",
+    "region",
+    "reason",
+    "expires_at",
+    "policy_ids",
+    "outcome",
+    "http_status",
+    "upstream_ret_code",
+    "upstream_request_id",
+    "upstream_calls",
+    "duration_ms",
+    "detail",
+];
+
+/// One value as the database holds it. Text is bytes, since a damaged file may hold text that is not UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cell {
+    Null,
+    Integer(i64),
+    Text(Vec<u8>),
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::Text(text.as_bytes().to_vec())
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::Text(text.into_bytes())
+    }
+}
+
+impl From<i64> for Cell {
+    fn from(number: i64) -> Self {
+        Self::Integer(number)
+    }
+}
+
+impl<T: Into<Self>> From<Option<T>> for Cell {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+/// A change that is about to be forwarded.
+#[derive(Debug, Clone)]
+pub struct Intent {
+    /// Who asked, and where from.
+    pub caller: Caller,
+    /// For what.
+    pub change: Change,
+    /// The policies that allowed it; empty where scopes alone decided.
+    pub policy_ids: Vec<String>,
+}
+
+/// A change that was refused and never forwarded.
+#[derive(Debug, Clone)]
+pub struct Denial {
+    /// Who asked, and where from.
+    pub caller: Caller,
+    /// For what.
+    pub change: Change,
+    /// The policies that refused it; empty where scopes alone decided.
+    pub policy_ids: Vec<String>,
+    /// What the caller is told.
+    pub http_status: u16,
+    /// Why, in words.
+    pub detail: String,
+}
+
+/// What an outcome repeats of its intent, so that filters and provenance need not join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recalled {
+    /// The event that ends.
+    pub event_id: EventId,
+    /// Whose it is.
+    pub subject: String,
+    /// By which request; absent for what the gateway does by itself.
+    pub request_id: Option<String>,
+    /// What was asked.
+    pub operation: Operation,
+    /// The image.
+    pub image_id: ImageId,
+    /// The account.
+    pub account_id: AccountId,
+    /// The region.
+    pub region: Region,
+}
+
+impl Recalled {
+    /// What the outcome of `intent` repeats of it.
+    #[must_use]
+    pub fn of(intent: &Intent, event_id: EventId) -> Self {
+        Self {
+            event_id,
+            subject: intent.caller.principal.subject.clone(),
+            request_id: Some(intent.caller.request_id.as_str().to_owned()),
+            operation: intent.change.operation,
+            image_id: intent.change.image_id.clone(),
+            account_id: intent.change.account_id,
+            region: intent.change.region.clone(),
+        }
+    }
+}
+
+/// How a forwarded change ended: the row of kind `outcome`. Each event has exactly one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completion {
+    /// The event that ends, and what is repeated of its intent.
+    pub recalled: Recalled,
+    /// How it ended; never `pending` or `denied`.
+    pub outcome: Outcome,
+    /// What the caller was told; absent where the process was gone before.
+    pub http_status: Option<u16>,
+    /// The last `RetCode`, where there was one.
+    pub upstream_ret_code: Option<i64>,
+    /// The upstream's name for its last answer.
+    pub upstream_request_id: Option<String>,
+    /// Calls that carried the change; absent where that is not known.
+    pub upstream_calls: Option<u32>,
+    /// From the request's arrival to this row.
+    pub duration: Duration,
+    /// What else an auditor should know.
+    pub detail: Option<String>,
+}
+
+/// An entry that waits for its place in the chain.
+#[derive(Debug, Clone)]
+pub(super) enum Draft {
+    Intent(Box<Intent>),
+    Denial(Box<Denial>),
+    Completion(Box<Completion>),
+}
+
+/// Where in the chain a draft goes, and when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) sequence: i64,
+    pub(super) event_id: EventId,
+    pub(super) recorded_at: Timestamp,
+}
+
+impl Draft {
+    /// The event that the draft belongs to; `None` where it begins one.
+    pub(super) fn event_id(&self) -> Option<EventId> {
+        match self {
+            Self::Intent(_) | Self::Denial(_) => None,
+            Self::Completion(completion) => Some(completion.recalled.event_id),
+        }
+    }
+
+    /// The row's cells, in the order of [`COLUMNS`].
+    pub(super) fn cells(&self, place: Place) -> [Cell; COLUMNS.len()] {
+        let head = |kind: &str| {
+            [
+                Cell::from(ENCODING_VERSION),
+                Cell::from(CHAIN_ID),
+                Cell::from(place.sequence),
+                Cell::from(kind),
+                Cell::from(place.event_id.to_string()),
+                Cell::from(place.recorded_at.as_micros()),
+            ]
+        };
+        match self {
+            Self::Intent(intent) => {
+                let tail = [const { Cell::Null }; 7];
+                row(
+                    head("intent"),
+                    asked(&intent.caller, &intent.change, &intent.policy_ids),
+                    tail,
+                )
+            }
+            Self::Denial(denial) => {
+                let tail = [
+                    Cell::from(Outcome::Denied.as_str()),
+                    Cell::from(i64::from(denial.http_status)),
+                    Cell::Null,
+                    Cell::Null,
+                    Cell::from(0),
+                    Cell::from(millis(denial.caller.since_arrival.elapsed())),
+                    Cell::from(denial.detail.as_str()),
+                ];
+                row(
+                    head("denial"),
+                    asked(&denial.caller, &denial.change, &denial.policy_ids),
+                    tail,
+                )
+            }
+            Self::Completion(completion) => {
+                let tail = [
+                    Cell::from(completion.outcome.as_str()),
+                    Cell::from(completion.http_status.map(i64::from)),
+                    Cell::from(completion.upstream_ret_code),
+                    Cell::from(completion.upstream_request_id.as_deref()),
+                    Cell::from(completion.upstream_calls.map(i64::from)),
+                    Cell::from(millis(completion.duration)),
+                    Cell::from(completion.detail.as_deref()),
+                ];
+                row(head("outcome"), repeated(&completion.recalled), tail)
+            }
+        }
+    }
+}
+
+fn row(head: [Cell; 6], asked: [Cell; 14], tail: [Cell; 7]) -> [Cell; COLUMNS.len()] {
+    let mut cells = head.into_iter().chain(asked).chain(tail);
+    std::array::from_fn(|_| cells.next().unwrap_or(Cell::Null))
+}
+
+const _: () = assert!(
+    6 + 14 + 7 == COLUMNS.len(),
+    "the three parts of a row fill all columns"
+);
+
+/// The cells from `subject` to `policy_ids` of an intent or a denial.
+fn asked(caller: &Caller, change: &Change, policy_ids: &[String]) -> [Cell; 14] {
+    [
+        Cell::from(caller.principal.subject.as_str()),
+        Cell::from(caller.principal.issuer.as_str()),
+        Cell::from(caller.principal.token_id.as_deref()),
+        Cell::from(caller.client_ip.map(|ip| ip.to_string())),
+        Cell::from(caller.user_agent.as_deref()),
+        Cell::from(caller.request_id.as_str()),
+        Cell::from(caller.trace_id.as_ref().map(TraceId::as_str)),
+        Cell::from(change.operation.as_str()),
+        Cell::from(change.image_id.as_str()),
+        account(change.account_id),
+        Cell::from(change.region.as_str()),
+        Cell::from(change.reason.as_ref().map(Reason::as_str)),
+        Cell::Null,
+        Cell::from(serde_json::Value::from(policy_ids).to_string()),
+    ]
+}
+
+/// The same cells of an outcome: what filters need, nothing more.
+fn repeated(recalled: &Recalled) -> [Cell; 14] {
+    [
+        Cell::from(recalled.subject.as_str()),
+        Cell::Null,
+        Cell::Null,
+        Cell::Null,
+        Cell::Null,
+        Cell::from(recalled.request_id.as_deref()),
+        Cell::Null,
+        Cell::from(recalled.operation.as_str()),
+        Cell::from(recalled.image_id.as_str()),
+        account(recalled.account_id),
+        Cell::from(recalled.region.as_str()),
+        Cell::Null,
+        Cell::Null,
+        Cell::Null,
+    ]
+}
+
+fn account(account_id: AccountId) -> Cell {
+    Cell::from(i64::try_from(account_id.get()).unwrap_or(i64::MAX))
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,50 @@
+//! The audit trail: who asked for which change, and how it ended.
+//!
+//! Two doors: the [`Writer`] appends and cannot look, the [`Reader`] looks and cannot append, and neither
+//! can update. The promises:
+//!
+//! - a [`Ticket`] resolves with `Ok` only when its entry is on disk (a commit with `synchronous=FULL`);
+//! - entries are never updated, replaced or deleted; the database refuses it by triggers;
+//! - each row's hash covers the row and the hash before it, so [`verify`](verify()) finds any that was
+//!   changed, removed, inserted or moved ([`chain`] says how);
+//! - an event has exactly one outcome row, or one denial.
+//!
+//! Who may read the trail is decided elsewhere, and so is what an outcome means.
+
+pub mod chain;
+mod entry;
+mod event;
+mod reader;
+mod store;
+mod verify;
+mod writer;
+
+pub use chain::{Hash, Head};
+pub use entry::{Completion, Denial, Intent, Recalled};
+pub use event::{
+    Cursor, EntryPlace, Event, EventOperation, EventWithEntries, Filter, InvalidCursor, Order,
+    OutcomeFilter,
+};
+pub use reader::{Page, Reader};
+pub use store::StoreError;
+pub use verify::{Break, Expected, InvalidExpected, Report, verify};
+pub use writer::{EnqueueError, Health, NotDurable, Recorded, Ticket, Writer, WriterTask};
+
+use std::path::Path;
+
+use crate::telemetry::Metrics;
+
+/// Opens the trail for this process alone: the writer's door, the writer to wait for at a stop, and the
+/// reader's door. Makes the file where there is none.
+///
+/// # Errors
+/// Where the file cannot be used: see [`StoreError`].
+pub async fn open(
+    path: &Path,
+    metrics: Metrics,
+) -> Result<(Writer, WriterTask, Reader), StoreError> {
+    let appender = store::Appender::open(path).await?;
+    let (writer, task) = Writer::start(appender, metrics).await?;
+    let reader = Reader::open(path).await?;
+    Ok((writer, task, reader))
+}

@@ -1,0 +1,62 @@
+//! Where the trail lies: one database engine, SQLite, in its own SQL.
+//!
+//! The door speaks of entries and events, never of rows or transactions; sequence, hash and cursor are
+//! made above it.
+
+mod sqlite;
+
+use std::path::PathBuf;
+
+pub(super) use sqlite::{Appender, EventRow, EventsQuery, ReadConnections, RowReader};
+
+/// Why the store could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The directory or the lock beside the file cannot be made or opened.
+    #[error("cannot use {path}", path = path.display())]
+    Place {
+        /// The directory or file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Another process holds the trail.
+    #[error("{path} is in use by another gateway", path = path.display())]
+    InUse {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The file was written by a later version of the program.
+    #[error("{path} was written by a newer version of the gateway (migration {migration})", path = path.display())]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// The migration that this version does not know.
+        migration: i64,
+    },
+    /// The file cannot be opened, or is no trail.
+    #[error("cannot open {path} as an audit trail", path = path.display())]
+    Open {
+        /// The database.
+        path: PathBuf,
+        /// What the database says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A row holds what the program never writes.
+    #[error("row {sequence} holds what the gateway never writes in {column}")]
+    Row {
+        /// The row.
+        sequence: i64,
+        /// The column.
+        column: &'static str,
+    },
+    /// The database refused a statement or a commit.
+    #[error("the audit database failed")]
+    Database(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}

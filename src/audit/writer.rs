@@ -1,0 +1,369 @@
+//! One task, one connection, one chain.
+//!
+//! A commit waits for the disk, so whatever arrives meanwhile goes into the next one: throughput grows
+//! with concurrency, and one caller alone waits for no timer. Promise: a [`Ticket`] resolves with `Ok`
+//! only when the commit that holds its entry is durable.
+//!
+//! A commit that fails fails its whole group and nobody else. The intents and denials in it were not
+//! written, so their changes are not forwarded. Outcomes cannot be taken back: who learns that one could
+//! not be written hands it back by [`Writer::keep`], and it goes into the next commit that succeeds.
+
+use std::collections::VecDeque;
+use std::error::Error as _;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::{EventId, Stopwatch, Timestamp};
+use crate::telemetry::Metrics;
+
+use super::chain::{Hash, Head, Tip};
+use super::entry::{Completion, Denial, Draft, Intent};
+use super::store::{Appender, StoreError};
+
+/// Most entries of one commit, and most that wait for one.
+const GROUP_ENTRIES_MAX: usize = 256;
+/// Most outcomes that are kept in memory while the trail cannot be written. Each is at most a few KiB.
+const KEPT_OUTCOMES_MAX: usize = 10_000;
+/// How often a writer that cannot write tries again by itself.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the head goes to the log while it moves.
+const HEAD_LOG_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Where a durable entry stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recorded {
+    /// Its event.
+    pub event_id: EventId,
+    /// When its group was sealed.
+    pub recorded_at: Timestamp,
+    /// Its place in the chain.
+    pub sequence: i64,
+    /// Its hash.
+    pub hash: Hash,
+}
+
+/// The entry is not on disk, and the writer will not try it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the audit trail cannot be written")]
+pub struct NotDurable;
+
+/// The entry was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EnqueueError {
+    /// As many entries as may wait are waiting.
+    #[error("too many audit entries are waiting")]
+    Full,
+    /// The writer has ended.
+    #[error("the audit writer has ended")]
+    Ended,
+}
+
+/// A commit to wait for.
+#[derive(Debug)]
+pub struct Ticket(oneshot::Receiver<Result<Recorded, NotDurable>>);
+
+impl Future for Ticket {
+    type Output = Result<Recorded, NotDurable>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0)
+            .poll(context)
+            .map(|answer| answer.unwrap_or(Err(NotDurable)))
+    }
+}
+
+/// Whether the trail can be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// The last commit succeeded.
+    Writable,
+    /// The last commit failed; why, for an operator.
+    Failing(String),
+}
+
+struct Waiting {
+    draft: Draft,
+    answer: oneshot::Sender<Result<Recorded, NotDurable>>,
+}
+
+/// The writer's door. Clones lead to the same writer.
+#[derive(Debug, Clone)]
+pub struct Writer {
+    queue: mpsc::Sender<Waiting>,
+    kept: mpsc::Sender<Box<Completion>>,
+    health: watch::Receiver<Health>,
+}
+
+/// The writer itself, to be stopped and waited for.
+#[derive(Debug)]
+pub struct WriterTask {
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<Head>,
+}
+
+impl WriterTask {
+    /// Writes what waits, closes the database and gives the chain's head.
+    pub async fn stop(self) -> Option<Head> {
+        self.stop.cancel();
+        self.task
+            .await
+            .inspect_err(|error| tracing::error!(error = %error, "the audit writer died"))
+            .ok()
+    }
+}
+
+impl Writer {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the writer outlives all work and is waited for by itself"
+    )]
+    pub(super) async fn start(
+        mut appender: Appender,
+        metrics: Metrics,
+    ) -> Result<(Self, WriterTask), StoreError> {
+        let tip = appender.tip().await?;
+        tracing::info!(audit.head = %tip.head(), "the audit trail is open");
+        let (queue, waiting) = mpsc::channel(GROUP_ENTRIES_MAX);
+        let (kept, kept_back) = mpsc::channel(KEPT_OUTCOMES_MAX);
+        let (told, health) = watch::channel(Health::Writable);
+        let stop = CancellationToken::new();
+        let work = Work {
+            appender,
+            tip: Some(tip.clone()),
+            last_tip: tip,
+            waiting,
+            kept_back,
+            kept: VecDeque::new(),
+            health: told,
+            metrics,
+            stop: stop.clone(),
+        };
+        let task = tokio::spawn(work.run());
+        Ok((
+            Self {
+                queue,
+                kept,
+                health,
+            },
+            WriterTask { stop, task },
+        ))
+    }
+
+    /// Gives an intent its place in the queue at once, so that the order of calls is the order of rows.
+    ///
+    /// # Errors
+    /// Where the queue is full or the writer has ended; nothing was written.
+    pub fn enqueue(&self, intent: Intent) -> Result<Ticket, EnqueueError> {
+        self.try_send(Draft::Intent(Box::new(intent)))
+    }
+
+    /// As [`Self::enqueue`], for a denial.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn enqueue_denial(&self, denial: Denial) -> Result<Ticket, EnqueueError> {
+        self.try_send(Draft::Denial(Box::new(denial)))
+    }
+
+    fn try_send(&self, draft: Draft) -> Result<Ticket, EnqueueError> {
+        let (answer, ticket) = oneshot::channel();
+        match self.queue.try_send(Waiting { draft, answer }) {
+            Ok(()) => Ok(Ticket(ticket)),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(EnqueueError::Full),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(EnqueueError::Ended),
+        }
+    }
+
+    /// Writes an outcome. Waits for room, since what happened cannot be refused, and for the commit.
+    ///
+    /// # Errors
+    /// [`NotDurable`]: it is not on disk; [`Self::keep`] sees to it that it will be.
+    pub async fn record(&self, completion: Completion) -> Result<Recorded, NotDurable> {
+        let (answer, ticket) = oneshot::channel();
+        let draft = Draft::Completion(Box::new(completion));
+        self.queue
+            .send(Waiting { draft, answer })
+            .await
+            .map_err(|_| NotDurable)?;
+        Ticket(ticket).await
+    }
+
+    /// Keeps an outcome that could not be written until it can be. A restart before that leaves its
+    /// event to recovery, which closes it as `unknown`.
+    pub fn keep(&self, completion: Completion) {
+        let event_id = completion.recalled.event_id;
+        if self.kept.try_send(Box::new(completion)).is_err() {
+            tracing::error!(audit.event_id = %event_id, "an outcome is lost: no room to keep it in memory");
+        }
+    }
+
+    /// Whether the trail can be written, as the last commit showed.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.borrow().clone()
+    }
+}
+
+/// The task's own state; nobody else touches it.
+struct Work {
+    appender: Appender,
+    /// `None` after a failed commit: what is on disk has to be looked at again.
+    tip: Option<Tip>,
+    last_tip: Tip,
+    waiting: mpsc::Receiver<Waiting>,
+    kept_back: mpsc::Receiver<Box<Completion>>,
+    kept: VecDeque<Draft>,
+    health: watch::Sender<Health>,
+    metrics: Metrics,
+    stop: CancellationToken,
+}
+
+impl Work {
+    async fn run(mut self) -> Head {
+        let mut logged = (self.last_tip.sequence(), Stopwatch::start());
+        loop {
+            let mut group = Vec::new();
+            let failing = self.tip.is_none() || !self.kept.is_empty();
+            tokio::select! {
+                biased;
+                received = self.waiting.recv_many(&mut group, GROUP_ENTRIES_MAX) => {
+                    if received == 0 {
+                        break;
+                    }
+                }
+                Some(kept) = self.kept_back.recv() => {
+                    self.kept.push_back(Draft::Completion(kept));
+                }
+                () = tokio::time::sleep(RETRY_INTERVAL), if failing => {}
+                () = self.stop.cancelled(), if !self.waiting.is_closed() => {
+                    self.waiting.close();
+                    self.kept_back.close();
+                }
+            }
+            self.commit(group).await;
+            if logged.0 != self.last_tip.sequence() && logged.1.elapsed() >= HEAD_LOG_INTERVAL {
+                logged = (self.last_tip.sequence(), Stopwatch::start());
+                tracing::info!(audit.head = %self.last_tip.head(), "the audit trail's head");
+            }
+        }
+        self.finish().await
+    }
+
+    /// Takes what was kept, then what waits, into one transaction, and answers everybody in it.
+    async fn commit(&mut self, group: Vec<Waiting>) {
+        while let Ok(kept) = self.kept_back.try_recv() {
+            self.kept.push_back(Draft::Completion(kept));
+        }
+        if group.is_empty() && self.kept.is_empty() && self.tip.is_some() {
+            return;
+        }
+        let kept = self.kept.len().min(GROUP_ENTRIES_MAX);
+        let entries = kept + group.len();
+        let took = Stopwatch::start();
+        match self.write(kept, &group).await {
+            Ok(places) => {
+                self.metrics
+                    .audit_commit(entries, self.last_tip.sequence(), took.elapsed());
+                tracing::debug!(
+                    audit.entries = entries,
+                    duration_ms = took.elapsed().as_millis(),
+                    "group committed"
+                );
+                self.kept.drain(..kept);
+                for (waiting, place) in group.into_iter().zip(places.into_iter().skip(kept)) {
+                    let _ = waiting.answer.send(Ok(place));
+                }
+                self.tell(Health::Writable);
+            }
+            Err(error) => {
+                self.tip = None;
+                self.metrics.audit_commit_failed();
+                let cause = error
+                    .source()
+                    .map(|source| format!(": {source}"))
+                    .unwrap_or_default();
+                self.tell(Health::Failing(format!("{error}{cause}")));
+                for waiting in group {
+                    let _ = waiting.answer.send(Err(NotDurable));
+                }
+            }
+        }
+        self.metrics.unrecorded_outcomes(self.kept.len());
+    }
+
+    async fn write(&mut self, kept: usize, group: &[Waiting]) -> Result<Vec<Recorded>, StoreError> {
+        let mut tip = match &self.tip {
+            Some(tip) => tip.clone(),
+            None => self.look_again().await?,
+        };
+        let drafts = self
+            .kept
+            .iter()
+            .take(kept)
+            .chain(group.iter().map(|waiting| &waiting.draft));
+        let sealed = tip.seal(drafts, Timestamp::now());
+        if !sealed.is_empty() {
+            self.appender.append(&sealed).await?;
+        }
+        self.last_tip = tip.clone();
+        self.tip = Some(tip);
+        Ok(sealed
+            .iter()
+            .map(|row| Recorded {
+                event_id: row.place.event_id,
+                recorded_at: row.place.recorded_at,
+                sequence: row.place.sequence,
+                hash: row.hash,
+            })
+            .collect())
+    }
+
+    /// After a failure: whether the trail can be written again, and where it ends.
+    async fn look_again(&mut self) -> Result<Tip, StoreError> {
+        if self.appender.try_commit(Timestamp::now()).await.is_err() {
+            self.appender.reopen().await?;
+            self.appender.try_commit(Timestamp::now()).await?;
+        }
+        self.appender.tip().await
+    }
+
+    fn tell(&self, health: Health) {
+        let changed = self.health.send_if_modified(|told| {
+            let changed = *told != health;
+            told.clone_from(&health);
+            changed
+        });
+        match health {
+            Health::Writable if changed => tracing::info!("the audit trail can be written again"),
+            Health::Failing(why) if changed => {
+                tracing::error!(error = why, "the audit trail cannot be written");
+            }
+            Health::Writable | Health::Failing(_) => {}
+        }
+    }
+
+    /// What was kept gets a last try; then the database is closed.
+    async fn finish(mut self) -> Head {
+        self.commit(Vec::new()).await;
+        if !self.kept.is_empty() {
+            tracing::error!(
+                audit.outcomes = self.kept.len(),
+                "outcomes are lost: the trail could not be written"
+            );
+        }
+        let head = self.last_tip.head();
+        if let Err(error) = self.appender.close().await {
+            tracing::warn!(error = %error, "the audit database did not close in order");
+        }
+        tracing::info!(audit.head = %head, "the audit trail is closed");
+        head
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,278 @@
+//! A JWK Set (RFC 7517) as keys that know what they are for.
+//!
+//! A key is usable for the algorithms of contract section 5 alone: weak keys, keys for encryption, and
+//! types or curves without an algorithm are left out, each with a warning that names it. A set without a
+//! usable key is an error.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, DecodingKey};
+use serde_json::Value;
+
+/// Shortest RSA modulus (RFC 7518, section 3.3).
+const RSA_BITS_MIN: usize = 2048;
+/// Longest RSA modulus that verification is done with; longer ones cost too much a check.
+const RSA_BITS_MAX: usize = 8192;
+
+const HMAC: [(Algorithm, usize); 3] = [
+    (Algorithm::HS256, 32),
+    (Algorithm::HS384, 48),
+    (Algorithm::HS512, 64),
+];
+const RSA: [Algorithm; 6] = [
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+];
+
+/// The keys that tokens are checked with. Does not print them.
+pub struct KeySet {
+    keys: Vec<Key>,
+    left_out: Vec<String>,
+}
+
+/// One key and the algorithms that it may be used with.
+pub(super) struct Key {
+    kid: Option<String>,
+    pub(super) algorithms: Vec<Algorithm>,
+    pub(super) decoding: DecodingKey,
+}
+
+/// The text is no JWK Set that tokens could be checked with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeySetError {
+    /// It is not JSON, or has no array `keys`.
+    #[error("is no JWK Set: a JSON object with an array `keys`")]
+    NotASet,
+    /// No key in it can be used.
+    #[error("holds no usable key: {}", if .0.is_empty() { "it is empty".into() } else { .0.join("; ") })]
+    NoUsableKey(Vec<String>),
+}
+
+/// Which key a token asks for, and why it gets none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoKey {
+    Unknown,
+    OtherAlgorithm,
+    Ambiguous,
+}
+
+impl KeySet {
+    /// Reads a JWK Set. Private parts are ignored.
+    ///
+    /// # Errors
+    /// Where it is no set, or no key of it can be used.
+    pub fn parse(text: &str) -> Result<Self, KeySetError> {
+        let set: Value = serde_json::from_str(text).map_err(|_| KeySetError::NotASet)?;
+        let entries = set
+            .get("keys")
+            .and_then(Value::as_array)
+            .ok_or(KeySetError::NotASet)?;
+        let mut keys: Vec<Key> = Vec::new();
+        let mut left_out = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            let name = match entry.get("kid").and_then(Value::as_str) {
+                Some(kid) => format!("key {} (kid `{}`)", index + 1, kid.escape_debug()),
+                None => format!("key {}", index + 1),
+            };
+            match read_key(entry) {
+                Ok(key) if key.kid.is_some() && keys.iter().any(|other| other.kid == key.kid) => {
+                    left_out.push(format!("{name} has the kid of an earlier key"));
+                }
+                Ok(key) => keys.push(key),
+                Err(why) => left_out.push(format!("{name} {why}")),
+            }
+        }
+        if keys.is_empty() {
+            Err(KeySetError::NoUsableKey(left_out))
+        } else {
+            Ok(Self { keys, left_out })
+        }
+    }
+
+    /// Keys of the set that are not used, each with the reason.
+    #[must_use]
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
+    /// The key that a token means: the one with its `kid`, or without one the only key that fits.
+    pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<&Key, NoKey> {
+        let mut named = self
+            .keys
+            .iter()
+            .filter(|key| kid.is_none() || key.kid.as_deref() == kid)
+            .peekable();
+        named.peek().ok_or(NoKey::Unknown)?;
+        let mut fitting = named.filter(|key| key.algorithms.contains(&algorithm));
+        match (fitting.next(), fitting.next()) {
+            (Some(key), None) => Ok(key),
+            (None, _) => Err(NoKey::OtherAlgorithm),
+            (Some(_), Some(_)) => Err(NoKey::Ambiguous),
+        }
+    }
+}
+
+impl fmt::Debug for KeySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kids = self
+            .keys
+            .iter()
+            .map(|key| (key.kid.as_deref(), &key.algorithms));
+        f.debug_list().entries(kids).finish()
+    }
+}
+
+fn read_key(entry: &Value) -> Result<Key, &'static str> {
+    let kid = match entry.get("kid") {
+        None => None,
+        Some(Value::String(kid)) => Some(kid.clone()),
+        Some(_) => return Err("has a kid that is not text"),
+    };
+    let (algorithms, decoding) = match text(entry, "kty")? {
+        "oct" => hmac_key(entry),
+        "RSA" => rsa_key(entry),
+        "EC" => ec_key(entry),
+        "OKP" => okp_key(entry),
+        _ => Err("is of an unknown type"),
+    }?;
+    let for_signatures = match entry.get("use") {
+        None => true,
+        Some(purpose) => purpose == "sig",
+    };
+    let may_verify = match entry.get("key_ops") {
+        None => true,
+        Some(Value::Array(operations)) => operations.iter().any(|operation| operation == "verify"),
+        Some(_) => false,
+    };
+    if !for_signatures || !may_verify {
+        return Err("is not meant for verifying signatures");
+    }
+    let algorithms = match entry.get("alg") {
+        None => algorithms,
+        Some(Value::String(named)) => algorithms
+            .into_iter()
+            .filter(|algorithm| name(*algorithm) == Some(named))
+            .collect(),
+        Some(_) => Vec::new(),
+    };
+    if algorithms.is_empty() {
+        Err("has an alg that does not fit it")
+    } else {
+        Ok(Key {
+            kid,
+            algorithms,
+            decoding,
+        })
+    }
+}
+
+type Usable = (Vec<Algorithm>, DecodingKey);
+
+fn hmac_key(entry: &Value) -> Result<Usable, &'static str> {
+    let secret = bytes(entry, "k")?;
+    let algorithms: Vec<Algorithm> = HMAC
+        .iter()
+        .filter(|(_, shortest)| secret.len() >= *shortest)
+        .map(|(algorithm, _)| *algorithm)
+        .collect();
+    // RFC 7518, section 3.2: a key as long as the hash or longer.
+    if algorithms.is_empty() {
+        Err("is a secret shorter than 32 bytes")
+    } else {
+        Ok((algorithms, DecodingKey::from_secret(&secret)))
+    }
+}
+
+fn rsa_key(entry: &Value) -> Result<Usable, &'static str> {
+    let (modulus, exponent) = (bytes(entry, "n")?, bytes(entry, "e")?);
+    let lead = modulus
+        .iter()
+        .position(|byte| *byte != 0)
+        .ok_or("has no modulus")?;
+    let bits = (modulus.len() - lead) * 8 - modulus[lead].leading_zeros() as usize;
+    if !(RSA_BITS_MIN..=RSA_BITS_MAX).contains(&bits) {
+        return Err("is an RSA key of less than 2048 or more than 8192 bits");
+    }
+    Ok((
+        RSA.to_vec(),
+        DecodingKey::from_rsa_raw_components(&modulus[lead..], &exponent),
+    ))
+}
+
+fn ec_key(entry: &Value) -> Result<Usable, &'static str> {
+    let (algorithm, length) = match text(entry, "crv")? {
+        "P-256" => (Algorithm::ES256, 32),
+        "P-384" => (Algorithm::ES384, 48),
+        _ => return Err("is on a curve that is not supported"),
+    };
+    if bytes(entry, "x")?.len() != length || bytes(entry, "y")?.len() != length {
+        return Err("has coordinates of the wrong length");
+    }
+    let decoding = DecodingKey::from_ec_components(text(entry, "x")?, text(entry, "y")?);
+    Ok((
+        vec![algorithm],
+        decoding.map_err(|_| "has coordinates that cannot be read")?,
+    ))
+}
+
+fn okp_key(entry: &Value) -> Result<Usable, &'static str> {
+    if text(entry, "crv")? != "Ed25519" {
+        return Err("is on a curve that is not supported");
+    }
+    if bytes(entry, "x")?.len() != 32 {
+        return Err("has a public key of the wrong length");
+    }
+    let decoding = DecodingKey::from_ed_components(text(entry, "x")?)
+        .map_err(|_| "has a key that cannot be read")?;
+    Ok((vec![Algorithm::EdDSA], decoding))
+}
+
+fn text<'a>(entry: &'a Value, member: &'static str) -> Result<&'a str, &'static str> {
+    entry
+        .get(member)
+        .and_then(Value::as_str)
+        .ok_or("lacks a member that its type needs")
+}
+
+fn bytes(entry: &Value, member: &'static str) -> Result<Vec<u8>, &'static str> {
+    URL_SAFE_NO_PAD
+        .decode(text(entry, member)?)
+        .map_err(|_| "has a member that is not base64url")
+}
+
+/// The name of an algorithm that the gateway accepts, as tokens and keys write it (RFC 7518; RFC 8037).
+pub(super) fn name(algorithm: Algorithm) -> Option<&'static str> {
+    NAMES
+        .iter()
+        .find(|(known, _)| *known == algorithm)
+        .map(|(_, name)| *name)
+}
+
+/// The accepted algorithm of this name.
+pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
+    NAMES
+        .iter()
+        .find(|(_, known)| *known == name)
+        .map(|(algorithm, _)| *algorithm)
+}
+
+const NAMES: [(Algorithm, &str); 12] = [
+    (Algorithm::HS256, "HS256"),
+    (Algorithm::HS384, "HS384"),
+    (Algorithm::HS512, "HS512"),
+    (Algorithm::RS256, "RS256"),
+    (Algorithm::RS384, "RS384"),
+    (Algorithm::RS512, "RS512"),
+    (Algorithm::PS256, "PS256"),
+    (Algorithm::PS384, "PS384"),
+    (Algorithm::PS512, "PS512"),
+    (Algorithm::ES256, "ES256"),
+    (Algorithm::ES384, "ES384"),
+    (Algorithm::EdDSA, "EdDSA"),
+];

@@ -1,0 +1,266 @@
+//! The checks of one token: RFC 7519, and RFC 8725 for what goes wrong without them.
+//!
+//! jsonwebtoken checks the signature. Header and claims are read here, strictly: a member that decides
+//! something and has another JSON type than its RFC says is a refusal, never an absence.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use crate::domain::{Principal, Timestamp};
+
+use super::key_set::{self, KeySet, NoKey};
+
+/// Longest token: 400 groups fit.
+const TOKEN_BYTES_MAX: usize = 16 * 1024;
+
+/// What every token is held against.
+#[derive(Debug)]
+pub(super) struct Rules {
+    pub(super) issuer: String,
+    pub(super) audience: String,
+    pub(super) leeway: Duration,
+}
+
+/// Why a token is refused; the words are for its holder and say nothing of the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Not three parts of base64url with JSON objects in the first two.
+    #[error("the token is malformed")]
+    Malformed,
+    /// Longer than any that is accepted.
+    #[error("the token is longer than {TOKEN_BYTES_MAX} bytes")]
+    TooLong,
+    /// `none`, or anything else that is not in the contract.
+    #[error("the token's alg is not accepted")]
+    AlgorithmNotAccepted,
+    /// `crit`, `jwk`, `jku` or `x5u`.
+    #[error("the token's header holds crit, jwk, jku or x5u")]
+    HeaderNotAccepted,
+    /// A `typ` that says it is something else.
+    #[error("the token's typ is not that of a JWT or an access token")]
+    OtherType,
+    /// No key of that `kid`, or several without one.
+    #[error("no key is known for the token")]
+    UnknownKey,
+    /// The key is there, and not for this algorithm.
+    #[error("the token's alg does not fit its key")]
+    AlgorithmDoesNotFitKey,
+    /// The signature is not the key's.
+    #[error("the token's signature is not valid")]
+    BadSignature,
+    /// A registered claim is absent or of a wrong JSON type.
+    #[error("the token's claim {0} is missing or of a wrong type")]
+    BadClaim(&'static str),
+    /// `iss` is another.
+    #[error("the token's issuer is not accepted")]
+    OtherIssuer,
+    /// `aud` is another.
+    #[error("the token is for another audience")]
+    OtherAudience,
+    /// `exp` has passed.
+    #[error("the token has expired")]
+    Expired,
+    /// `nbf` has not come.
+    #[error("the token is not valid yet")]
+    NotYetValid,
+    /// `iat` lies in the future.
+    #[error("the token was issued in the future")]
+    IssuedInFuture,
+    /// The gateway has no keys yet.
+    #[error("no key is known for the token")]
+    NoKeys,
+}
+
+/// Members of the header that decide something. Others are ignored (RFC 7515, section 4).
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    #[serde(default, deserialize_with = "present")]
+    kid: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    typ: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    crit: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    jwk: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    jku: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    x5u: Option<Value>,
+}
+
+/// The registered claims and the scopes. A claim given twice is an error (RFC 7519, section 4).
+#[derive(Deserialize)]
+struct Claims {
+    #[serde(default, deserialize_with = "present")]
+    iss: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    sub: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    aud: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    exp: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    nbf: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    iat: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    jti: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    scope: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    scp: Option<Value>,
+}
+
+/// Keeps `null` apart from absent.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+/// Checks a token: its form, its key, its signature, then its claims.
+pub(super) fn check(
+    token: &str,
+    keys: &KeySet,
+    rules: &Rules,
+    now: Timestamp,
+) -> Result<Principal, TokenError> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return Err(TokenError::TooLong);
+    }
+    let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+    let (header, payload) = message.split_once('.').ok_or(TokenError::Malformed)?;
+    let header: Header = json(header)?;
+    if header.crit.is_some() || header.jwk.is_some() || header.jku.is_some() || header.x5u.is_some()
+    {
+        return Err(TokenError::HeaderNotAccepted);
+    }
+    check_type(header.typ.as_ref())?;
+    let algorithm = key_set::algorithm(&header.alg).ok_or(TokenError::AlgorithmNotAccepted)?;
+    let kid = match &header.kid {
+        None => None,
+        Some(Value::String(kid)) => Some(kid.as_str()),
+        Some(_) => return Err(TokenError::Malformed),
+    };
+    let key = keys.find(kid, algorithm).map_err(|error| match error {
+        NoKey::Unknown | NoKey::Ambiguous => TokenError::UnknownKey,
+        NoKey::OtherAlgorithm => TokenError::AlgorithmDoesNotFitKey,
+    })?;
+    let signed =
+        jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.decoding, algorithm);
+    if !signed.unwrap_or(false) {
+        return Err(TokenError::BadSignature);
+    }
+    principal(json(payload)?, rules, now)
+}
+
+fn json<T: for<'de> Deserialize<'de>>(part: &str) -> Result<T, TokenError> {
+    let bytes = URL_SAFE_NO_PAD
+        .decode(part)
+        .map_err(|_| TokenError::Malformed)?;
+    // serde would also read a struct from an array.
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(TokenError::Malformed);
+    }
+    serde_json::from_slice(&bytes).map_err(|_| TokenError::Malformed)
+}
+
+/// Accepts `JWT` (RFC 7519, section 5.1) and `at+jwt` (RFC 9068), so that a token made for something
+/// else, such as a log-out, does not pass (RFC 8725, section 3.11).
+fn check_type(typ: Option<&Value>) -> Result<(), TokenError> {
+    let Some(typ) = typ else { return Ok(()) };
+    let typ = typ
+        .as_str()
+        .ok_or(TokenError::Malformed)?
+        .to_ascii_lowercase();
+    match typ.strip_prefix("application/").unwrap_or(&typ) {
+        "jwt" | "at+jwt" => Ok(()),
+        _ => Err(TokenError::OtherType),
+    }
+}
+
+fn principal(claims: Claims, rules: &Rules, now: Timestamp) -> Result<Principal, TokenError> {
+    let issuer = required_text(claims.iss, "iss")?;
+    if issuer != rules.issuer {
+        return Err(TokenError::OtherIssuer);
+    }
+    let audiences = strings(claims.aud.as_ref()).ok_or(TokenError::BadClaim("aud"))?;
+    if !audiences.contains(&rules.audience.as_str()) {
+        return Err(TokenError::OtherAudience);
+    }
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "seconds since 1970 are far below 2^53"
+    )]
+    let now = now.as_millis() as f64 / 1000.0;
+    let leeway = rules.leeway.as_secs_f64();
+    if date(claims.exp.as_ref(), "exp")?.ok_or(TokenError::BadClaim("exp"))? + leeway <= now {
+        return Err(TokenError::Expired);
+    }
+    if date(claims.nbf.as_ref(), "nbf")?.is_some_and(|nbf| nbf - leeway > now) {
+        return Err(TokenError::NotYetValid);
+    }
+    if date(claims.iat.as_ref(), "iat")?.is_some_and(|iat| iat - leeway > now) {
+        return Err(TokenError::IssuedInFuture);
+    }
+    let token_id = match claims.jti {
+        None => None,
+        Some(Value::String(jti)) => Some(jti),
+        Some(_) => return Err(TokenError::BadClaim("jti")),
+    };
+    let mut scopes = BTreeSet::new();
+    for (claim, name) in [(&claims.scope, "scope"), (&claims.scp, "scp")] {
+        if let Some(value) = claim {
+            let texts = strings(Some(value)).ok_or(TokenError::BadClaim(name))?;
+            scopes.extend(
+                texts
+                    .into_iter()
+                    .flat_map(|text| text.split(' '))
+                    .filter(|scope| !scope.is_empty())
+                    .map(str::to_owned),
+            );
+        }
+    }
+    Ok(Principal {
+        subject: required_text(claims.sub, "sub")?,
+        issuer,
+        token_id,
+        scopes,
+    })
+}
+
+fn required_text(claim: Option<Value>, name: &'static str) -> Result<String, TokenError> {
+    match claim {
+        Some(Value::String(text)) if !text.is_empty() => Ok(text),
+        _ => Err(TokenError::BadClaim(name)),
+    }
+}
+
+/// A text or an array of texts.
+fn strings(claim: Option<&Value>) -> Option<Vec<&str>> {
+    match claim? {
+        Value::String(text) => Some(vec![text]),
+        Value::Array(items) => items.iter().map(Value::as_str).collect(),
+        _ => None,
+    }
+}
+
+/// A NumericDate: seconds since 1970, fractions allowed (RFC 7519, section 2).
+fn date(claim: Option<&Value>, name: &'static str) -> Result<Option<f64>, TokenError> {
+    match claim {
+        None => Ok(None),
+        Some(Value::Number(number)) => number
+            .as_f64()
+            .filter(|seconds| seconds.is_finite())
+            .map(Some)
+            .ok_or(TokenError::BadClaim(name)),
+        Some(_) => Err(TokenError::BadClaim(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,246 @@
+//! The command line: what each command prints and how it ends.
+//!
+//! Results go to stdout, everything else to stderr. Exit code 0: done; 1: it could not run, or the check
+//! failed; 2: wrong usage or configuration. `audit verify` has its own meaning of 2.
+
+mod healthcheck;
+mod openapi;
+mod sandbox;
+mod serve;
+mod token;
+mod verify;
+
+use std::error::Error;
+use std::fmt::{Display, Write as _};
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::audit::Expected;
+use crate::config::{Faults, parse_duration};
+
+/// Share CompShare machine images through REST, audited, with keys that only the gateway holds.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway.
+    Serve(ServeArgs),
+    /// Run the upstream sandbox alone, for other clients.
+    Sandbox(SandboxArgs),
+    /// Sign a token for development with a key of a JWK Set.
+    Token(TokenArgs),
+    /// Print the OpenAPI document.
+    Openapi {
+        /// How it is written.
+        #[arg(long, value_enum, default_value_t = DocumentFormat::Json)]
+        format: DocumentFormat,
+    },
+    /// Look after the audit trail.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Ask a running gateway whether it is ready.
+    Healthcheck(HealthcheckArgs),
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// The configuration, in TOML.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Run against a built-in upstream, with throw-away keys and no configuration.
+    #[arg(long)]
+    sandbox: bool,
+}
+
+#[derive(Debug, Args)]
+struct SandboxArgs {
+    /// Where to listen.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    bind: SocketAddr,
+    /// The public key that calls must name.
+    #[arg(long, value_name = "K", default_value = "sandbox-public-key")]
+    public_key: String,
+    /// The private key that calls must be signed with.
+    #[arg(long, value_name = "K", default_value = "sandbox-private-key")]
+    private_key: String,
+    /// How long each answer is held back.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    latency_ms: u64,
+    /// The share of calls, 0 to 1, that get HTTP 503, RetCode 150 or a reset, in turn.
+    #[arg(long, value_name = "F", default_value_t = 0.0, value_parser = parse_rate)]
+    fault_rate: f64,
+}
+
+#[derive(Debug, Args)]
+struct TokenArgs {
+    /// Whom the token is for.
+    #[arg(long, value_name = "S")]
+    sub: String,
+    /// What it allows: scopes with spaces between them.
+    #[arg(long, value_name = "A B")]
+    scope: String,
+    /// How long it is good for.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
+    ttl: Duration,
+    /// The JWK Set with private or symmetric keys; that of the configuration unless given.
+    #[arg(long, value_name = "FILE")]
+    jwks: Option<PathBuf>,
+    /// Which key of the set; the first that can sign unless given.
+    #[arg(long, value_name = "K")]
+    kid: Option<String>,
+    /// The issuer; that of the configuration unless given.
+    #[arg(long, value_name = "I")]
+    iss: Option<String>,
+    /// The audience; that of the configuration unless given.
+    #[arg(long, value_name = "A")]
+    aud: Option<String>,
+    /// The configuration, in TOML.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Walk the hash chain and print its head; exit 0 intact, 1 broken, 2 could not look.
+    Verify(VerifyArgs),
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    /// The trail, as in `audit.database_url`.
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+    /// A head noted earlier, so that a tail cut off is found too. May be given more than once.
+    #[arg(long, value_name = "[CHAIN:]SEQUENCE:HASH", num_args = 1..)]
+    expect: Vec<Expected>,
+    /// The configuration, in TOML.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct HealthcheckArgs {
+    /// The gateway's base URL; that of the configured listener unless given.
+    #[arg(long)]
+    url: Option<url::Url>,
+    /// The configuration, in TOML.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DocumentFormat {
+    Json,
+    Yaml,
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate| (0.0..=1.0).contains(rate));
+    rate.ok_or_else(|| "must be a number from 0 to 1".into())
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn run() -> ExitCode {
+    let ended = match CommandLine::parse().command {
+        Command::Serve(args) => on_runtime(serve::run(args)),
+        Command::Sandbox(args) => on_runtime(sandbox::run(args)),
+        Command::Token(args) => token::run(&args),
+        Command::Openapi { format } => openapi::run(format),
+        Command::Audit(AuditCommand::Verify(args)) => on_runtime(verify::run(args)),
+        Command::Healthcheck(args) => on_runtime(healthcheck::run(args)),
+    };
+    ended.unwrap_or_else(Failure::report)
+}
+
+fn on_runtime(
+    command: impl Future<Output = Result<ExitCode, Failure>>,
+) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    runtime
+        .map_err(|error| Failure::could_not_run(&error))?
+        .block_on(command)
+}
+
+/// Why a command did not do what it is for.
+#[derive(Debug)]
+struct Failure {
+    lines: Vec<String>,
+    code: u8,
+}
+
+impl Failure {
+    fn could_not_run(error: &dyn Error) -> Self {
+        Self {
+            lines: vec![chain(error)],
+            code: 1,
+        }
+    }
+
+    fn usage(line: impl Display) -> Self {
+        Self {
+            lines: vec![line.to_string()],
+            code: 2,
+        }
+    }
+
+    fn report(self) -> ExitCode {
+        let mut stderr = std::io::stderr().lock();
+        for line in self.lines {
+            // Nobody is left to tell where stderr is gone.
+            let _ = writeln!(stderr, "image-share-gateway: {line}");
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<Faults> for Failure {
+    fn from(faults: Faults) -> Self {
+        Self {
+            lines: faults.0.iter().map(ToString::to_string).collect(),
+            code: 2,
+        }
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        // Some libraries repeat their cause in their own text.
+        if !line.contains(&text) {
+            // Writing to a String cannot fail.
+            let _ = write!(line, ": {text}");
+        }
+        source = cause.source();
+    }
+    line
+}
+
+/// Prints results; a reader that has gone, as `| head` does, is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::could_not_run(&error))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,195 @@
+//! `serve`: runs the gateway, holds the signals, prints the sandbox's banner.
+
+use std::fmt::Write as _;
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Failure, ServeArgs, print};
+use crate::app::{App, with_file_checks};
+use crate::auth::{Grant, KeySet, Mint, throw_away_set};
+use crate::config::{Config, KeySource, Sources, read_text_file};
+use crate::sandbox::{Sandbox, Settings};
+use crate::telemetry::start_logging;
+
+const TOKEN_TTL: Duration = Duration::from_hours(12);
+const ROLES: [(&str, &str); 2] = [
+    ("sharer", "shares:read shares:write"),
+    ("auditor", "shares:read audit:read"),
+];
+
+pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
+    let mut stop = stop_signal()?;
+    let mut reload =
+        signal(SignalKind::hangup()).map_err(|error| Failure::could_not_run(&error))?;
+    let mut sources = with_file_checks(Sources::of_this_process(args.config.as_deref()));
+    let upstream = if args.sandbox {
+        Some(Upstream::prepare(&mut sources)?)
+    } else {
+        None
+    };
+    let config = Config::load(&sources)?;
+    start_logging(config.telemetry.log_format);
+    let key_source = config.auth.keys.clone();
+    let throw_away = throw_away_set();
+    let keys = KeySet::parse(&throw_away).map_err(|error| Failure::could_not_run(&error))?;
+    let running = upstream
+        .map(|upstream| upstream.start(&config))
+        .transpose()?
+        .flatten();
+    let (issuer, audience) = (config.auth.issuer.clone(), config.auth.audience.clone());
+    let app = App::start(config, Some(keys))
+        .await
+        .map_err(|error| Failure::could_not_run(&error))?;
+    if args.sandbox {
+        let set = match &key_source {
+            KeySource::File(path) => read_text_file(path).unwrap_or_default(),
+            KeySource::Sandbox | KeySource::Url(_) | KeySource::Discovery => throw_away,
+        };
+        print(&banner(&app.base_url(), &set, &issuer, &audience))?;
+    }
+    loop {
+        tokio::select! {
+            () = stop.recv() => break,
+            Some(()) = reload.recv() => match tokio::task::block_in_place(|| app.reload(&sources_again(&sources))) {
+                Ok(()) => tracing::info!("reloaded: keys for tokens and for the upstream"),
+                Err(faults) => for fault in faults.0 {
+                    tracing::error!("not reloaded: {fault}");
+                },
+            },
+        }
+    }
+    let stopped = tokio::select! {
+        clean = app.stop() => clean,
+        () = stop.recv() => {
+            tracing::warn!("stopped at once by a second signal; changes in flight read `unknown` after the next start");
+            false
+        }
+    };
+    if let Some(sandbox) = running {
+        sandbox.stop().await;
+    }
+    Ok(if stopped {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Either of the signals that ask for a stop.
+pub(super) struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    pub(super) async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Listens for SIGTERM and SIGINT from now on.
+pub(super) fn stop_signal() -> Result<StopSignal, Failure> {
+    let listen = |kind| signal(kind).map_err(|error| Failure::could_not_run(&error));
+    Ok(StopSignal {
+        terminate: listen(SignalKind::terminate())?,
+        interrupt: listen(SignalKind::interrupt())?,
+    })
+}
+
+/// The built-in upstream, bound but not serving: the configuration may name another.
+struct Upstream {
+    listener: TcpListener,
+    base_url: String,
+}
+
+impl Upstream {
+    /// Binds a port and sets what `--sandbox` sets where neither file nor environment does.
+    fn prepare(sources: &mut Sources) -> Result<Self, Failure> {
+        let cannot = |error: std::io::Error| Failure::could_not_run(&error);
+        let listener = TcpListener::bind("127.0.0.1:0").map_err(cannot)?;
+        let base_url = format!("http://{}/", listener.local_addr().map_err(cannot)?);
+        let key = || uuid::Uuid::new_v4().simple().to_string();
+        sources.sandbox = true;
+        sources.defaults.extend([
+            ("auth.issuer", "https://sandbox.invalid".to_owned()),
+            ("auth.audience", "image-share-gateway".to_owned()),
+            ("audit.database_url", "sqlite://data/sandbox.db".to_owned()),
+            ("upstream.base_url", base_url.clone()),
+            ("upstream.public_key", key()),
+            ("upstream.private_key", key()),
+        ]);
+        Ok(Self { listener, base_url })
+    }
+
+    /// Serves, unless the configuration names another upstream.
+    fn start(self, config: &Config) -> Result<Option<Sandbox>, Failure> {
+        use secrecy::ExposeSecret as _;
+        if config.upstream.base_url.as_str() != self.base_url {
+            return Ok(None);
+        }
+        let settings = Settings {
+            public_key: config.upstream.public_key.expose_secret().to_owned(),
+            private_key: config.upstream.private_key.expose_secret().to_owned(),
+            latency: Duration::ZERO,
+            fault_rate: 0.0,
+        };
+        Sandbox::start(self.listener, settings)
+            .map(Some)
+            .map_err(|error| Failure::could_not_run(&error))
+    }
+}
+
+/// What is read again at SIGHUP: the same layers, files and secrets anew.
+fn sources_again(sources: &Sources) -> Sources {
+    let fresh = with_file_checks(Sources::of_this_process(sources.file.as_deref()));
+    Sources {
+        defaults: sources.defaults.clone(),
+        sandbox: sources.sandbox,
+        ..fresh
+    }
+}
+
+fn banner(base_url: &str, set: &str, issuer: &str, audience: &str) -> String {
+    let mut text = format!(
+        "The gateway runs against a sandbox: nothing leaves this machine.\n\n\
+         Base URL    {base_url}\n\
+         Swagger UI  {base_url}/swagger-ui/\n"
+    );
+    let mint = Mint::from_set(set, None);
+    let sign = |(subject, scope)| {
+        let grant = Grant {
+            subject,
+            scope,
+            issuer,
+            audience,
+            ttl: TOKEN_TTL,
+        };
+        mint.as_ref().ok().and_then(|mint| mint.sign(&grant).ok())
+    };
+    let tokens: Option<Vec<String>> = ROLES.into_iter().map(sign).collect();
+    // Writing to a String cannot fail.
+    let _ = match tokens.as_deref() {
+        Some([sharer, auditor]) => write!(
+            text,
+            "\nToken of a sharer (shares:read shares:write), good for 12 hours:\n{sharer}\n\
+             \nToken of an auditor (shares:read audit:read):\n{auditor}\n\
+             \nShare an image with an account:\n\
+             curl -i -X PUT -H 'Authorization: Bearer {sharer}' \
+             '{base_url}/images/compshareImage-sandbox1/shares/12345?reason=trying%20it%20out'\n\
+             \nSee it in the audit trail:\n\
+             curl -H 'Authorization: Bearer {auditor}' '{base_url}/audit/events?limit=5'\n\
+             \nCtrl-C stops it.\n"
+        ),
+        _ => write!(
+            text,
+            "\nThe configured key set cannot sign: bring a token of your own. Ctrl-C stops it.\n"
+        ),
+    };
+    text
+}

@@ -1,0 +1,532 @@
+//! What an operator can set: a TOML file, overridden by environment variables `ISG__SECTION__KEY`.
+//!
+//! Every key is read and checked at the start, and all faults are told at once, each with the key and
+//! where it came from. A key that nothing reads is a fault too: a misspelt key must not pass for a
+//! default. Secrets are held so that they do not print.
+
+mod reader;
+mod values;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use secrecy::SecretString;
+use url::Url;
+
+use crate::domain::Region;
+use reader::Reader;
+pub use reader::read_bounded as read_text_file;
+pub use values::parse_duration;
+use values::{is_loopback, key_source_url, sqlite_file};
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Section `server`.
+    pub server: Server,
+    /// Section `auth`.
+    pub auth: Auth,
+    /// Section `authorization`.
+    pub authorization: Authorization,
+    /// Section `upstream`.
+    pub upstream: Upstream,
+    /// Section `audit`.
+    pub audit: Audit,
+    /// Section `telemetry`.
+    pub telemetry: Telemetry,
+    /// Keys that were set although nothing acts on them yet, each with what that means.
+    pub inert: Vec<String>,
+}
+
+/// Listeners and how long things may take.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Where REST is served.
+    pub bind: SocketAddr,
+    /// Where metrics and probes are served; `None` turns that listener off.
+    pub admin_bind: Option<SocketAddr>,
+    /// Longest time that calls in flight get at a stop.
+    pub shutdown_timeout: Duration,
+    /// Longest time that a change may take in all.
+    pub request_timeout: Duration,
+    /// How long serving goes on after a stop was asked for.
+    pub drain_delay: Duration,
+    /// TLS on the REST listener.
+    pub tls: Option<TlsFiles>,
+}
+
+/// PEM files of the REST listener's certificate chain and its private key.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The certificate chain, the listener's own first.
+    pub cert_file: PathBuf,
+    /// The private key.
+    pub key_file: PathBuf,
+}
+
+/// Which tokens are accepted.
+#[derive(Debug, Clone)]
+pub struct Auth {
+    /// What `iss` must be.
+    pub issuer: String,
+    /// What `aud` must be or contain.
+    pub audience: String,
+    /// Where the JWK Set comes from.
+    pub keys: KeySource,
+    /// Clock skew allowed in `exp`, `nbf` and `iat`.
+    pub leeway: Duration,
+}
+
+/// Where the JWK Set comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A file.
+    File(PathBuf),
+    /// An URL.
+    Url(Url),
+    /// The issuer's discovery document.
+    Discovery,
+    /// Throw-away keys that `serve --sandbox` makes.
+    Sandbox,
+}
+
+/// What a token for development is made of, where it is configured.
+#[derive(Debug, Clone)]
+pub struct TokenDefaults {
+    /// `auth.issuer`.
+    pub issuer: Option<String>,
+    /// `auth.audience`.
+    pub audience: Option<String>,
+    /// `auth.jwks_file`.
+    pub jwks_file: Option<PathBuf>,
+}
+
+/// Who may do what.
+#[derive(Debug, Clone)]
+pub struct Authorization {
+    /// Cedar policies; without them scopes alone decide.
+    pub policy_file: Option<PathBuf>,
+}
+
+/// The Action API and the keys to it.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// The one URL of all actions.
+    pub base_url: Url,
+    /// The region of requests that name none.
+    pub region: Region,
+    /// The regions that a caller may name.
+    pub regions: Vec<Region>,
+    /// `ProjectId`, where one is sent.
+    pub project_id: Option<String>,
+    /// The public key, sent with every call.
+    pub public_key: SecretString,
+    /// The private key, never sent.
+    pub private_key: SecretString,
+    /// Longest time of one call.
+    pub timeout: Duration,
+    /// Longest time to connect.
+    pub connect_timeout: Duration,
+    /// Calls at once.
+    pub max_in_flight: usize,
+}
+
+/// Where the trail lies.
+#[derive(Debug, Clone)]
+pub struct Audit {
+    /// The SQLite file.
+    pub database: PathBuf,
+}
+
+/// Logs.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// What configuration is made of, lowest layer first.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// What `serve --sandbox` sets where nobody else does.
+    pub defaults: BTreeMap<&'static str, String>,
+    /// Whether a missing key source means throw-away keys.
+    pub sandbox: bool,
+    /// The TOML file.
+    pub file: Option<PathBuf>,
+    /// Environment variables by name; others than `ISG__…` are ignored.
+    pub environment: BTreeMap<String, String>,
+    /// How the file that a key names is looked at, so that its faults are told with all others.
+    pub file_checks: Vec<(&'static str, FileCheck)>,
+}
+
+/// Looks at a file that a key names; says what is wrong with it.
+pub type FileCheck = fn(&Path) -> Result<(), String>;
+
+impl Sources {
+    /// The given file and this process' environment.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this room is the one that reads the environment"
+    )]
+    pub fn of_this_process(file: Option<&Path>) -> Self {
+        let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
+        let environment = std::env::vars_os()
+            .map(|(name, value)| (text(name), text(value)))
+            .collect();
+        Self {
+            file: file.map(Path::to_owned),
+            environment,
+            ..Self::default()
+        }
+    }
+}
+
+/// One thing that is wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The key as contract and file name it, or the file itself.
+    pub key: String,
+    /// Where the value came from, where there is one.
+    pub origin: Option<String>,
+    /// What is wrong. Never the value of a secret.
+    pub message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.origin {
+            Some(origin) => write!(f, "{} ({origin}): {}", self.key, self.message),
+            None => write!(f, "{}: {}", self.key, self.message),
+        }
+    }
+}
+
+/// Everything that is wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the configuration has faults")]
+pub struct Faults(pub Vec<Fault>);
+
+/// Keys of the contract whose mechanism is not built; value: what setting one means until then.
+const INERT: [(&str, &str); 10] = [
+    (
+        "server.trusted_proxies",
+        "forwarding headers are not believed yet: client_ip is the peer's address",
+    ),
+    (
+        "server.cors_origins",
+        "no origin is allowed yet: browsers on other origins are refused",
+    ),
+    (
+        "auth.jwks_url",
+        "key sets are not fetched yet: the gateway is not ready and accepts no token",
+    ),
+    (
+        "auth.oidc_discovery",
+        "key sets are not fetched yet: the gateway is not ready and accepts no token",
+    ),
+    (
+        "authorization.policy_file",
+        "policies are not evaluated yet: everything that needs a scope is forbidden",
+    ),
+    ("upstream.max_retries", "calls are not repeated yet"),
+    ("upstream.requests_per_second", "calls are not paced yet"),
+    ("upstream.zone", "images are not listed yet"),
+    ("limits", "requests are not limited yet"),
+    ("telemetry.otlp_endpoint", "traces are not exported yet"),
+];
+
+impl Config {
+    /// Reads and checks everything. Files that it names are checked by the rooms that read them.
+    ///
+    /// # Errors
+    /// Every fault of every layer at once.
+    pub fn load(sources: &Sources) -> Result<Self, Faults> {
+        let mut reader = Reader::new(sources);
+        let server = server(&mut reader);
+        let auth = auth(&mut reader, sources.sandbox);
+        let policy_file = reader.path("authorization.policy_file");
+        let upstream = upstream(&mut reader);
+        let database = audit_database(&mut reader);
+        limits(&mut reader);
+        let telemetry = telemetry(&mut reader);
+        let inert = INERT
+            .iter()
+            .filter(|(key, _)| reader.is_given(key))
+            .map(|(key, meaning)| format!("{key} is set: {meaning}"))
+            .collect();
+        let faults = reader.finish();
+        match (server, auth, upstream, database, telemetry) {
+            (Some(server), Some(auth), Some(upstream), Some(audit), Some(telemetry))
+                if faults.is_empty() =>
+            {
+                let authorization = Authorization { policy_file };
+                Ok(Self {
+                    server,
+                    auth,
+                    authorization,
+                    upstream,
+                    audit,
+                    telemetry,
+                    inert,
+                })
+            }
+            _ => Err(Faults(faults)),
+        }
+    }
+
+    /// Reads the audit database's place alone, for commands that need nothing else.
+    ///
+    /// # Errors
+    /// Its faults, and those of the layers as a whole; other keys may be missing.
+    pub fn load_audit(sources: &Sources) -> Result<Audit, Faults> {
+        let mut reader = Reader::new(sources);
+        let audit = audit_database(&mut reader);
+        let faults = reader.faults_of("audit.database_url");
+        audit.filter(|_| faults.is_empty()).ok_or(Faults(faults))
+    }
+
+    /// Reads what a token for development says and is signed with where the command line does not say it.
+    ///
+    /// # Errors
+    /// Faults of these keys, and those of the layers as a whole.
+    pub fn load_token_defaults(sources: &Sources) -> Result<TokenDefaults, Faults> {
+        let mut reader = Reader::new(sources);
+        let (issuer, audience) = (reader.text("auth.issuer"), reader.text("auth.audience"));
+        let jwks_file = reader.path("auth.jwks_file");
+        let faults = reader.faults_of("auth.");
+        if faults.is_empty() {
+            Ok(TokenDefaults {
+                issuer,
+                audience,
+                jwks_file,
+            })
+        } else {
+            Err(Faults(faults))
+        }
+    }
+
+    /// Reads where REST is served and whether over TLS, alone.
+    ///
+    /// # Errors
+    /// Its faults, and those of the layers as a whole.
+    pub fn load_server(sources: &Sources) -> Result<Server, Faults> {
+        let mut reader = Reader::new(sources);
+        let server = server(&mut reader);
+        let faults = reader.faults_of("server.");
+        server.filter(|_| faults.is_empty()).ok_or(Faults(faults))
+    }
+}
+
+fn server(reader: &mut Reader) -> Option<Server> {
+    let bind = reader.address("server.bind", "127.0.0.1:8080");
+    let admin_bind = reader.address_or_off("server.admin_bind", "127.0.0.1:9090");
+    let shutdown_timeout = reader.duration("server.shutdown_timeout", "30s");
+    let request_timeout = reader.positive_duration("server.request_timeout", "30s");
+    let drain_delay = reader.duration("server.drain_delay", "0s");
+    let cert_file = reader.path("server.tls_cert_file");
+    let key_file = reader.path("server.tls_key_file");
+    let tls = match (cert_file, key_file) {
+        (Some(cert_file), Some(key_file)) => Some(TlsFiles {
+            cert_file,
+            key_file,
+        }),
+        (None, None) => None,
+        (Some(_), None) => reader.fault(
+            "server.tls_key_file",
+            "is required with server.tls_cert_file",
+        ),
+        (None, Some(_)) => reader.fault(
+            "server.tls_cert_file",
+            "is required with server.tls_key_file",
+        ),
+    };
+    for proxy in reader.list("server.trusted_proxies") {
+        if proxy.parse::<IpNet>().is_err() {
+            reader.fault::<()>(
+                "server.trusted_proxies",
+                &format!("`{proxy}` is no CIDR, such as 10.0.0.0/8"),
+            );
+        }
+    }
+    for origin in reader.list("server.cors_origins") {
+        if !Url::parse(&origin).is_ok_and(|url| url.origin().ascii_serialization() == origin) {
+            let message = format!("`{origin}` is no origin, such as https://console.example.com");
+            reader.fault::<()>("server.cors_origins", &message);
+        }
+    }
+    Some(Server {
+        bind: bind?,
+        admin_bind: admin_bind?,
+        shutdown_timeout: shutdown_timeout?,
+        request_timeout: request_timeout?,
+        drain_delay: drain_delay?,
+        tls,
+    })
+}
+
+fn auth(reader: &mut Reader, sandbox: bool) -> Option<Auth> {
+    let issuer = reader.required("auth.issuer");
+    let audience = reader.required("auth.audience");
+    let leeway = reader.duration("auth.leeway", "30s");
+    let file = reader.path("auth.jwks_file").map(KeySource::File);
+    let url = reader
+        .text("auth.jwks_url")
+        .and_then(|text| match key_source_url(&text) {
+            Ok(url) => Some(KeySource::Url(url)),
+            Err(message) => reader.fault("auth.jwks_url", &message),
+        });
+    let discovery = match reader.boolean("auth.oidc_discovery", "false") {
+        Some(true) => Some(KeySource::Discovery),
+        _ => None,
+    };
+    if discovery.is_some()
+        && let Some(Err(message)) = issuer.as_deref().map(key_source_url)
+    {
+        reader.fault::<()>(
+            "auth.issuer",
+            &format!("auth.oidc_discovery asks it for its keys: {message}"),
+        );
+    }
+    let mut sources = [file, url, discovery].into_iter().flatten();
+    let keys = match (sources.next(), sources.next()) {
+        (Some(source), None) => Some(source),
+        (None, _) if sandbox => Some(KeySource::Sandbox),
+        (None, _) if reader.is_given("auth.jwks_file") || reader.is_given("auth.jwks_url") => None,
+        (None, _) => reader.fault(
+            "auth.jwks_file",
+            "one of it, auth.jwks_url or auth.oidc_discovery = true is required",
+        ),
+        (Some(_), Some(_)) => reader.fault(
+            "auth.jwks_file",
+            "only one of auth.jwks_file, auth.jwks_url and auth.oidc_discovery may be set",
+        ),
+    };
+    Some(Auth {
+        issuer: issuer?,
+        audience: audience?,
+        keys: keys?,
+        leeway: leeway?,
+    })
+}
+
+fn upstream(reader: &mut Reader) -> Option<Upstream> {
+    let base_url = reader
+        .text("upstream.base_url")
+        .unwrap_or_else(|| "https://api.compshare.cn".into());
+    let base_url = match Url::parse(&base_url) {
+        Ok(url) if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) => {
+            Some(url)
+        }
+        Ok(url) if url.scheme() == "http" => reader.fault(
+            "upstream.base_url",
+            "must be https: requests are signed, but not kept secret or fresh",
+        ),
+        _ => reader.fault(
+            "upstream.base_url",
+            "must be an URL, such as https://api.compshare.cn",
+        ),
+    };
+    let region = reader
+        .text("upstream.region")
+        .unwrap_or_else(|| "cn-wlcb".into());
+    let region = match region.parse::<Region>() {
+        Ok(region) => Some(region),
+        Err(error) => reader.fault("upstream.region", &error.to_string()),
+    };
+    let mut regions = Vec::new();
+    for text in reader.list("upstream.regions") {
+        match text.parse::<Region>() {
+            Ok(region) if regions.contains(&region) => {}
+            Ok(region) => regions.push(region),
+            Err(error) => {
+                reader.fault::<()>("upstream.regions", &format!("`{text}` {error}"));
+            }
+        }
+    }
+    if let Some(region) = &region {
+        if regions.is_empty() {
+            regions.push(region.clone());
+        } else if !regions.contains(region) {
+            reader.fault::<()>(
+                "upstream.regions",
+                &format!("must contain upstream.region, `{region}`"),
+            );
+        }
+    }
+    let project_id = reader.text("upstream.project_id");
+    let public_key = reader.required_secret("upstream.public_key");
+    let private_key = reader.required_secret("upstream.private_key");
+    let timeout = reader.positive_duration("upstream.timeout", "10s");
+    let connect_timeout = reader.positive_duration("upstream.connect_timeout", "3s");
+    let _max_retries = reader.integer("upstream.max_retries", "3", 0..=100);
+    let max_in_flight = reader.integer("upstream.max_in_flight", "64", 1..=10_000);
+    let _requests_per_second = reader.number("upstream.requests_per_second", "0");
+    let _zone = reader.text("upstream.zone");
+    Some(Upstream {
+        base_url: base_url?,
+        region: region?,
+        regions,
+        project_id,
+        public_key: public_key?,
+        private_key: private_key?,
+        timeout: timeout?,
+        connect_timeout: connect_timeout?,
+        max_in_flight: usize::try_from(max_in_flight?).ok()?,
+    })
+}
+
+fn audit_database(reader: &mut Reader) -> Option<Audit> {
+    let url = reader
+        .secret("audit.database_url")
+        .unwrap_or_else(|| "sqlite://data/audit.db".into());
+    match sqlite_file(&url) {
+        Ok(database) => Some(Audit { database }),
+        Err(message) => reader.fault("audit.database_url", &message),
+    }
+}
+
+fn limits(reader: &mut Reader) {
+    reader.number("limits.requests_per_second", "50");
+    reader.integer("limits.burst", "100", 1..=1_000_000);
+    reader.number("limits.failed_authentications_per_minute", "60");
+}
+
+fn telemetry(reader: &mut Reader) -> Option<Telemetry> {
+    use std::io::IsTerminal as _;
+    let log_format = match reader.text("telemetry.log_format").as_deref() {
+        Some("json") => Some(LogFormat::Json),
+        Some("text") => Some(LogFormat::Text),
+        None => Some(if std::io::stderr().is_terminal() {
+            LogFormat::Text
+        } else {
+            LogFormat::Json
+        }),
+        Some(_) => reader.fault("telemetry.log_format", "must be json or text"),
+    };
+    if let Some(text) = reader.text("telemetry.otlp_endpoint")
+        && !Url::parse(&text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+    {
+        reader.fault::<()>("telemetry.otlp_endpoint", "must be an URL of http or https");
+    }
+    Some(Telemetry {
+        log_format: log_format?,
+    })
+}
+
+#[cfg(test)]
+mod tests;

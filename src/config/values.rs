@@ -1,0 +1,71 @@
+//! Values as operators write them: durations, URLs, database places.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::{Host, Url};
+
+/// Reads a duration: a whole number and one unit, as in `250ms`, `10s`, `5m`, `1h`.
+///
+/// # Errors
+/// What a right one looks like.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let millis_each: u64 = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(DURATION_FORM.into()),
+    };
+    let number: u64 = number.parse().map_err(|_| DURATION_FORM)?;
+    // A year: far beyond any use, and far below what would overflow a point in time.
+    let millis = number
+        .checked_mul(millis_each)
+        .filter(|millis| *millis <= 365 * 24 * 3_600_000);
+    millis
+        .map(Duration::from_millis)
+        .ok_or_else(|| "must be at most a year".into())
+}
+
+const DURATION_FORM: &str = "must be a duration, such as 10s or 250ms";
+
+/// Whether an URL's host is this machine.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+/// Reads the URL of a key source: whoever can change its answer can make tokens, so it is https.
+pub(super) fn key_source_url(text: &str) -> Result<Url, String> {
+    match Url::parse(text) {
+        Ok(url) if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) => {
+            Ok(url)
+        }
+        _ => Err("must be an https URL (http only on loopback)".into()),
+    }
+}
+
+/// Reads the SQLite file out of `sqlite://PATH` or `sqlite:PATH`.
+pub(super) fn sqlite_file(url: &str) -> Result<PathBuf, String> {
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Err("PostgreSQL is not supported yet: use sqlite://PATH".into());
+    }
+    let rest = url
+        .strip_prefix("sqlite://")
+        .or_else(|| url.strip_prefix("sqlite:"));
+    let path = rest.ok_or("must be sqlite://PATH")?;
+    let path = path.strip_suffix("?mode=rwc").unwrap_or(path);
+    if path.is_empty() || path == ":memory:" {
+        return Err("must name a file: a trail in memory is gone with the process".into());
+    }
+    if path.contains(['?', '\0']) {
+        return Err("takes no parameters".into());
+    }
+    Ok(path.into())
+}

@@ -1,0 +1,17 @@
+//! The words of the gateway: what a change is, who asks for it, when, and how it ended.
+//!
+//! Everything here is parsed once, at the edge, and is right from then on: a function that takes an
+//! [`ImageId`] need not ask again whether it is one. No I/O but the clock, no framework, no serde.
+
+mod caller;
+mod change;
+mod ids;
+mod time;
+
+pub use caller::{Caller, Principal, Scope};
+pub use change::{Change, InvalidReason, Operation, Outcome, REASON_CHARACTERS_MAX, Reason};
+pub use ids::{
+    ACCOUNT_ID_MAX, AccountId, EventId, IMAGE_ID_BYTES_MAX, ImageId, InvalidAccountId,
+    InvalidImageId, InvalidRegion, InvalidRequestId, Region, RequestId, TraceId,
+};
+pub use time::{Deadline, InvalidTimestamp, Stopwatch, Timestamp};

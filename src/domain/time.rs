@@ -1,0 +1,188 @@
+//! Points in time: the only place that reads the clock.
+
+use std::fmt;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A point in time: whole microseconds since 1970 in UTC.
+///
+/// A 64-bit integer is exact in SQLite, in a hash and in comparisons, which no text form is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+/// The text is no instant of RFC 3339.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be a time of RFC 3339, such as 2026-01-31T12:00:00Z")]
+pub struct InvalidTimestamp;
+
+impl Timestamp {
+    /// What the system's clock says.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the clock"
+    )]
+    pub fn now() -> Self {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    }
+
+    /// Takes microseconds since 1970.
+    #[must_use]
+    pub fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since 1970.
+    #[must_use]
+    pub fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// Milliseconds since 1970, rounded down; 0 for times before.
+    #[must_use]
+    pub fn as_millis(self) -> u64 {
+        u64::try_from(self.0.div_euclid(1000)).unwrap_or(0)
+    }
+
+    /// How long ago `earlier` was; zero where the clock went back in between.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// Reads a date and time of RFC 3339 with its offset, at most microseconds kept.
+    ///
+    /// # Errors
+    /// [`InvalidTimestamp`] for anything else, ISO 8601's and RFC 9557's further forms among it.
+    pub fn parse_rfc3339(text: &str) -> Result<Self, InvalidTimestamp> {
+        let shape = text.as_bytes();
+        // jiff reads more than RFC 3339: times without seconds, `24:00`-style offsets, `[zone]` suffixes.
+        let plain = shape.len() >= 20
+            && shape.is_ascii()
+            && matches!(shape[10], b'T' | b't')
+            && shape[13] == b':'
+            && shape[16] == b':'
+            && (matches!(shape[shape.len() - 1], b'Z' | b'z')
+                || (shape[shape.len() - 3] == b':'
+                    && matches!(shape[shape.len() - 6], b'+' | b'-')))
+            && !text.contains(['[', ',']);
+        if !plain {
+            return Err(InvalidTimestamp);
+        }
+        let read: jiff::Timestamp = text.parse().map_err(|_| InvalidTimestamp)?;
+        Ok(Self(read.as_microsecond()))
+    }
+}
+
+/// RFC 3339 in UTC with `Z` and microseconds.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_microsecond(self.0) {
+            Ok(time) => write!(f, "{time:.6}"),
+            Err(_) => f.write_str("out of range"),
+        }
+    }
+}
+
+/// Until when a caller waits. Monotonic: a clock that is set has no part in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// The deadline that is `wait` from now.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the clock"
+    )]
+    pub fn after(wait: Duration) -> Self {
+        Self(Instant::now() + wait)
+    }
+
+    /// The later of this deadline and `grace` from now: time for a last step that began late.
+    #[must_use]
+    pub fn or_after(self, grace: Duration) -> Self {
+        self.max(Self::after(grace))
+    }
+
+    /// The deadline as a monotonic instant.
+    #[must_use]
+    pub fn instant(self) -> Instant {
+        self.0
+    }
+}
+
+/// Measures how long something takes, by the monotonic clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Begins to measure.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the clock"
+    )]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Time since the start.
+    #[must_use]
+    pub fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn times_read_and_print_as_rfc_3339() {
+        let read = |text| Timestamp::parse_rfc3339(text).map(|time| time.to_string());
+        assert_eq!(
+            read("2026-01-31T12:00:00Z").as_deref(),
+            Ok("2026-01-31T12:00:00.000000Z")
+        );
+        assert_eq!(
+            read("2026-01-31t12:00:00.123456789z").as_deref(),
+            Ok("2026-01-31T12:00:00.123456Z")
+        );
+        assert_eq!(
+            read("2026-01-31T12:00:00.5+08:00").as_deref(),
+            Ok("2026-01-31T04:00:00.500000Z")
+        );
+        for bad in [
+            "",
+            "2026-01-31",
+            "2026-01-31T12:00Z",
+            "2026-01-31 12:00:00Z",
+            "2026-01-31T12:00:00",
+            "2026-02-30T12:00:00Z",
+            "2026-01-31T12:00:00Z[UTC]",
+            "2026-01-31T12:00:00+0800",
+            "1767225600",
+            "2026-01-31T12:00:00,5Z",
+        ] {
+            assert_eq!(read(bad), Err(InvalidTimestamp), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn times_survive_their_text(micros in 0_i64..4_000_000_000_000_000) {
+            let time = Timestamp::from_micros(micros);
+            prop_assert_eq!(Timestamp::parse_rfc3339(&time.to_string()), Ok(time));
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "\\PC{0,40}|[0-9TZ:.+-]{0,40}") {
+            let _ = Timestamp::parse_rfc3339(&text);
+        }
+    }
+}

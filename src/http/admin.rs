@@ -1,0 +1,156 @@
+//! Metrics and probes, for who runs the gateway.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use actix_web::web::Data;
+use actix_web::{HttpResponse, http::StatusCode};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::telemetry::Metrics;
+
+use super::path;
+
+/// The media type of Prometheus' text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// One thing that must hold for the gateway to be ready. It must not wait.
+#[derive(Clone)]
+pub struct Check {
+    name: &'static str,
+    look: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+}
+
+impl std::fmt::Debug for Check {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Check {
+    /// A check that answers why it does not hold.
+    pub fn new(
+        name: &'static str,
+        look: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            name,
+            look: Arc::new(look),
+        }
+    }
+}
+
+/// Whether the gateway wants requests.
+#[derive(Debug)]
+pub struct Readiness {
+    checks: Vec<Check>,
+    draining: AtomicBool,
+}
+
+impl Readiness {
+    /// Ready where all `checks` hold.
+    #[must_use]
+    pub fn new(checks: Vec<Check>) -> Self {
+        Self {
+            checks,
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Not ready from now on: the gateway stops.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    fn report(&self) -> Readyz {
+        let stopping = self
+            .draining
+            .load(Ordering::Acquire)
+            .then(|| "the gateway is stopping".to_owned());
+        let mut checks = vec![CheckResult {
+            name: "running",
+            ok: stopping.is_none(),
+            detail: stopping,
+        }];
+        checks.extend(self.checks.iter().map(|check| {
+            let detail = (check.look)().err();
+            CheckResult {
+                name: check.name,
+                ok: detail.is_none(),
+                detail,
+            }
+        }));
+        Readyz {
+            ready: checks.iter().all(|check| check.ok),
+            checks,
+        }
+    }
+}
+
+/// That the process answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Livez {
+    /// Always true.
+    live: bool,
+}
+
+/// Whether the gateway wants requests, and why not.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Readyz {
+    /// Whether all checks hold.
+    ready: bool,
+    /// What was looked at.
+    checks: Vec<CheckResult>,
+}
+
+/// One thing that must hold.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CheckResult {
+    /// What it is about.
+    name: &'static str,
+    /// Whether it holds.
+    ok: bool,
+    /// Why it does not.
+    detail: Option<String>,
+}
+
+/// Whether the process lives.
+#[utoipa::path(
+    get, path = path::LIVEZ, operation_id = "livez", tag = "operations",
+    responses((status = 200, description = "The process answers", body = Livez, content_type = "application/json",
+        example = json!({"live": true}))),
+    security(())
+)]
+pub(super) async fn livez() -> HttpResponse {
+    HttpResponse::Ok().json(Livez { live: true })
+}
+
+/// Whether the gateway wants requests.
+#[utoipa::path(
+    get, path = path::READYZ, operation_id = "readyz", tag = "operations",
+    responses(
+        (status = 200, description = "It does", body = Readyz, content_type = "application/json",
+            example = json!({"ready": true, "checks": [{"name": "audit", "ok": true, "detail": null}]})),
+        (status = 503, description = "It does not", body = Readyz, content_type = "application/json",
+            example = json!({"ready": false, "checks": [{"name": "audit", "ok": false,
+                "detail": "the audit trail cannot be written"}]})),
+    ),
+    security(())
+)]
+pub(super) async fn readyz(readiness: Data<Readiness>) -> HttpResponse {
+    let report = readiness.report();
+    let status = if report.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    HttpResponse::build(status).json(report)
+}
+
+/// Numbers in Prometheus' text format; on the admin listener alone.
+pub(super) async fn metrics(metrics: Data<Metrics>) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type(METRICS_TYPE)
+        .body(metrics.render())
+}

@@ -1,0 +1,193 @@
+//! Around every request: its id, its size, its log line, its numbers, its last headers, its problem.
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::web::Data;
+use actix_web::{Error, HttpMessage as _, HttpRequest};
+
+use crate::domain::{RequestId, Stopwatch, TraceId};
+use crate::problem::ProblemKind;
+use crate::telemetry::Metrics;
+
+use super::caller::Subject;
+use super::path;
+use super::problem::{AUDIT_ID, Problem};
+
+/// Largest head: request line and headers (contract, section 4).
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// What is known of a request before anybody looks into it.
+#[derive(Debug, Clone)]
+pub(super) struct Arrival {
+    pub(super) request_id: RequestId,
+    pub(super) trace_id: Option<TraceId>,
+    pub(super) since: Stopwatch,
+}
+
+/// The middleware.
+///
+/// # Errors
+/// None of its own: what the routes return as an error is rendered here.
+pub async fn observe(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let arrival = Arrival {
+        request_id: request_id(request.headers()),
+        trace_id: sole(request.headers(), &TRACEPARENT).and_then(TraceId::from_traceparent),
+        since: Stopwatch::start(),
+    };
+    request.extensions_mut().insert(arrival.clone());
+    let metrics = request.app_data::<Data<Metrics>>().cloned();
+    let changes = !request.method().is_safe();
+    let head = head_bytes(&request);
+    let (mut response, problem) = if head > HEAD_BYTES_MAX {
+        let detail =
+            format!("request line and headers take {head} bytes; {HEAD_BYTES_MAX} are allowed");
+        let problem = Problem::new(ProblemKind::HeadersTooLarge, detail);
+        let rendered = problem.render(&arrival.request_id, changes);
+        (request.into_response(rendered), Some(problem))
+    } else {
+        let response = next.call(request).await?;
+        match response
+            .response()
+            .error()
+            .and_then(|error| error.as_error::<Problem>())
+            .cloned()
+        {
+            None => (response.map_into_boxed_body(), None),
+            Some(problem) => {
+                let rendered = problem.render(&arrival.request_id, changes);
+                (
+                    ServiceResponse::new(response.into_parts().0, rendered),
+                    Some(problem),
+                )
+            }
+        }
+    };
+    finish(response.headers_mut(), &arrival.request_id);
+    log(
+        response.request(),
+        response.status().as_u16(),
+        response.headers(),
+        &arrival,
+        problem.as_ref(),
+    );
+    if let Some(metrics) = metrics {
+        let (method, route) = (
+            method_word(response.request().method()),
+            route_word(response.request()),
+        );
+        metrics.http_request(
+            method,
+            route,
+            response.status().as_u16(),
+            arrival.since.elapsed(),
+        );
+    }
+    Ok(response)
+}
+
+fn request_id(headers: &HeaderMap) -> RequestId {
+    sole(headers, &REQUEST_ID)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(RequestId::generate)
+}
+
+/// The value of a header that came once.
+fn sole<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name);
+    match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().ok(),
+        _ => None,
+    }
+}
+
+/// The size of the head as HTTP/1.1 writes it.
+fn head_bytes(request: &ServiceRequest) -> usize {
+    let line = request.method().as_str().len()
+        + request.uri().to_string().len()
+        + " HTTP/1.1\r\n".len()
+        + 1;
+    let fields = request
+        .headers()
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    line + fields.sum::<usize>() + "\r\n".len()
+}
+
+fn finish(headers: &mut HeaderMap, request_id: &RequestId) {
+    if let Ok(value) = HeaderValue::from_str(request_id.as_str()) {
+        headers.insert(REQUEST_ID, value);
+    }
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+}
+
+fn log(
+    request: &HttpRequest,
+    status: u16,
+    headers: &HeaderMap,
+    arrival: &Arrival,
+    problem: Option<&Problem>,
+) {
+    let extensions = request.extensions();
+    let subject = extensions
+        .get::<Subject>()
+        .map(|subject| subject.0.as_str());
+    let event_id = headers.get(AUDIT_ID).and_then(|value| value.to_str().ok());
+    let event_id = event_id
+        .map(str::to_owned)
+        .or_else(|| problem?.event_id().map(|id| id.to_string()));
+    let duration_ms = u64::try_from(arrival.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let image = request.match_info().get("image_id");
+    let account = request.match_info().get("account_id");
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                request.id = arrival.request_id.as_str(),
+                trace.id = arrival.trace_id.as_ref().map(|trace| trace.as_str()),
+                http.method = request.method().as_str(),
+                http.route = route_word(request),
+                http.status = status,
+                problem = problem.map(Problem::slug),
+                subject,
+                image.id = image,
+                account.id = account,
+                audit.event_id = event_id.as_deref(),
+                duration_ms,
+                "answered"
+            )
+        };
+    }
+    match route_word(request) {
+        path::LIVEZ | path::READYZ | path::METRICS => line!(debug),
+        _ if status >= 500 => line!(warn),
+        _ => line!(info),
+    }
+}
+
+/// The route's pattern, out of the known ones.
+fn route_word(request: &HttpRequest) -> &'static str {
+    let pattern = request.match_pattern();
+    let known = |pattern: &str| path::ALL.into_iter().find(|route| *route == pattern);
+    pattern.as_deref().and_then(known).unwrap_or("none")
+}
+
+fn method_word(method: &Method) -> &'static str {
+    const METHODS: [&str; 7] = ["GET", "HEAD", "PUT", "DELETE", "PATCH", "POST", "OPTIONS"];
+    METHODS
+        .into_iter()
+        .find(|known| *known == method.as_str())
+        .unwrap_or("other")
+}

@@ -1,0 +1,221 @@
+//! The OpenAPI document: every route with every status and an example for each.
+//!
+//! Successes stand at the handlers. Problems are added here from one table, since each has the same shape
+//! and its kinds follow from what a route does.
+
+use std::sync::LazyLock;
+
+use actix_web::HttpResponse;
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::{HttpMethod, Operation};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{
+    Content, Header, OpenApi as Document, Ref, RefOr, Response, ResponseBuilder,
+};
+use utoipa::{Modify, OpenApi};
+
+use crate::problem::ProblemKind as Kind;
+
+use super::problem::{FieldError, MEDIA_TYPE, ProblemBody, example};
+use super::{admin, audit, path, shares};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "image-share-gateway",
+        description = "Share CompShare machine images with other accounts, without holding cloud keys. Every \
+            change is authorized, written to an append-only audit trail before it is forwarded, and answered \
+            with what truly happened. Errors are problem details (RFC 9457); on changes they say whether the \
+            change took effect and whether sending it again makes sense."
+    ),
+    paths(
+        shares::put_share,
+        shares::delete_share,
+        shares::get_share,
+        shares::list_shares,
+        audit::list_events,
+        audit::get_event,
+        serve,
+        admin::livez,
+        admin::readyz,
+    ),
+    components(schemas(ProblemBody, FieldError)),
+    tags(
+        (name = "shares", description = "Who may use an image"),
+        (name = "audit", description = "Who changed what, why, and how it ended"),
+        (name = "operations", description = "Probes and this document"),
+    ),
+    modifiers(&Bearer, &Problems, &RequestIds)
+)]
+struct Api;
+
+static DOCUMENT: LazyLock<Document> = LazyLock::new(Api::openapi);
+static TEXT: LazyLock<String> = LazyLock::new(|| DOCUMENT.to_json().unwrap_or_default());
+
+/// The OpenAPI 3.1 document.
+#[must_use]
+pub fn document() -> &'static Document {
+    &DOCUMENT
+}
+
+/// This document.
+#[utoipa::path(
+    get, path = path::OPENAPI, operation_id = "openapi", tag = "operations",
+    responses((status = 200, description = "The OpenAPI document of this gateway", content_type = "application/json",
+        body = serde_json::Value, example = json!({"openapi": "3.1.0"}))),
+    security(())
+)]
+pub(super) async fn serve() -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("application/json")
+        .body(TEXT.as_str())
+}
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut Document) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").description(Some(
+            "A JWT of the configured issuer. Scopes: `shares:read`, `shares:write`, `audit:read`.",
+        ));
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(scheme.build()));
+    }
+}
+
+/// What can go wrong on every route.
+const EVERYWHERE: [Kind; 2] = [Kind::HeadersTooLarge, Kind::InternalError];
+const OF_CALLERS: [Kind; 4] = [
+    Kind::InvalidRequest,
+    Kind::Unauthenticated,
+    Kind::InsufficientScope,
+    Kind::Forbidden,
+];
+const OF_CHANGES: [Kind; 9] = [
+    Kind::NotFound,
+    Kind::RequestTimeout,
+    Kind::InvalidAccount,
+    Kind::UpstreamError,
+    Kind::UpstreamUnavailable,
+    Kind::AuditUnavailable,
+    Kind::Overloaded,
+    Kind::OutcomeUnrecorded,
+    Kind::UpstreamTimeout,
+];
+const OF_LISTS: [Kind; 5] = [
+    Kind::NotFound,
+    Kind::UpstreamError,
+    Kind::UpstreamUnavailable,
+    Kind::Overloaded,
+    Kind::UpstreamTimeout,
+];
+const OF_EVENTS: [Kind; 1] = [Kind::AuditUnavailable];
+const OF_ONE_EVENT: [Kind; 2] = [Kind::NotFound, Kind::AuditUnavailable];
+
+fn kinds(path: &str, changes: bool) -> Vec<Kind> {
+    let own: &[Kind] = match path {
+        path::SHARE if changes => &OF_CHANGES,
+        path::SHARE | path::SHARES => &OF_LISTS,
+        path::EVENTS => &OF_EVENTS,
+        path::EVENT => &OF_ONE_EVENT,
+        _ => return EVERYWHERE.to_vec(),
+    };
+    [&EVERYWHERE, &OF_CALLERS[..], own].concat()
+}
+
+struct Problems;
+
+impl Modify for Problems {
+    fn modify(&self, document: &mut Document) {
+        for (path, method, operation) in operations(document) {
+            let changes = matches!(method, HttpMethod::Put | HttpMethod::Delete);
+            let mut kinds = kinds(&path, changes);
+            kinds.sort_by_key(|kind| kind.status());
+            for same_status in kinds.chunk_by(|one, other| one.status() == other.status()) {
+                let response = problem_response(same_status, changes);
+                operation
+                    .responses
+                    .responses
+                    .insert(same_status[0].status().to_string(), RefOr::T(response));
+            }
+        }
+    }
+}
+
+fn problem_response(kinds: &[Kind], changes: bool) -> Response {
+    let examples = kinds.iter().map(|kind| {
+        let shown = ExampleBuilder::new()
+            .summary(kind.title())
+            .value(Some(example(*kind, changes)));
+        (kind.slug(), shown.build())
+    });
+    let mut content = Content::new(Some(Ref::from_schema_name("Problem")));
+    content
+        .examples
+        .extend(examples.map(|(slug, shown)| (slug.to_owned(), RefOr::T(shown))));
+    let titles: Vec<&str> = kinds.iter().map(|kind| kind.title()).collect();
+    let mut response = ResponseBuilder::new()
+        .description(titles.join("; "))
+        .content(MEDIA_TYPE, content);
+    let header = match kinds[0].status() {
+        401 | 403 => Some(("WWW-Authenticate", "What is missing (RFC 6750)")),
+        503 => Some(("Retry-After", "Seconds to wait before another try")),
+        _ => None,
+    };
+    if let Some((name, description)) = header {
+        response = response.header(name, text_header(description));
+    }
+    response.build()
+}
+
+fn text_header(description: &str) -> Header {
+    let text = ObjectBuilder::new().schema_type(Type::String);
+    HeaderBuilder::new()
+        .schema(Some(text))
+        .description(Some(description))
+        .build()
+}
+
+struct RequestIds;
+
+impl Modify for RequestIds {
+    fn modify(&self, document: &mut Document) {
+        for (path, method, operation) in operations(document) {
+            let recorded =
+                path == path::SHARE && matches!(method, HttpMethod::Put | HttpMethod::Delete);
+            for response in operation.responses.responses.values_mut() {
+                let RefOr::T(response) = response else {
+                    continue;
+                };
+                let request_id = text_header("The request's id, in logs and trail");
+                response
+                    .headers
+                    .insert("X-Request-Id".to_owned(), request_id.into());
+                if recorded {
+                    let audit_id = text_header("The change's event in the trail, where it has one");
+                    response
+                        .headers
+                        .insert("Audit-Id".to_owned(), audit_id.into());
+                }
+            }
+        }
+    }
+}
+
+fn operations(
+    document: &mut Document,
+) -> impl Iterator<Item = (String, HttpMethod, &mut Operation)> {
+    document.paths.paths.iter_mut().flat_map(|(path, item)| {
+        let of_methods = [
+            (HttpMethod::Get, item.get.as_mut()),
+            (HttpMethod::Put, item.put.as_mut()),
+            (HttpMethod::Delete, item.delete.as_mut()),
+        ];
+        let path = path.clone();
+        of_methods
+            .into_iter()
+            .filter_map(move |(method, operation)| Some((path.clone(), method, operation?)))
+    })
+}

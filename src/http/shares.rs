@@ -1,0 +1,278 @@
+//! Who may use an image: change it, see it.
+
+use actix_web::web::{Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::authorization::{Action, Authorizer, Decision};
+use crate::domain::{AccountId, Change, Deadline, ImageId, Operation, Reason, Region};
+use crate::problem::ProblemKind;
+use crate::sharing::{Shares, Sharing};
+
+use super::Rules;
+use super::caller::Authenticated;
+use super::parse::{self, Parser};
+use super::path;
+use super::problem::{AUDIT_ID, Problem};
+
+/// An account's share of an image.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Share {
+    /// The image.
+    image_id: String,
+    /// The account that may use it.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64)]
+    account_id: u64,
+    /// Where the image lives.
+    region: String,
+    /// Always true: who has no access has no share.
+    shared: bool,
+    /// The event of the change just made; null where the trail does not know.
+    #[schema(format = "uuid")]
+    audit_id: Option<String>,
+}
+
+/// Who has access to an image now, as the upstream says.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ShareList {
+    /// The image.
+    image_id: String,
+    /// Where it lives.
+    region: String,
+    /// Ascending by account.
+    accounts: Vec<ListedAccount>,
+}
+
+/// An account that may use an image.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ListedAccount {
+    /// The account.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64)]
+    account_id: u64,
+    /// Its name, where the upstream gives one.
+    account_name: Option<String>,
+}
+
+/// Share an image with an account.
+///
+/// Idempotent: sharing what is shared already succeeds. The intent is written to the audit trail before
+/// anything is forwarded, the outcome before the answer.
+#[utoipa::path(
+    put, path = path::SHARE, operation_id = "put_share", tag = "shares",
+    params(
+        ("image_id" = String, Path, description = "The image", example = "compshareImage-sandbox1",
+            pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"),
+        ("account_id" = u64, Path, description = "The account", example = 12345, minimum = 1,
+            maximum = 9_007_199_254_740_991_u64),
+        ("region" = Option<String>, Query, description = "Where the image lives; one that the gateway serves",
+            nullable = false),
+        ("reason" = Option<String>, Query, description = "Why: a ticket, a sentence; it stands in the trail",
+            nullable = false, min_length = 1, max_length = 500),
+        ("Prefer" = Option<String>, Header, description = "`wait=SECONDS` lowers the time that the change may take",
+            nullable = false, example = "wait=10"),
+    ),
+    responses((status = 200, description = "The account may use the image", body = Share, content_type = "application/json",
+        example = json!({"image_id": "compshareImage-sandbox1", "account_id": 12345, "region": "cn-wlcb",
+            "shared": true, "audit_id": "019ab3c4-d5e6-7f00-8123-456789abcdef"}))),
+    security(("bearer" = ["shares:write"]))
+)]
+pub(super) async fn put_share(
+    caller: Authenticated,
+    request: HttpRequest,
+    payload: Payload,
+    sharing: Data<Sharing>,
+    rules: Data<Rules>,
+) -> Result<HttpResponse, Problem> {
+    let (change, deadline) = parse_change(Operation::Share, &request, payload, &rules).await?;
+    let receipt = sharing
+        .change(caller.into_caller(), change.clone(), deadline)
+        .await?;
+    let audit_id = receipt.event_id.to_string();
+    let share = Share {
+        image_id: change.image_id.as_str().to_owned(),
+        account_id: change.account_id.get(),
+        region: change.region.as_str().to_owned(),
+        shared: true,
+        audit_id: Some(audit_id.clone()),
+    };
+    Ok(HttpResponse::Ok()
+        .insert_header((AUDIT_ID, audit_id))
+        .json(share))
+}
+
+/// Take an image back from an account.
+///
+/// Idempotent: taking back what is not shared succeeds.
+#[utoipa::path(
+    delete, path = path::SHARE, operation_id = "delete_share", tag = "shares",
+    params(
+        ("image_id" = String, Path, description = "The image", example = "compshareImage-sandbox1",
+            pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"),
+        ("account_id" = u64, Path, description = "The account", example = 12345, minimum = 1,
+            maximum = 9_007_199_254_740_991_u64),
+        ("region" = Option<String>, Query, description = "Where the image lives; one that the gateway serves",
+            nullable = false),
+        ("reason" = Option<String>, Query, description = "Why: a ticket, a sentence; it stands in the trail",
+            nullable = false, min_length = 1, max_length = 500),
+        ("Prefer" = Option<String>, Header, description = "`wait=SECONDS` lowers the time that the change may take",
+            nullable = false, example = "wait=10"),
+    ),
+    responses((status = 204, description = "The account may not use the image")),
+    security(("bearer" = ["shares:write"]))
+)]
+pub(super) async fn delete_share(
+    caller: Authenticated,
+    request: HttpRequest,
+    payload: Payload,
+    sharing: Data<Sharing>,
+    rules: Data<Rules>,
+) -> Result<HttpResponse, Problem> {
+    let (change, deadline) = parse_change(Operation::Unshare, &request, payload, &rules).await?;
+    let receipt = sharing
+        .change(caller.into_caller(), change, deadline)
+        .await?;
+    Ok(HttpResponse::NoContent()
+        .insert_header((AUDIT_ID, receipt.event_id.to_string()))
+        .finish())
+}
+
+/// See whether an account may use an image.
+#[utoipa::path(
+    get, path = path::SHARE, operation_id = "get_share", tag = "shares",
+    params(
+        ("image_id" = String, Path, description = "The image", example = "compshareImage-sandbox1",
+            pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"),
+        ("account_id" = u64, Path, description = "The account", example = 12345, minimum = 1,
+            maximum = 9_007_199_254_740_991_u64),
+        ("region" = Option<String>, Query, description = "Where the image lives; one that the gateway serves",
+            nullable = false),
+    ),
+    responses((status = 200, description = "The account may use the image", body = Share, content_type = "application/json",
+        example = json!({"image_id": "compshareImage-sandbox1", "account_id": 12345, "region": "cn-wlcb",
+            "shared": true, "audit_id": null}))),
+    security(("bearer" = ["shares:read"]))
+)]
+pub(super) async fn get_share(
+    caller: Authenticated,
+    request: HttpRequest,
+    sharing: Data<Sharing>,
+    authorizer: Data<Authorizer>,
+    rules: Data<Rules>,
+) -> Result<HttpResponse, Problem> {
+    let mut parser = Parser::new(&request, &["region"]);
+    let (image_id, account_id) = (
+        parser.segment::<ImageId>("image_id"),
+        parser.segment::<AccountId>("account_id"),
+    );
+    let region = parser.region(&rules);
+    let (image_id, account_id) = parser.finish(image_id.zip(account_id))?;
+    let shares = list(
+        &caller,
+        &authorizer,
+        &sharing,
+        region,
+        image_id,
+        parse::deadline(&request, &rules),
+    )
+    .await?;
+    if !shares.has(account_id) {
+        return Err(Problem::new(
+            ProblemKind::NotFound,
+            "the image is not shared with the account",
+        ));
+    }
+    Ok(HttpResponse::Ok().json(Share {
+        image_id: shares.image_id.as_str().to_owned(),
+        account_id: account_id.get(),
+        region: shares.region.as_str().to_owned(),
+        shared: true,
+        audit_id: None,
+    }))
+}
+
+/// See who may use an image.
+#[utoipa::path(
+    get, path = path::SHARES, operation_id = "list_shares", tag = "shares",
+    params(
+        ("image_id" = String, Path, description = "The image", example = "compshareImage-sandbox1",
+            pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"),
+        ("region" = Option<String>, Query, description = "Where the image lives; one that the gateway serves",
+            nullable = false),
+    ),
+    responses((status = 200, description = "Who may use the image now, as the upstream says", body = ShareList,
+        content_type = "application/json",
+        example = json!({"image_id": "compshareImage-sandbox1", "region": "cn-wlcb",
+            "accounts": [{"account_id": 12345, "account_name": "account-12345"}]}))),
+    security(("bearer" = ["shares:read"]))
+)]
+pub(super) async fn list_shares(
+    caller: Authenticated,
+    request: HttpRequest,
+    sharing: Data<Sharing>,
+    authorizer: Data<Authorizer>,
+    rules: Data<Rules>,
+) -> Result<HttpResponse, Problem> {
+    let mut parser = Parser::new(&request, &["region"]);
+    let (image_id, region) = (parser.segment::<ImageId>("image_id"), parser.region(&rules));
+    let image_id = parser.finish(image_id)?;
+    let shares = list(
+        &caller,
+        &authorizer,
+        &sharing,
+        region,
+        image_id,
+        parse::deadline(&request, &rules),
+    )
+    .await?;
+    let accounts = shares.accounts.into_iter();
+    Ok(HttpResponse::Ok().json(ShareList {
+        image_id: shares.image_id.as_str().to_owned(),
+        region: shares.region.as_str().to_owned(),
+        accounts: accounts
+            .map(|account| ListedAccount {
+                account_id: account.account_id.get(),
+                account_name: account.account_name,
+            })
+            .collect(),
+    }))
+}
+
+async fn parse_change(
+    operation: Operation,
+    request: &HttpRequest,
+    payload: Payload,
+    rules: &Rules,
+) -> Result<(Change, Deadline), Problem> {
+    let deadline = parse::deadline(request, rules);
+    let mut parser = Parser::new(request, &["region", "reason"]);
+    let (image_id, account_id) = (parser.segment("image_id"), parser.segment("account_id"));
+    let region = parser.region(rules);
+    let reason = parser.parameter("reason", str::parse::<Reason>);
+    parser.no_body(payload).await?;
+    let (image_id, account_id) = parser.finish(image_id.zip(account_id))?;
+    Ok((
+        Change {
+            operation,
+            image_id,
+            account_id,
+            region,
+            reason,
+        },
+        deadline,
+    ))
+}
+
+async fn list(
+    caller: &Authenticated,
+    authorizer: &Authorizer,
+    sharing: &Sharing,
+    region: Region,
+    image_id: ImageId,
+    deadline: Deadline,
+) -> Result<Shares, Problem> {
+    match authorizer.decide(caller.principal(), Action::ListShares) {
+        Decision::Allowed { .. } => Ok(sharing.list(region, image_id, deadline).await?),
+        Decision::Refused(refusal) => Err(refusal.into()),
+    }
+}

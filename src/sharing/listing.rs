@@ -1,0 +1,74 @@
+//! What is true upstream: each look is a call of its own, so that a caller reads what it just wrote.
+
+use std::sync::Arc;
+
+use tokio::time::timeout_at;
+
+use crate::domain::{Deadline, ImageId, Region};
+use crate::problem::ProblemKind;
+use crate::upstream::CallError;
+
+use super::completion::told_of;
+use super::{ListError, Shares, Sharing, UpstreamWords};
+
+impl Sharing {
+    /// Who has access to an image now. The deadline bounds the wait for a free call; the call itself has
+    /// the upstream's time-out.
+    ///
+    /// # Errors
+    /// See [`ListError`].
+    pub async fn list(
+        &self,
+        region: Region,
+        image_id: ImageId,
+        deadline: Deadline,
+    ) -> Result<Shares, ListError> {
+        let parts = Arc::clone(&self.0);
+        let look = async move {
+            let permit = timeout_at(deadline.instant().into(), parts.upstream.permit()).await;
+            let permit = permit.map_err(|_| ListError::Overloaded)?;
+            let listed = parts.upstream.describe(permit, &region, &image_id).await;
+            let mut accounts = listed.map_err(ListError::Upstream)?;
+            accounts.sort_by_key(|account| account.account_id);
+            accounts.dedup_by_key(|account| account.account_id);
+            Ok(Shares {
+                image_id,
+                region,
+                accounts,
+            })
+        };
+        self.0.tasks.run(look).await.unwrap_or(Err(ListError::Lost))
+    }
+}
+
+impl ListError {
+    /// What a caller is told: the kind, and what happened in words.
+    #[must_use]
+    pub fn told(&self) -> (ProblemKind, &'static str) {
+        match self {
+            Self::Overloaded => (
+                ProblemKind::Overloaded,
+                "too many calls to the upstream are waiting",
+            ),
+            Self::Upstream(error) => {
+                let (kind, _, detail) = told_of(error);
+                (kind, detail)
+            }
+            Self::Lost => (ProblemKind::InternalError, "the gateway failed"),
+        }
+    }
+
+    /// What the upstream said, where it said something.
+    #[must_use]
+    pub fn upstream_words(&self) -> Option<UpstreamWords> {
+        match self {
+            Self::Upstream(CallError::Refused {
+                ret_code, message, ..
+            }) => Some(UpstreamWords {
+                ret_code: ret_code.get(),
+                message: message.clone(),
+            }),
+            Self::Upstream(_) | Self::Overloaded | Self::Lost => None,
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The use cases: share an image with an account, take a share back, see who has access.
+//!
+//! A change goes decision → intent on disk → lane → upstream → outcome on disk → answer, and no step is
+//! taken before the one before it holds. It runs in a task of its own: a caller that leaves does not take
+//! its change back, and a caller whose time is up is answered while the change goes on to its end.
+
+mod change;
+mod completion;
+mod lane;
+mod listing;
+mod recovery;
+
+use std::sync::Arc;
+
+use crate::audit::{EnqueueError, Reader, Writer};
+use crate::authorization::{Authorizer, Refusal};
+use crate::domain::{AccountId, EventId, ImageId, Region};
+use crate::problem::{Effect, ProblemKind};
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+use crate::upstream::{CallError, SharedAccount, Upstream};
+
+use lane::Lanes;
+
+/// The use cases' door. Clones lead to the same lanes.
+#[derive(Debug, Clone)]
+pub struct Sharing(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    authorizer: Arc<Authorizer>,
+    writer: Writer,
+    upstream: Arc<Upstream>,
+    lanes: Lanes,
+    tasks: Tasks,
+    metrics: Metrics,
+}
+
+/// A change that is done, and on disk as done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its event.
+    pub event_id: EventId,
+}
+
+/// Why a change has no receipt.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// Scope or policy refused it. The denial is on disk; nothing was sent.
+    #[error("the change was denied")]
+    Denied {
+        /// Why.
+        refusal: Refusal,
+        /// The denial's event.
+        event_id: EventId,
+    },
+    /// Too much is waiting. Nothing is on disk, nothing was sent.
+    #[error("too much is waiting")]
+    Overloaded,
+    /// The trail cannot be written. Nothing was sent.
+    #[error("the audit trail cannot be written")]
+    AuditUnavailable,
+    /// It ended otherwise than asked; the outcome is on disk.
+    #[error("the change failed: {}", .0.detail)]
+    Failed(Failure),
+    /// It was sent, and its outcome is not on disk yet.
+    #[error("the outcome could not be written")]
+    OutcomeNotRecorded {
+        /// Its event.
+        event_id: EventId,
+        /// Whether it took effect.
+        effect: Effect,
+    },
+    /// The caller's time is up while the call is in flight; the event stays pending until that ends.
+    #[error("the caller's time is up while the change is in flight")]
+    StillInFlight {
+        /// Its event.
+        event_id: EventId,
+    },
+    /// A fault of the gateway; what was sent is not known here.
+    #[error("the change's task was lost")]
+    Lost,
+}
+
+/// How a change failed, for its caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Its event.
+    pub event_id: EventId,
+    /// What the caller is told.
+    pub kind: ProblemKind,
+    /// Whether it took effect.
+    pub effect: Effect,
+    /// Whether sending the same again makes sense.
+    pub retryable: bool,
+    /// What happened, in words.
+    pub detail: &'static str,
+    /// What the upstream said, where it said something.
+    pub upstream: Option<UpstreamWords>,
+}
+
+/// What the upstream said, for callers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamWords {
+    /// Its `RetCode`.
+    pub ret_code: i64,
+    /// Its message.
+    pub message: Option<String>,
+}
+
+/// Why a list cannot be given.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// As many calls as may be in flight are, and the caller's time is up.
+    #[error("too many calls are in flight")]
+    Overloaded,
+    /// The upstream did not give it.
+    #[error("the upstream did not give the list")]
+    Upstream(#[source] CallError),
+    /// A fault of the gateway.
+    #[error("the read's task was lost")]
+    Lost,
+}
+
+/// Who has access to an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shares {
+    /// The image.
+    pub image_id: ImageId,
+    /// Where it lives.
+    pub region: Region,
+    /// Who has access, ascending by account.
+    pub accounts: Vec<SharedAccount>,
+}
+
+impl Shares {
+    /// Whether `account_id` has access.
+    #[must_use]
+    pub fn has(&self, account_id: AccountId) -> bool {
+        self.accounts
+            .iter()
+            .any(|account| account.account_id == account_id)
+    }
+}
+
+impl Sharing {
+    /// Puts the use cases on their parts.
+    #[must_use]
+    pub fn new(
+        authorizer: Arc<Authorizer>,
+        writer: Writer,
+        upstream: Arc<Upstream>,
+        tasks: Tasks,
+        metrics: Metrics,
+    ) -> Self {
+        let lanes = Lanes::new(Arc::clone(&upstream), tasks.clone());
+        Self(Arc::new(Parts {
+            authorizer,
+            writer,
+            upstream,
+            lanes,
+            tasks,
+            metrics,
+        }))
+    }
+
+    /// Closes, in the background, what a run before this one left pending: each intent without an outcome
+    /// becomes `unknown`, with what the upstream says now. Call it before the first change is taken, since
+    /// everything pending is held for a leftover.
+    pub async fn recover(&self, reader: &Reader) {
+        match reader.pending().await {
+            Ok(pending) if pending.is_empty() => {}
+            Ok(pending) => {
+                tracing::warn!(
+                    audit.pending = pending.len(),
+                    "an earlier run left changes without an outcome"
+                );
+                let parts = Arc::clone(&self.0);
+                self.0.tasks.spawn(async move {
+                    recovery::close(&parts.upstream, &parts.writer, pending).await;
+                });
+            }
+            Err(error) => {
+                tracing::error!(error = %error, "pending changes could not be read; they stay pending");
+            }
+        }
+    }
+}
+
+impl From<EnqueueError> for ChangeError {
+    fn from(error: EnqueueError) -> Self {
+        match error {
+            EnqueueError::Full => Self::Overloaded,
+            EnqueueError::Ended => Self::AuditUnavailable,
+        }
+    }
+}

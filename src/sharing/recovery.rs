@@ -1,0 +1,86 @@
+//! Closes the intents of a dead run.
+//!
+//! Whether such a change was sent nobody knows any more, so each becomes `unknown`. The upstream is asked
+//! once an image what is true now, and that stands in `detail`; failing to ask leaves no row out.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::timeout_at;
+
+use crate::audit::{Completion, Recalled, Writer};
+use crate::domain::{Deadline, ImageId, Outcome, Region, Timestamp};
+use crate::upstream::{SharedAccount, Upstream};
+
+/// How long the upstream is asked, over all images.
+const ASKING_TIME: Duration = Duration::from_secs(30);
+
+pub(super) async fn close(
+    upstream: &Upstream,
+    writer: &Writer,
+    pending: Vec<(Recalled, Timestamp)>,
+) {
+    let deadline = Deadline::after(ASKING_TIME);
+    let count = pending.len();
+    let mut by_image: BTreeMap<(Region, ImageId), Vec<(Recalled, Timestamp)>> = BTreeMap::new();
+    for (recalled, occurred_at) in pending {
+        let image = (recalled.region.clone(), recalled.image_id.clone());
+        by_image
+            .entry(image)
+            .or_default()
+            .push((recalled, occurred_at));
+    }
+    for ((region, image_id), leftovers) in by_image {
+        let seen = look(upstream, &region, &image_id, deadline).await;
+        for (recalled, occurred_at) in leftovers {
+            let detail = describe(seen.as_deref(), &recalled);
+            let completion = Completion {
+                recalled,
+                outcome: Outcome::Unknown,
+                http_status: None,
+                upstream_ret_code: None,
+                upstream_request_id: None,
+                upstream_calls: None,
+                duration: Timestamp::now().since(occurred_at),
+                detail: Some(detail),
+            };
+            if writer.record(completion.clone()).await.is_err() {
+                writer.keep(completion);
+            }
+        }
+    }
+    tracing::info!(
+        audit.recovered = count,
+        "changes that an earlier run left without an outcome are closed as unknown"
+    );
+}
+
+async fn look(
+    upstream: &Upstream,
+    region: &Region,
+    image_id: &ImageId,
+    deadline: Deadline,
+) -> Option<Vec<SharedAccount>> {
+    let asked = timeout_at(deadline.instant().into(), async {
+        let permit = upstream.permit().await;
+        upstream.describe(permit, region, image_id).await
+    });
+    asked.await.ok()?.ok()
+}
+
+fn describe(seen: Option<&[SharedAccount]>, recalled: &Recalled) -> String {
+    let lost = "the gateway stopped before the outcome was known";
+    match seen {
+        None => format!("{lost}; the upstream could not be asked afterwards"),
+        Some(accounts) => {
+            let listed = accounts
+                .iter()
+                .any(|account| account.account_id == recalled.account_id);
+            let word = if listed { "listed" } else { "did not list" };
+            format!(
+                "{lost}; at {} the upstream {word} the account",
+                Timestamp::now()
+            )
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Work that outlives the request which began it.
+//!
+//! A handler is dropped when its peer resets the connection, and a task spawned on an actix worker is
+//! lost when that worker stops. A change that was begun must still be finished and written down, so it
+//! runs here: on the main runtime, counted, and waited for at a stop.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Spawns work on the main runtime and waits for it at a stop. Clones share the same work.
+#[derive(Debug, Clone)]
+pub struct Tasks {
+    runtime: Handle,
+    tracker: TaskTracker,
+    giving_up: CancellationToken,
+}
+
+impl Tasks {
+    /// Keeps the runtime that calls this; all work runs there.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn on_this_runtime() -> Self {
+        Self {
+            runtime: Handle::current(),
+            tracker: TaskTracker::new(),
+            giving_up: CancellationToken::new(),
+        }
+    }
+
+    /// Begins `work`, which goes on whoever stops waiting for it.
+    pub fn spawn<F>(&self, work: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tracker.spawn_on(work, &self.runtime);
+    }
+
+    /// Runs `work` on the main runtime and gives its result; `None` where it panicked.
+    ///
+    /// For what must not run on an actix worker although its caller waits for it: connections belong to the
+    /// runtime that opened them.
+    pub async fn run<F>(&self, work: F) -> Option<F::Output>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        self.tracker.spawn_on(work, &self.runtime).await.ok()
+    }
+
+    /// Resolves when a stop has waited long enough: what still waits should write down where it stands.
+    pub async fn giving_up(&self) {
+        self.giving_up.cancelled().await;
+    }
+
+    /// Waits until all work is done. After `patience` it tells the work to give up and waits for `grace`
+    /// more. Returns whether everything ended without being told to.
+    pub async fn finish(&self, patience: Duration, grace: Duration) -> bool {
+        self.tracker.close();
+        if tokio::time::timeout(patience, self.tracker.wait())
+            .await
+            .is_ok()
+        {
+            return true;
+        }
+        self.giving_up.cancel();
+        let _ = tokio::time::timeout(grace, self.tracker.wait()).await;
+        false
+    }
+}

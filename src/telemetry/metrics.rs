@@ -1,0 +1,252 @@
+//! The catalogue of all metrics, as typed methods: a name or a label is written here and nowhere else.
+//!
+//! Names are `isg_ROOM_THING_UNIT`, units are base units, label values come from enums alone, so that no
+//! caller can make a series.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::prometheus_text;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// A label value that is one of a known few.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Word(&'static str);
+
+impl EncodeLabelValue for Word {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> std::fmt::Result {
+        self.0.encode(encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: Word,
+    route: Word,
+    status: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    action: Word,
+    result: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    operation: Word,
+    outcome: Word,
+}
+
+/// All metrics of one gateway. Clones share the same numbers.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Catalogue>);
+
+#[derive(Debug)]
+struct Catalogue {
+    registry: Registry,
+    http_requests: Family<RequestLabels, Counter>,
+    http_duration: Histogram,
+    upstream_calls: Family<CallLabels, Counter>,
+    upstream_duration: Histogram,
+    changes: Family<OutcomeLabels, Counter>,
+    commit_duration: Histogram,
+    commit_entries: Histogram,
+    commit_failures: Counter,
+    sequence: Gauge,
+    unrecorded_outcomes: Gauge,
+}
+
+/// Bounds from `first` up, each `factor` times the one before.
+fn bounds(first: f64, factor: f64, count: u16) -> impl Iterator<Item = f64> {
+    (0..count).map(move |step| first * factor.powi(i32::from(step)))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// A new catalogue, all at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut catalogue = Catalogue {
+            registry: Registry::default(),
+            http_requests: Family::default(),
+            http_duration: Histogram::new(bounds(0.001, 2.0, 16)),
+            upstream_calls: Family::default(),
+            upstream_duration: Histogram::new(bounds(0.001, 2.0, 16)),
+            changes: Family::default(),
+            // Fine steps: the median commit is what everybody waits for.
+            commit_duration: Histogram::new(bounds(0.0001, 1.25, 52)),
+            commit_entries: Histogram::new(bounds(1.0, 2.0, 10)),
+            commit_failures: Counter::default(),
+            sequence: Gauge::default(),
+            unrecorded_outcomes: Gauge::default(),
+        };
+        let of = &mut catalogue;
+        let all = &mut of.registry;
+        all.register(
+            "isg_http_requests",
+            "Requests answered",
+            of.http_requests.clone(),
+        );
+        all.register(
+            "isg_http_request_duration_seconds",
+            "Time from arrival to answer",
+            of.http_duration.clone(),
+        );
+        all.register(
+            "isg_upstream_calls",
+            "Calls to the Action API",
+            of.upstream_calls.clone(),
+        );
+        all.register(
+            "isg_upstream_call_duration_seconds",
+            "Time of one call",
+            of.upstream_duration.clone(),
+        );
+        all.register(
+            "isg_sharing_changes",
+            "Changes that ended, by outcome",
+            of.changes.clone(),
+        );
+        all.register(
+            "isg_audit_commit_duration_seconds",
+            "Time of one group commit",
+            of.commit_duration.clone(),
+        );
+        all.register(
+            "isg_audit_commit_entries",
+            "Entries of one group commit",
+            of.commit_entries.clone(),
+        );
+        all.register(
+            "isg_audit_commit_failures",
+            "Group commits that failed",
+            of.commit_failures.clone(),
+        );
+        all.register(
+            "isg_audit_chain_sequence",
+            "Sequence of the chain's head",
+            of.sequence.clone(),
+        );
+        let help = "Outcomes in memory that wait for the trail to be writable";
+        all.register(
+            "isg_audit_unrecorded_outcomes",
+            help,
+            of.unrecorded_outcomes.clone(),
+        );
+        Self(Arc::new(catalogue))
+    }
+
+    /// Counts an answered request. `route` is the route's pattern.
+    pub fn http_request(
+        &self,
+        method: &'static str,
+        route: &'static str,
+        status: u16,
+        took: Duration,
+    ) {
+        let labels = RequestLabels {
+            method: Word(method),
+            route: Word(route),
+            status: u32::from(status),
+        };
+        self.0.http_requests.get_or_create(&labels).inc();
+        self.0.http_duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts a call to the upstream.
+    pub fn upstream_call(&self, action: &'static str, result: &'static str, took: Duration) {
+        self.0
+            .upstream_calls
+            .get_or_create(&CallLabels {
+                action: Word(action),
+                result: Word(result),
+            })
+            .inc();
+        self.0.upstream_duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts a change that ended.
+    pub fn change(&self, operation: &'static str, outcome: &'static str) {
+        self.0
+            .changes
+            .get_or_create(&OutcomeLabels {
+                operation: Word(operation),
+                outcome: Word(outcome),
+            })
+            .inc();
+    }
+
+    /// Notes a group commit and the chain's new head.
+    pub fn audit_commit(&self, entries: usize, head: i64, took: Duration) {
+        self.0.commit_duration.observe(took.as_secs_f64());
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a group has at most some hundred entries"
+        )]
+        self.0.commit_entries.observe(entries as f64);
+        self.0.sequence.set(head);
+    }
+
+    /// Counts a group commit that failed.
+    pub fn audit_commit_failed(&self) {
+        self.0.commit_failures.inc();
+    }
+
+    /// Notes how many outcomes wait in memory.
+    pub fn unrecorded_outcomes(&self, waiting: usize) {
+        self.0
+            .unrecorded_outcomes
+            .set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+
+    /// All metrics in Prometheus' text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        match prometheus_text::encode(&mut text, &self.0.registry) {
+            Ok(()) => text,
+            Err(std::fmt::Error) => String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_rendered() {
+        let metrics = Metrics::new();
+        metrics.http_request(
+            "PUT",
+            "/images/{image_id}/shares/{account_id}",
+            200,
+            Duration::from_millis(3),
+        );
+        metrics.upstream_call("modify", "ok", Duration::from_millis(2));
+        metrics.change("share", "succeeded");
+        metrics.audit_commit(2, 7, Duration::from_micros(900));
+        let text = metrics.render();
+        let expected = [
+            r#"isg_http_requests_total{method="PUT",route="/images/{image_id}/shares/{account_id}",status="200"} 1"#,
+            r#"isg_upstream_calls_total{action="modify",result="ok"} 1"#,
+            r#"isg_sharing_changes_total{operation="share",outcome="succeeded"} 1"#,
+            "isg_audit_chain_sequence 7",
+            "isg_audit_commit_entries_sum 2",
+        ];
+        for line in expected {
+            assert!(text.contains(line), "{line} in:\n{text}");
+        }
+    }
+}

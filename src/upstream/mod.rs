@@ -1,0 +1,250 @@
+//! The Action API of the cloud as a typed client: [`Upstream::modify`] and [`Upstream::describe`].
+//!
+//! The API is RPC-style: every action is a signed form, sent by POST to one URL and answered with HTTP 200 and a
+//! `RetCode`. This room knows how a call is signed, sent, bounded and read, and what its failure means for
+//! the change it carried ([`CallError::fate`]). The fact that a naive client gets wrong: with a non-empty
+//! `InvalidAccounts` the upstream did *nothing* of that call, whatever else the answer says.
+
+mod ret_code;
+mod signature;
+mod transport;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config;
+use crate::domain::{AccountId, ImageId, Operation, Region, Stopwatch};
+use crate::telemetry::Metrics;
+
+pub use ret_code::RetCode;
+pub use transport::{CallError, ClientError, Fate};
+
+use transport::Transport;
+use wire::{Action, Form};
+
+/// Most additions, and most removals, of one call (protocol.md, section 5).
+pub const ACCOUNTS_PER_LIST_MAX: usize = 10;
+
+/// The keys that calls are signed with. Does not print them.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    /// Sent with every call.
+    pub public: SecretString,
+    /// Never sent.
+    pub private: SecretString,
+}
+
+/// What one `ModifyCompShareImageShareAccount` asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Modification {
+    /// Where the image lives.
+    pub region: Region,
+    /// The image.
+    pub image_id: ImageId,
+    /// Accounts that gain it; at most [`ACCOUNTS_PER_LIST_MAX`].
+    pub additions: Vec<AccountId>,
+    /// Accounts that lose it; at most [`ACCOUNTS_PER_LIST_MAX`].
+    pub removals: Vec<AccountId>,
+}
+
+impl Modification {
+    /// The modification that changes one account.
+    #[must_use]
+    pub fn one(
+        operation: Operation,
+        region: Region,
+        image_id: ImageId,
+        account_id: AccountId,
+    ) -> Self {
+        let (additions, removals) = match operation {
+            Operation::Share => (vec![account_id], Vec::new()),
+            Operation::Unshare => (Vec::new(), vec![account_id]),
+        };
+        Self {
+            region,
+            image_id,
+            additions,
+            removals,
+        }
+    }
+}
+
+/// What the upstream answered to a modification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Modified {
+    /// How it went.
+    pub verdict: Verdict,
+    /// The `RetCode` of the answer.
+    pub ret_code: i64,
+    /// The upstream's name for its answer.
+    pub request_id: Option<String>,
+}
+
+/// How a modification that was answered went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// All of it was done.
+    Done,
+    /// Nothing of it was done, since these accounts of the call do not exist.
+    InvalidAccounts(Vec<AccountId>),
+}
+
+/// An account that an image is shared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedAccount {
+    /// The account.
+    pub account_id: AccountId,
+    /// Its name, where the upstream gives one.
+    pub account_name: Option<String>,
+}
+
+/// The right to have one call in flight (`upstream.max_in_flight`); given back as the call ends.
+#[derive(Debug)]
+pub struct Permit(#[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
+
+/// The client. One for the whole program; calls share its connections and its bound.
+#[derive(Debug)]
+pub struct Upstream {
+    transport: Transport,
+    keys: ArcSwap<Keys>,
+    project_id: Option<String>,
+    in_flight: Arc<Semaphore>,
+    metrics: Metrics,
+}
+
+impl Upstream {
+    /// Makes the client; connects to nothing yet.
+    ///
+    /// # Errors
+    /// Where no HTTP client can be made, as on a system without certificate authorities.
+    pub fn new(settings: &config::Upstream, metrics: Metrics) -> Result<Self, ClientError> {
+        Ok(Self {
+            transport: Transport::new(settings)?,
+            keys: ArcSwap::from_pointee(Keys {
+                public: settings.public_key.clone(),
+                private: settings.private_key.clone(),
+            }),
+            project_id: settings.project_id.clone(),
+            in_flight: Arc::new(Semaphore::new(settings.max_in_flight)),
+            metrics,
+        })
+    }
+
+    /// Signs with `keys` from the next call on; calls in flight finish with the old ones.
+    pub fn use_keys(&self, keys: Keys) {
+        self.keys.store(Arc::new(keys));
+    }
+
+    /// Waits until one more call may be in flight. Nothing is sent by it, so who stops waiting here
+    /// knows that nothing was.
+    pub async fn permit(&self) -> Permit {
+        // The semaphore is never closed, and without a permit the call would merely not be counted.
+        Permit(Arc::clone(&self.in_flight).acquire_owned().await.ok())
+    }
+
+    /// Adds and removes shares of one image in one call.
+    ///
+    /// # Errors
+    /// See [`CallError`]; [`CallError::fate`] says whether the change may stand.
+    pub async fn modify(
+        &self,
+        permit: Permit,
+        modification: &Modification,
+    ) -> Result<Modified, CallError> {
+        let mut form = self.form(
+            Action::ModifyShares,
+            &modification.region,
+            &modification.image_id,
+        );
+        form.push_list("AddAccounts", &modification.additions);
+        form.push_list("RemoveAccounts", &modification.removals);
+        let answer = self.call(permit, Action::ModifyShares, form).await?;
+        wire::read_modified(answer, modification)
+            .inspect_err(|error| log_failure(Action::ModifyShares, error))
+    }
+
+    /// Lists the accounts that an image is shared with.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn describe(
+        &self,
+        permit: Permit,
+        region: &Region,
+        image_id: &ImageId,
+    ) -> Result<Vec<SharedAccount>, CallError> {
+        let form = self.form(Action::DescribeShares, region, image_id);
+        let answer = self.call(permit, Action::DescribeShares, form).await?;
+        wire::read_accounts(&answer).inspect_err(|error| log_failure(Action::DescribeShares, error))
+    }
+
+    fn form(&self, action: Action, region: &Region, image_id: &ImageId) -> Form {
+        let mut form = Form::new(action);
+        form.push("Region", region.as_str());
+        form.push("CompShareImageId", image_id.as_str());
+        if let Some(project_id) = &self.project_id {
+            form.push("ProjectId", project_id);
+        }
+        form
+    }
+
+    async fn call(
+        &self,
+        _permit: Permit,
+        action: Action,
+        form: Form,
+    ) -> Result<wire::Answer, CallError> {
+        let body = {
+            let keys = self.keys.load();
+            form.signed(keys.public.expose_secret(), keys.private.expose_secret())
+        };
+        let took = Stopwatch::start();
+        let answer = self.transport.post(body).await.and_then(wire::Answer::read);
+        let result = answer
+            .as_ref()
+            .map_or_else(CallError::label, |_| "answered");
+        self.metrics
+            .upstream_call(action.name(), result, took.elapsed());
+        tracing::debug!(
+            upstream.action = action.name(),
+            upstream.result = result,
+            duration_ms = duration_ms(took.elapsed()),
+            "called the upstream"
+        );
+        answer.inspect_err(|error| log_failure(action, error))
+    }
+}
+
+fn duration_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// One line a failed call, with what helps an operator.
+fn log_failure(action: Action, error: &CallError) {
+    let hint = match error {
+        CallError::Refused { ret_code, .. } => ret_code.hint(),
+        _ => None,
+    };
+    let cause = transport::causes(error);
+    let action = action.name();
+    if error.is_operators_fault() {
+        tracing::error!(
+            upstream.action = action,
+            error = cause,
+            hint,
+            "the upstream refuses this gateway"
+        );
+    } else {
+        tracing::warn!(
+            upstream.action = action,
+            error = cause,
+            hint,
+            "a call to the upstream failed"
+        );
+    }
+}

@@ -1,0 +1,206 @@
+//! Parameters in the form's order, and answers with the checks that make them trustworthy.
+//!
+//! Tolerances are those of protocol.md, section 9: ids and `RetCode` as number or text, lists that are
+//! missing, null or `{}` as empty, `Action` insisted on only with `RetCode` 0.
+
+use serde_json::{Map, Value};
+use url::form_urlencoded;
+
+use crate::domain::AccountId;
+
+use super::ret_code::RetCode;
+use super::signature;
+use super::transport::{CallError, Exchange, tidy_request_id};
+use super::{Modification, Modified, SharedAccount, Verdict};
+
+/// Longest message of the upstream that is passed on, in characters.
+const MESSAGE_CHARACTERS_MAX: usize = 500;
+
+/// The actions that the gateway calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    ModifyShares,
+    DescribeShares,
+}
+
+impl Action {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::ModifyShares => "ModifyCompShareImageShareAccount",
+            Self::DescribeShares => "DescribeCompShareImageShareAccounts",
+        }
+    }
+}
+
+/// The parameters of one call, before it is signed.
+pub(super) struct Form(Vec<(String, String)>);
+
+impl Form {
+    pub(super) fn new(action: Action) -> Self {
+        Self(vec![("Action".to_owned(), action.name().to_owned())])
+    }
+
+    pub(super) fn push(&mut self, name: &str, value: &str) {
+        self.0.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// `Name.0`, `Name.1`, …; nothing for an empty list.
+    pub(super) fn push_list(&mut self, name: &str, accounts: &[AccountId]) {
+        let numbered = accounts.iter().enumerate();
+        self.0.extend(
+            numbered.map(|(index, account)| (format!("{name}.{index}"), account.to_string())),
+        );
+    }
+
+    /// Adds `PublicKey` and `Signature` and encodes the form.
+    pub(super) fn signed(mut self, public_key: &str, private_key: &str) -> String {
+        self.push("PublicKey", public_key);
+        let signature = signature::sign(&self.0, private_key);
+        self.push("Signature", &signature);
+        form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(&self.0)
+            .finish()
+    }
+}
+
+/// An answer in the API's envelope, whatever its `RetCode`.
+#[derive(Debug)]
+pub(super) struct Answer {
+    members: Map<String, Value>,
+    ret_code: i64,
+    request_id: Option<String>,
+}
+
+impl Answer {
+    /// Reads the envelope: an object with a `RetCode`.
+    pub(super) fn read(exchange: Exchange) -> Result<Self, CallError> {
+        let Exchange { body, request_id } = exchange;
+        let odd = |what, request_id| CallError::Garbled {
+            what,
+            ret_code: None,
+            request_id,
+        };
+        let members = match serde_json::from_slice(&body) {
+            Ok(Value::Object(members)) => members,
+            Ok(_) => return Err(odd("it is no JSON object", request_id)),
+            Err(_) => return Err(odd("it is not JSON", request_id)),
+        };
+        let in_body = || {
+            members
+                .get("request_uuid")
+                .and_then(Value::as_str)
+                .and_then(tidy_request_id)
+        };
+        let request_id = request_id.or_else(in_body);
+        match members.get("RetCode").and_then(integer) {
+            Some(ret_code) => Ok(Self {
+                members,
+                ret_code,
+                request_id,
+            }),
+            None => Err(odd("it has no RetCode", request_id)),
+        }
+    }
+
+    /// Turns any `RetCode` but 0 into an error, and insists on the action's name with 0.
+    fn success_of(&self, action: Action) -> Result<(), CallError> {
+        if self.ret_code != 0 {
+            let message = self.members.get("Message").and_then(Value::as_str);
+            let message = message.map(|text| text.chars().take(MESSAGE_CHARACTERS_MAX).collect());
+            let ret_code = RetCode::new(self.ret_code);
+            return Err(CallError::Refused {
+                ret_code,
+                message,
+                request_id: self.request_id.clone(),
+            });
+        }
+        let named = self.members.get("Action").and_then(Value::as_str);
+        if named.and_then(|name| name.strip_suffix("Response")) == Some(action.name()) {
+            Ok(())
+        } else {
+            Err(self.odd("it is the answer to another action"))
+        }
+    }
+
+    fn list(&self, name: &str) -> Result<&[Value], CallError> {
+        match self.members.get(name) {
+            None | Some(Value::Null) => Ok(&[]),
+            Some(Value::Array(items)) => Ok(items),
+            Some(Value::Object(members)) if members.is_empty() => Ok(&[]),
+            Some(_) => Err(self.odd("a list in it is no list")),
+        }
+    }
+
+    fn odd(&self, what: &'static str) -> CallError {
+        CallError::Garbled {
+            what,
+            ret_code: Some(self.ret_code),
+            request_id: self.request_id.clone(),
+        }
+    }
+}
+
+/// Reads the answer to a modification. A non-empty `InvalidAccounts` decides, whatever the `RetCode`.
+pub(super) fn read_modified(answer: Answer, asked: &Modification) -> Result<Modified, CallError> {
+    let invalid = answer.list("InvalidAccounts");
+    let verdict = match &invalid {
+        Ok([]) | Err(_) => {
+            // Whether there are invalid accounts matters only where nothing refuses the call before.
+            answer.success_of(Action::ModifyShares)?;
+            invalid?;
+            Verdict::Done
+        }
+        Ok(listed) => {
+            let listed: Vec<AccountId> = listed.iter().filter_map(account_id).collect();
+            let of_call = |account: &AccountId| {
+                asked.additions.contains(account) || asked.removals.contains(account)
+            };
+            let named: Vec<AccountId> = listed.into_iter().filter(of_call).collect();
+            if named.is_empty() {
+                return Err(answer.odd("InvalidAccounts names no account of the call"));
+            }
+            Verdict::InvalidAccounts(named)
+        }
+    };
+    Ok(Modified {
+        verdict,
+        ret_code: answer.ret_code,
+        request_id: answer.request_id,
+    })
+}
+
+/// Reads the list of accounts.
+pub(super) fn read_accounts(answer: &Answer) -> Result<Vec<SharedAccount>, CallError> {
+    answer.success_of(Action::DescribeShares)?;
+    let read = |entry: &Value| {
+        let account_name = entry
+            .get("AccountName")
+            .and_then(Value::as_str)
+            .filter(|name| !name.is_empty());
+        let account_id = entry.get("AccountId").and_then(account_id)?;
+        Some(SharedAccount {
+            account_id,
+            account_name: account_name.map(str::to_owned),
+        })
+    };
+    let accounts: Option<Vec<_>> = answer.list("AccountSet")?.iter().map(read).collect();
+    accounts.ok_or_else(|| answer.odd("an account in it has no id"))
+}
+
+/// An integer, given as a number or as text.
+fn integer(value: &Value) -> Option<i64> {
+    match value {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+fn account_id(value: &Value) -> Option<AccountId> {
+    integer(value)
+        .and_then(|number| u64::try_from(number).ok())
+        .and_then(|number| AccountId::try_from(number).ok())
+}
+
+#[cfg(test)]
+mod tests;
