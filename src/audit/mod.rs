@@ -48,3 +48,6 @@ pub async fn open(
     let reader = Reader::open(path).await?;
     Ok((writer, task, reader))
 }
+
+#[cfg(test)]
+mod tests;

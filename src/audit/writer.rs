@@ -364,6 +364,3 @@ impl Work {
         head
     }
 }
-
-#[cfg(test)]
-mod tests;

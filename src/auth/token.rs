@@ -129,12 +129,18 @@ pub(super) fn check(
     rules: &Rules,
     now: Timestamp,
 ) -> Result<Principal, TokenError> {
+    principal(object(&signed_payload(token, keys)?)?, rules, now)
+}
+
+/// The payload of a token whose signature is that of one of the keys.
+fn signed_payload(token: &str, keys: &KeySet) -> Result<Vec<u8>, TokenError> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(TokenError::TooLong);
     }
     let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
     let (header, payload) = message.split_once('.').ok_or(TokenError::Malformed)?;
-    let header: Header = json(header)?;
+    let header: Header = object(&bytes(header)?)?;
+    let payload = bytes(payload)?;
     if header.crit.is_some() || header.jwk.is_some() || header.jku.is_some() || header.x5u.is_some()
     {
         return Err(TokenError::HeaderNotAccepted);
@@ -152,21 +158,26 @@ pub(super) fn check(
     })?;
     let signed =
         jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.decoding, algorithm);
-    if !signed.unwrap_or(false) {
-        return Err(TokenError::BadSignature);
+    if signed.unwrap_or(false) {
+        Ok(payload)
+    } else {
+        Err(TokenError::BadSignature)
     }
-    principal(json(payload)?, rules, now)
 }
 
-fn json<T: for<'de> Deserialize<'de>>(part: &str) -> Result<T, TokenError> {
-    let bytes = URL_SAFE_NO_PAD
+/// Base64url without padding, white space or stray bits (RFC 7515, section 2).
+fn bytes(part: &str) -> Result<Vec<u8>, TokenError> {
+    URL_SAFE_NO_PAD
         .decode(part)
-        .map_err(|_| TokenError::Malformed)?;
+        .map_err(|_| TokenError::Malformed)
+}
+
+fn object<T: for<'de> Deserialize<'de>>(json: &[u8]) -> Result<T, TokenError> {
     // serde would also read a struct from an array.
-    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+    if json.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         return Err(TokenError::Malformed);
     }
-    serde_json::from_slice(&bytes).map_err(|_| TokenError::Malformed)
+    serde_json::from_slice(json).map_err(|_| TokenError::Malformed)
 }
 
 /// Accepts `JWT` (RFC 7519, section 5.1) and `at+jwt` (RFC 9068), so that a token made for something

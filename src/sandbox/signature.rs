@@ -41,12 +41,12 @@ fn append_value(canonical: &mut String, value: &Value) {
         Value::Null => {}
         Value::String(text) => canonical.push_str(text),
         Value::Bool(truth) => canonical.push_str(if *truth { "true" } else { "false" }),
-        Value::Number(number) => match number.as_f64() {
-            // A float that is whole is signed as the integer.
-            Some(float) if number.is_f64() && float.fract() == 0.0 => {
-                let _ = write!(canonical, "{float:.0}");
+        Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
+            // Rust prints a float as the service wants it: never an exponent, whole ones as integers.
+            Some(float) => {
+                let _ = write!(canonical, "{float}");
             }
-            _ => canonical.push_str(&number.to_string()),
+            None => canonical.push_str(&number.to_string()),
         },
         Value::Array(items) => items.iter().for_each(|item| append_value(canonical, item)),
         Value::Object(members) => append_members(canonical, members.iter()),

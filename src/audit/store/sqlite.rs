@@ -510,6 +510,3 @@ fn cell(row: &SqliteRow, index: usize) -> Result<Cell, StoreError> {
         other => Cell::Text(format!("a value of type {other}").into_bytes()),
     })
 }
-
-#[cfg(test)]
-mod tests;
