@@ -1,5 +1,7 @@
 //! The room's promises, tried through its doors on real files.
 
+#![expect(clippy::too_many_lines, reason = "a table of cases is one thing")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,9 +10,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
 use super::*;
-use crate::domain::{
-    Caller, Change, EventId, Operation, Outcome, Principal, RequestId, Stopwatch, Timestamp,
-};
+use crate::domain::{Caller, Change, EventId, Operation, Outcome, Principal, Stopwatch, Timestamp};
 
 struct Trail {
     _directory: tempfile::TempDir,
@@ -432,6 +432,9 @@ async fn a_failed_commit_fails_its_waiters_and_what_was_kept_is_written_later() 
     assert!(matches!(trail.verify(&[]).await, Report::Intact(Some(_))));
 }
 
+/// Which events a filter is to find.
+type Fits = fn(&Event) -> bool;
+
 #[tokio::test]
 async fn pages_follow_one_another_and_every_filter_filters() {
     let trail = Trail::open().await;
@@ -461,7 +464,6 @@ async fn pages_follow_one_another_and_every_filter_filters() {
 
     let operation = |word| EventOperation::from_word(word);
     let outcome = |outcome: Outcome| Some(OutcomeFilter::from(outcome));
-    type Fits = fn(&Event) -> bool;
     let filters: [(Filter, Fits); 11] = [
         (Filter::default(), |_| true),
         (
@@ -691,7 +693,7 @@ async fn verification_names_the_first_broken_row() {
         trail.sql(&format!("{UNLOCK}{attack}")).await.expect(attack);
         match trail.verify(&[]).await {
             Report::Broken(found) => {
-                assert_eq!(found.sequence, first_broken, "{attack}: {}", found.what)
+                assert_eq!(found.sequence, first_broken, "{attack}: {}", found.what);
             }
             Report::Intact(head) => panic!("{attack} was not seen: {head:?}"),
         }

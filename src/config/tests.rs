@@ -55,7 +55,10 @@ fn defaults_are_those_of_the_contract() {
         "https://api.compshare.cn/"
     );
     assert_eq!(config.upstream.region.as_str(), "cn-wlcb");
-    assert_eq!(config.upstream.regions, [config.upstream.region.clone()]);
+    assert_eq!(
+        config.upstream.regions,
+        std::slice::from_ref(&config.upstream.region)
+    );
     assert_eq!(config.upstream.timeout, Duration::from_secs(10));
     assert_eq!(config.upstream.connect_timeout, Duration::from_secs(3));
     assert_eq!(config.upstream.max_in_flight, 64);

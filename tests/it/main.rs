@@ -1,0 +1,19 @@
+//! Integration tests: the real gateway on free ports, each test with its own database and upstream.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+#![expect(clippy::too_many_lines, reason = "a table of cases is one thing")]
+
+mod audit_api;
+mod authentication;
+mod bad_input;
+mod browser;
+mod changes;
+mod command_line;
+mod documents;
+mod faults;
+mod house;
+mod kill;
+mod sandbox;
+mod secrets;
+mod support;
+mod tls;

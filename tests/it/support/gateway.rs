@@ -1,0 +1,290 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use image_share_gateway::app::{App, with_file_checks};
+use image_share_gateway::auth::{Grant, Mint};
+use image_share_gateway::config::{Config, Sources};
+use image_share_gateway::sandbox::{Sandbox, Settings};
+use reqwest::header::HeaderMap;
+use reqwest::{Method, RequestBuilder};
+use serde_json::Value;
+
+use super::Scripted;
+
+pub(crate) const ISSUER: &str = "https://issuer.example";
+pub(crate) const AUDIENCE: &str = "image-share-gateway";
+pub(crate) const PUBLIC_KEY: &str = "the-public-key";
+pub(crate) const PRIVATE_KEY: &str = "the-private-key-that-nobody-may-see";
+
+/// A JWK Set with one secret, enough for whoever tests something else than keys.
+const KEYS: &str = r#"{"keys":[{"kty":"oct","alg":"HS256","kid":"test","use":"sig","k":"dGhlLXNlY3JldC1vZi10aGUtdGVzdHMtaXMtbG9uZy1lbm91Z2g"}]}"#;
+
+pub(crate) fn mint() -> Mint {
+    Mint::from_set(KEYS, None).unwrap()
+}
+
+/// Writes the tests' JWK Set into `directory`.
+pub(crate) fn keys_file(directory: &std::path::Path) -> PathBuf {
+    let path = directory.join("keys.json");
+    std::fs::write(&path, KEYS).unwrap();
+    path
+}
+
+pub(crate) fn token(subject: &str, scope: &str) -> String {
+    let ttl = Duration::from_mins(10);
+    mint()
+        .sign(&Grant {
+            subject,
+            scope,
+            issuer: ISSUER,
+            audience: AUDIENCE,
+            ttl,
+        })
+        .unwrap()
+}
+
+/// A running gateway with a database of its own.
+pub(crate) struct Gateway {
+    app: Option<App>,
+    sandbox: Option<Sandbox>,
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) base_url: String,
+    client: reqwest::Client,
+}
+
+impl Gateway {
+    /// In front of a sandbox.
+    pub(crate) async fn spawn() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let settings = Settings {
+            public_key: PUBLIC_KEY.into(),
+            private_key: PRIVATE_KEY.into(),
+            latency: Duration::ZERO,
+            fault_rate: 0.0,
+        };
+        let sandbox = Sandbox::start(listener, settings).unwrap();
+        let url = format!("http://{}", sandbox.address());
+        let mut gateway = Self::in_front_of(&url, &[]).await;
+        gateway.sandbox = Some(sandbox);
+        gateway
+    }
+
+    /// In front of a scripted upstream.
+    pub(crate) async fn with_upstream(upstream: &Scripted) -> Self {
+        Self::in_front_of(&upstream.url, &[]).await
+    }
+
+    /// In front of any URL, with more settings by key.
+    pub(crate) async fn in_front_of(url: &str, settings: &[(&'static str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = keys_file(directory.path());
+        let database = format!("sqlite://{}", directory.path().join("audit.db").display());
+        let mut defaults = BTreeMap::from([
+            ("server.bind", "127.0.0.1:0".to_owned()),
+            ("server.admin_bind", "127.0.0.1:0".to_owned()),
+            ("auth.issuer", ISSUER.to_owned()),
+            ("auth.audience", AUDIENCE.to_owned()),
+            ("auth.jwks_file", keys.display().to_string()),
+            ("upstream.base_url", url.to_owned()),
+            ("upstream.regions", "cn-wlcb,cn-sh2".to_owned()),
+            ("upstream.public_key", PUBLIC_KEY.to_owned()),
+            ("upstream.private_key", PRIVATE_KEY.to_owned()),
+            ("audit.database_url", database),
+        ]);
+        defaults.extend(
+            settings
+                .iter()
+                .map(|(key, value)| (*key, (*value).to_owned())),
+        );
+        Self::start(directory, defaults).await
+    }
+
+    /// Whose keys would come from an URL that gives none.
+    pub(crate) async fn without_keys() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let defaults = BTreeMap::from([
+            ("server.bind", "127.0.0.1:0".to_owned()),
+            ("server.admin_bind", String::new()),
+            ("auth.issuer", ISSUER.to_owned()),
+            ("auth.audience", AUDIENCE.to_owned()),
+            ("auth.jwks_url", "http://127.0.0.1:9/jwks".to_owned()),
+            ("upstream.base_url", "http://127.0.0.1:9".to_owned()),
+            ("upstream.public_key", PUBLIC_KEY.to_owned()),
+            ("upstream.private_key", PRIVATE_KEY.to_owned()),
+            (
+                "audit.database_url",
+                format!("sqlite://{}", directory.path().join("audit.db").display()),
+            ),
+        ]);
+        Self::start(directory, defaults).await
+    }
+
+    async fn start(directory: tempfile::TempDir, defaults: BTreeMap<&'static str, String>) -> Self {
+        let sources = with_file_checks(Sources {
+            defaults,
+            ..Sources::default()
+        });
+        let config = Config::load(&sources).unwrap_or_else(|faults| panic!("{:?}", faults.0));
+        let app = App::start(config, None).await.unwrap();
+        let client = reqwest::Client::builder().no_proxy().tls_certs_only([]);
+        let client = client
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .unwrap();
+        Self {
+            base_url: app.base_url(),
+            app: Some(app),
+            sandbox: None,
+            directory,
+            client,
+        }
+    }
+
+    pub(crate) fn caller(&self, scope: &str) -> Caller<'_> {
+        Caller {
+            gateway: self,
+            token: Some(token("team-a", scope)),
+        }
+    }
+
+    pub(crate) fn nobody(&self) -> Caller<'_> {
+        Caller {
+            gateway: self,
+            token: None,
+        }
+    }
+
+    pub(crate) fn sharer(&self) -> Caller<'_> {
+        self.caller("shares:read shares:write")
+    }
+
+    pub(crate) fn auditor(&self) -> Caller<'_> {
+        self.caller("audit:read")
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.directory.path().join("audit.db")
+    }
+
+    pub(crate) fn admin_url(&self) -> String {
+        format!(
+            "http://{}",
+            self.app.as_ref().and_then(App::admin_address).unwrap()
+        )
+    }
+
+    /// All events, oldest first.
+    pub(crate) async fn events(&self) -> Vec<Value> {
+        let answer = self
+            .auditor()
+            .get("/audit/events?limit=1000&order=asc")
+            .await;
+        assert_eq!(answer.status, 200);
+        answer.json()["events"].as_array().unwrap().clone()
+    }
+
+    pub(crate) async fn only_event(&self) -> Value {
+        let events = self.events().await;
+        assert_eq!(events.len(), 1, "{events:?}");
+        events[0].clone()
+    }
+
+    /// Stops in order; what is in flight finishes.
+    pub(crate) async fn stop(&mut self) -> bool {
+        self.app.take().unwrap().stop().await
+    }
+}
+
+/// Somebody who calls a gateway.
+pub(crate) struct Caller<'a> {
+    gateway: &'a Gateway,
+    pub(crate) token: Option<String>,
+}
+
+impl Caller<'_> {
+    pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let request = self
+            .gateway
+            .client
+            .request(method, format!("{}{path}", self.gateway.base_url));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    pub(crate) async fn send(&self, method: &str, path: &str) -> Answer {
+        Answer::of(self.request(method, path)).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path).await
+    }
+
+    pub(crate) async fn put(&self, path: &str) -> Answer {
+        self.send("PUT", path).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send("DELETE", path).await
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) async fn of(request: RequestBuilder) -> Self {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Self {
+            status,
+            headers,
+            body: response.text().await.unwrap(),
+        }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// A problem of this status and slug, with all that every problem carries.
+    #[track_caller]
+    pub(crate) fn assert_problem(&self, status: u16, slug: &str) -> Value {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json"),
+            "{self:?}"
+        );
+        let problem = self.json();
+        assert_eq!(problem["type"], format!("/problems/{slug}"), "{self:?}");
+        assert_eq!(problem["status"], status, "{self:?}");
+        assert!(
+            problem["title"].is_string() && problem["detail"].is_string(),
+            "{self:?}"
+        );
+        assert_eq!(
+            problem["request_id"].as_str(),
+            self.header("x-request-id"),
+            "{self:?}"
+        );
+        assert_eq!(
+            problem["audit_id"].as_str(),
+            self.header("audit-id"),
+            "{self:?}"
+        );
+        problem
+    }
+}

@@ -1,0 +1,123 @@
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The program under test.
+pub(crate) fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_image-share-gateway"));
+    command.env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
+/// The Python that has the packages of `tests/requirements.txt`; `tests/run` makes it.
+pub(crate) fn python() -> std::ffi::OsString {
+    std::env::var_os("ISG_TEST_PYTHON").unwrap_or_else(|| "python3".into())
+}
+
+/// A running program; killed when dropped.
+pub(crate) struct Program {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    log: PathBuf,
+}
+
+impl Program {
+    /// Starts the program in `directory`; its log goes to `log` there.
+    pub(crate) fn spawn(
+        directory: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let log = directory.join("log");
+        let stderr = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
+        let mut command = binary();
+        command
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .current_dir(directory);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Self { child, lines, log }
+    }
+
+    /// The next line of stdout that fits.
+    pub(crate) fn line(&self, fits: impl Fn(&str) -> bool) -> String {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) if fits(&line) => return line,
+                Ok(_) => {}
+                Err(error) => panic!("no such line ({error}); the log: {}", self.log()),
+            }
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until the log holds `text`.
+    pub(crate) async fn wait_for_log(&self, text: &str) {
+        super::eventually(text, async || self.log().contains(text).then_some(())).await;
+    }
+
+    /// The address that the log says REST is served at.
+    pub(crate) async fn base_url(&self) -> String {
+        let found = || {
+            let log = self.log();
+            let line = log
+                .lines()
+                .find(|line| line.contains("serving REST"))?
+                .to_owned();
+            let line: serde_json::Value = serde_json::from_str(&line).ok()?;
+            Some(format!("http://{}", line["server.address"].as_str()?))
+        };
+        super::eventually("the gateway serves", async || found()).await
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for the end; gives the exit code, `None` where a signal ended it.
+    pub(crate) async fn wait(&mut self) -> Option<i32> {
+        let child = std::cell::RefCell::new(&mut self.child);
+        super::eventually("the program ends", async || {
+            child.borrow_mut().try_wait().unwrap()
+        })
+        .await
+        .code()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,53 @@
+//! TLS on the REST listener.
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+use crate::support::Gateway;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rest_is_served_over_tls_where_a_certificate_is_configured() {
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority_key = KeyPair::generate().unwrap();
+    let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
+    let issuer = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()])
+        .unwrap()
+        .signed_by(&key, &issuer)
+        .unwrap();
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::write(path("cert.pem"), certificate.pem()).unwrap();
+    std::fs::write(path("key.pem"), key.serialize_pem()).unwrap();
+    let (cert_file, key_file) = (path("cert.pem"), path("key.pem"));
+    let settings = [
+        ("server.tls_cert_file", cert_file.as_str()),
+        ("server.tls_key_file", key_file.as_str()),
+    ];
+    let gateway = Gateway::in_front_of("http://127.0.0.1:9", &settings).await;
+    assert!(
+        gateway.base_url.starts_with("https://"),
+        "{}",
+        gateway.base_url
+    );
+
+    let trusted = reqwest::Certificate::from_pem(authority_pem.as_bytes()).unwrap();
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([trusted])
+        .build()
+        .unwrap();
+    let answer = client
+        .get(format!("{}/livez", gateway.base_url))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    let plain = gateway.base_url.replace("https://", "http://");
+    assert!(
+        reqwest::get(format!("{plain}/livez")).await.is_err(),
+        "and in the clear nothing is answered"
+    );
+}
