@@ -54,8 +54,8 @@ pub(super) struct EventList {
 #[utoipa::path(
     get, path = path::EVENTS, operation_id = "list_events", tag = "audit",
     params(
-        ("from" = Option<String>, Query, description = "Events at or after this time (RFC 3339)", nullable = false,
-            format = DateTime, example = "2026-01-31T00:00:00Z"),
+        ("from" = Option<String>, Query, description = "Events at or after this time (RFC 3339), as 2026-01-31T00:00:00Z", nullable = false,
+            format = DateTime),
         ("to" = Option<String>, Query, description = "Events before this time (RFC 3339)", nullable = false,
             format = DateTime),
         ("subject" = Option<String>, Query, description = "Who asked, exactly", nullable = false),

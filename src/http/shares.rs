@@ -70,7 +70,7 @@ pub(super) struct ListedAccount {
         ("reason" = Option<String>, Query, description = "Why: a ticket, a sentence; it stands in the trail",
             nullable = false, min_length = 1, max_length = 500),
         ("Prefer" = Option<String>, Header, description = "`wait=SECONDS` lowers the time that the change may take",
-            nullable = false, example = "wait=10"),
+            nullable = false),
     ),
     responses((status = 200, description = "The account may use the image", body = Share, content_type = "application/json",
         example = json!({"image_id": "compshareImage-sandbox1", "account_id": 12345, "region": "cn-wlcb",
@@ -116,7 +116,7 @@ pub(super) async fn put_share(
         ("reason" = Option<String>, Query, description = "Why: a ticket, a sentence; it stands in the trail",
             nullable = false, min_length = 1, max_length = 500),
         ("Prefer" = Option<String>, Header, description = "`wait=SECONDS` lowers the time that the change may take",
-            nullable = false, example = "wait=10"),
+            nullable = false),
     ),
     responses((status = 204, description = "The account may not use the image")),
     security(("bearer" = ["shares:write"]))

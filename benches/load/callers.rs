@@ -1,0 +1,104 @@
+//! Keep-alive callers that wait for each answer before they ask again.
+//!
+//! Plain sockets and a minimal reading of answers: a full client would take the CPU that is measured.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// Who calls, and for how long.
+pub(crate) struct Load {
+    pub(crate) address: String,
+    pub(crate) tokens: Vec<String>,
+    pub(crate) duration: Duration,
+}
+
+/// What came of it.
+pub(crate) struct Outcome {
+    pub(crate) answers: usize,
+    pub(crate) errors: usize,
+    latencies: Vec<Duration>,
+}
+
+impl Outcome {
+    /// A percentile of the latencies, in milliseconds.
+    pub(crate) fn percentile(&self, share: f64) -> f64 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a length"
+        )]
+        let index = ((self.latencies.len() as f64 * share) as usize).min(self.latencies.len() - 1);
+        self.latencies[index].as_secs_f64() * 1000.0
+    }
+}
+
+/// Lets all callers work at once.
+pub(crate) async fn drive(load: &Load) -> Outcome {
+    let until = Instant::now() + load.duration;
+    let callers = load
+        .tokens
+        .iter()
+        .enumerate()
+        .map(|(number, token)| call(&load.address, number, token, until));
+    let (mut latencies, mut errors) = (Vec::new(), 0);
+    for (of_one, errors_of_one) in futures_util::future::join_all(callers).await {
+        latencies.extend(of_one);
+        errors += errors_of_one;
+    }
+    latencies.sort_unstable();
+    Outcome {
+        answers: latencies.len(),
+        errors,
+        latencies,
+    }
+}
+
+async fn call(address: &str, number: usize, token: &str, until: Instant) -> (Vec<Duration>, usize) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let (mut latencies, mut errors, mut account) = (Vec::new(), 0, 0_u64);
+    let mut buffer = Vec::with_capacity(4096);
+    while Instant::now() < until {
+        account += 1;
+        let request = format!(
+            "PUT /images/bench-{number}/shares/{account} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\
+             Content-Length: 0\r\n\r\n"
+        );
+        let begun = Instant::now();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        if read_answer(&mut stream, &mut buffer).await != 200 {
+            errors += 1;
+        }
+        latencies.push(begun.elapsed());
+    }
+    (latencies, errors)
+}
+
+async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> u16 {
+    buffer.clear();
+    let mut end = None;
+    while end.is_none_or(|end| buffer.len() < end) {
+        assert_ne!(
+            stream.read_buf(buffer).await.unwrap(),
+            0,
+            "the connection was closed"
+        );
+        if end.is_none()
+            && let Some(head) = buffer.windows(4).position(|window| window == b"\r\n\r\n")
+        {
+            let text = std::str::from_utf8(&buffer[..head])
+                .unwrap()
+                .to_ascii_lowercase();
+            let length = text
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "));
+            end = Some(head + 4 + length.map_or(0, |length| length.parse::<usize>().unwrap()));
+        }
+    }
+    std::str::from_utf8(&buffer[9..12])
+        .unwrap()
+        .parse()
+        .unwrap()
+}

@@ -1,0 +1,217 @@
+//! Processes under measurement: their CPU time and memory, and what the gateway counts.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::{AUDIENCE, ISSUER, KEYS, PRIVATE_KEY, PUBLIC_KEY};
+
+/// Linux counts CPU time in these (`getconf CLK_TCK`).
+const TICKS_PER_SECOND: u64 = 100;
+
+/// A child that ends with the bench.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) url: String,
+    admin_url: String,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Process {
+    /// The sandbox, ready.
+    pub(crate) fn sandbox(directory: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_image-share-gateway"));
+        command
+            .args([
+                "sandbox",
+                "--public-key",
+                PUBLIC_KEY,
+                "--private-key",
+                PRIVATE_KEY,
+            ])
+            .current_dir(directory);
+        Self::printing_its_url(command)
+    }
+
+    /// A part of the floor that serves, ready.
+    pub(crate) fn floor_route() -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--floor", "route"]);
+        Self::printing_its_url(command)
+    }
+
+    fn printing_its_url(mut command: Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut url = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut url)
+            .unwrap();
+        Self {
+            child,
+            url: url.trim().to_owned(),
+            admin_url: String::new(),
+        }
+    }
+
+    /// The gateway in front of `upstream`, ready, with its log in a file as in earnest.
+    pub(crate) fn gateway(directory: &Path, upstream: &str) -> Self {
+        std::fs::write(directory.join("keys.json"), KEYS).unwrap();
+        let log = directory.join("log");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_image-share-gateway"));
+        command.arg("serve").current_dir(directory).envs([
+            ("ISG__SERVER__BIND", "127.0.0.1:0"),
+            ("ISG__SERVER__ADMIN_BIND", "127.0.0.1:0"),
+            ("ISG__AUTH__ISSUER", ISSUER),
+            ("ISG__AUTH__AUDIENCE", AUDIENCE),
+            ("ISG__AUTH__JWKS_FILE", "keys.json"),
+            ("ISG__UPSTREAM__BASE_URL", upstream),
+            ("ISG__UPSTREAM__PUBLIC_KEY", PUBLIC_KEY),
+            ("ISG__UPSTREAM__PRIVATE_KEY", PRIVATE_KEY),
+        ]);
+        let stderr = std::fs::File::create(&log).unwrap();
+        let child = command
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        let address = |message: &str| loop {
+            let text = std::fs::read_to_string(&log).unwrap();
+            let line = text
+                .lines()
+                .find(|line| line.contains(message))
+                .map(str::to_owned);
+            if let Some(line) =
+                line.and_then(|line| serde_json::from_str::<serde_json::Value>(&line).ok())
+            {
+                return format!("http://{}", line["server.address"].as_str().unwrap());
+            }
+            std::thread::yield_now();
+        };
+        let (url, admin_url) = (address("serving REST"), address("serving metrics"));
+        Self {
+            child,
+            url,
+            admin_url,
+        }
+    }
+
+    /// User and system time so far.
+    pub(crate) fn cpu(&self) -> Duration {
+        cpu_of(&self.child.id().to_string())
+    }
+
+    /// Resident memory.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// The gateway's group commits so far.
+    pub(crate) async fn commits(&self) -> Commits {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only([])
+            .build()
+            .unwrap();
+        let text = client
+            .get(format!("{}/metrics", self.admin_url))
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
+        let number = |name: &str| {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap();
+            line.trim().parse::<f64>().unwrap()
+        };
+        let bucket = |line: &str| {
+            let (bound, count) = line
+                .strip_prefix("isg_audit_commit_duration_seconds_bucket{le=\"")?
+                .split_once("\"} ")?;
+            Some((
+                bound.parse::<f64>().unwrap_or(f64::INFINITY),
+                count.parse::<f64>().ok()?,
+            ))
+        };
+        Commits {
+            count: number("isg_audit_commit_entries_count "),
+            entries: number("isg_audit_commit_entries_sum "),
+            buckets: text.lines().filter_map(bucket).collect(),
+        }
+    }
+}
+
+/// User and system time of a process, `self` among them.
+pub(crate) fn cpu_of(process: &str) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // The command's name is in brackets and may hold anything.
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
+}
+
+/// Group commits over some time.
+pub(crate) struct Commits {
+    count: f64,
+    entries: f64,
+    /// Upper bound in seconds, commits up to it.
+    buckets: Vec<(f64, f64)>,
+}
+
+impl Commits {
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        let buckets = self.buckets.iter().zip(&before.buckets);
+        Self {
+            count: self.count - before.count,
+            entries: self.entries - before.entries,
+            buckets: buckets
+                .map(|((bound, now), (_, then))| (*bound, now - then))
+                .collect(),
+        }
+    }
+
+    pub(crate) fn entries_each(&self) -> f64 {
+        self.entries / self.count
+    }
+
+    /// The median, interpolated within its bucket; buckets are a quarter wide.
+    pub(crate) fn median_ms(&self) -> f64 {
+        let half = self.count / 2.0;
+        let at = self
+            .buckets
+            .iter()
+            .position(|(_, up_to)| *up_to >= half)
+            .unwrap();
+        let (low, below) = if at == 0 {
+            (0.0, 0.0)
+        } else {
+            self.buckets[at - 1]
+        };
+        let (high, up_to) = self.buckets[at];
+        1000.0 * (low + (high - low) * (half - below) / (up_to - below).max(1.0))
+    }
+}
