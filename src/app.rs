@@ -13,6 +13,7 @@ use actix_web::{App as ActixApp, HttpServer};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpSocket;
+use tokio::time::{timeout, timeout_at};
 
 use crate::audit::{self, Health, Reader, StoreError, WriterTask};
 use crate::auth::{Authenticator, KeySet};
@@ -31,6 +32,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// What work in flight gets to write down where it stands once its time is up.
 const GIVING_UP_TIME: Duration = Duration::from_secs(5);
+/// What their answers get to reach their callers.
+const LAST_ANSWERS_TIME: Duration = Duration::from_secs(1);
 
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -163,7 +166,7 @@ impl App {
         });
         let trail_writable = Check::new("audit", move || match writer.health() {
             Health::Writable => Ok(()),
-            Health::Failing(why) => Err(why),
+            Health::Failing(why) => Err(why.to_owned()),
         });
         let readiness = Data::new(Readiness::new(vec![keys_known, trail_writable]));
         let parts = Parts {
@@ -171,6 +174,7 @@ impl App {
             authorizer: Data::from(authorizer),
             sharing: Data::new(sharing),
             reader: Data::new(reader.clone()),
+            tasks: Data::new(tasks.clone()),
             rules: Data::new(http::Rules {
                 region: config.upstream.region.clone(),
                 regions: config.upstream.regions.clone(),
@@ -246,31 +250,22 @@ impl App {
         self.readiness.drain();
         tracing::info!("stopping: not ready any more");
         tokio::time::sleep(self.settings.drain_delay).await;
-        let patience = self.settings.shutdown_timeout;
-        let deadline = Deadline::after(patience);
-        let answered =
-            tokio::time::timeout_at(deadline.instant().into(), self.rest.handle.stop(true))
-                .await
-                .is_ok();
-        let left = deadline
-            .instant()
-            .saturating_duration_since(Deadline::after(Duration::ZERO).instant());
-        let finished = self
-            .tasks
-            .finish(
-                if answered {
-                    left.max(Duration::from_millis(1))
-                } else {
-                    left
-                },
-                GIVING_UP_TIME,
-            )
-            .await;
+        let deadline = Deadline::after(self.settings.shutdown_timeout);
+        // Closes the listener at once; resolves when every request that came is answered.
+        let mut answering = std::pin::pin!(self.rest.handle.stop(true));
+        let answered = timeout_at(deadline.instant().into(), &mut answering)
+            .await
+            .is_ok();
+        let finished = self.tasks.finish(deadline, GIVING_UP_TIME).await;
+        if !answered {
+            // Work that gave up has an answer now; it gets a moment to reach its caller.
+            let _ = timeout(LAST_ANSWERS_TIME, &mut answering).await;
+        }
         self.rest.task.abort();
         self.reader.close().await;
         let head = self.writer.stop().await;
         if let Some(admin) = self.admin {
-            let _ = tokio::time::timeout(Duration::from_secs(1), admin.handle.stop(false)).await;
+            let _ = timeout(LAST_ANSWERS_TIME, admin.handle.stop(false)).await;
             admin.task.abort();
         }
         let clean = answered && finished && head.is_some();

@@ -8,8 +8,11 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::domain::Deadline;
 
 /// Spawns work on the main runtime and waits for it at a stop. Clones share the same work.
 #[derive(Debug, Clone)]
@@ -57,18 +60,18 @@ impl Tasks {
         self.giving_up.cancelled().await;
     }
 
-    /// Waits until all work is done. After `patience` it tells the work to give up and waits for `grace`
-    /// more. Returns whether everything ended without being told to.
-    pub async fn finish(&self, patience: Duration, grace: Duration) -> bool {
+    /// Waits until all work is done. At `deadline` it tells the work to give up and waits for `grace` more.
+    /// Returns whether everything ended without being told to.
+    pub async fn finish(&self, deadline: Deadline, grace: Duration) -> bool {
         self.tracker.close();
-        if tokio::time::timeout(patience, self.tracker.wait())
+        if timeout_at(deadline.instant().into(), self.tracker.wait())
             .await
             .is_ok()
         {
             return true;
         }
         self.giving_up.cancel();
-        let _ = tokio::time::timeout(grace, self.tracker.wait()).await;
+        let _ = timeout(grace, self.tracker.wait()).await;
         false
     }
 }

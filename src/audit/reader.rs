@@ -43,15 +43,11 @@ impl Reader {
         limit: usize,
         after: Option<EventId>,
     ) -> Result<Page, StoreError> {
-        let query = EventsQuery {
-            filter,
-            id_range: (filter.from.map(first_id_at), filter.to.map(first_id_at)),
-            after,
-            newest_first: order == Order::Descending,
-            // One more than asked tells whether a next page exists.
-            limit: i64::try_from(limit + 1).unwrap_or(i64::MAX),
-        };
-        let mut rows = self.0.events(&query).await?;
+        // One more than asked tells whether a next page exists.
+        let mut rows = self
+            .0
+            .events(&query(filter, order, limit + 1, after))
+            .await?;
         let more = rows.len() > limit;
         rows.truncate(limit);
         let next = if more {
@@ -110,9 +106,25 @@ impl Reader {
         }
     }
 
+    /// How the database means to find a page of events.
+    #[cfg(test)]
+    pub(super) async fn plan(&self, filter: &Filter, order: Order) -> Vec<String> {
+        self.0.plan(&query(filter, order, 10, None)).await
+    }
+
     /// Closes the connections.
     pub async fn close(&self) {
         self.0.close().await;
+    }
+}
+
+fn query(filter: &Filter, order: Order, limit: usize, after: Option<EventId>) -> EventsQuery<'_> {
+    EventsQuery {
+        filter,
+        id_range: (filter.from.map(first_id_at), filter.to.map(first_id_at)),
+        after,
+        newest_first: order == Order::Descending,
+        limit: i64::try_from(limit).unwrap_or(i64::MAX),
     }
 }
 

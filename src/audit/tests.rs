@@ -412,14 +412,10 @@ async fn a_failed_commit_fails_its_waiters_and_what_was_kept_is_written_later() 
     trail.writer.keep(ended);
     trail.sql("DROP TRIGGER refuse").await.expect("writes");
     // Nobody asks for anything: the writer finds out by itself.
-    let deadline = Stopwatch::start();
-    while trail.writer.health() != Health::Writable {
-        assert!(
-            deadline.elapsed() < Duration::from_secs(30),
-            "the writer did not recover by itself"
-        );
-        tokio::task::yield_now().await;
-    }
+    until("the writer recovers by itself", || {
+        trail.writer.health() == Health::Writable
+    })
+    .await;
     let event = trail
         .reader
         .event(recorded.event_id)
@@ -430,6 +426,41 @@ async fn a_failed_commit_fails_its_waiters_and_what_was_kept_is_written_later() 
     let next = trail.share(3).await;
     assert_eq!(next.sequence, 3, "the failed intent left no gap");
     assert!(matches!(trail.verify(&[]).await, Report::Intact(Some(_))));
+}
+
+/// Waits, without a fixed time, for what the writer does by itself.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let waited = Stopwatch::start();
+    while !holds() {
+        assert!(waited.elapsed() < Duration::from_secs(30), "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_kept_outcome_that_got_to_disk_after_all_is_not_written_twice() {
+    let trail = Trail::open().await;
+    let intent = intent(1);
+    let recorded = trail
+        .writer
+        .enqueue(intent.clone())
+        .expect("room")
+        .await
+        .expect("durable");
+    let ended = completion(&intent, recorded.event_id, Outcome::Succeeded);
+    // As after a commit that reported an error and was durable all the same.
+    trail.writer.record(ended.clone()).await.expect("durable");
+    trail.writer.keep(ended);
+    let next = trail.share(2).await;
+    assert_eq!(next.sequence, 3);
+    assert_eq!(trail.writer.health(), Health::Writable);
+    let event = trail
+        .reader
+        .event(recorded.event_id)
+        .await
+        .expect("reads")
+        .expect("is there");
+    assert_eq!(event.entries.len(), 2);
 }
 
 /// Which events a filter is to find.
@@ -568,6 +599,81 @@ async fn pages_follow_one_another_and_every_filter_filters() {
     }
     let ids: Vec<&str> = all.events.iter().map(|event| event.id.as_str()).collect();
     assert_eq!(&ids[40..], [lone.to_string(), denied.to_string()]);
+}
+
+#[tokio::test]
+async fn every_filter_is_served_by_an_index_in_the_order_asked() {
+    let trail = Trail::open().await;
+    let filters = [
+        ("", Filter::default()),
+        (
+            "audit_entries_subject",
+            Filter {
+                subject: Some("s".into()),
+                ..Filter::default()
+            },
+        ),
+        (
+            "audit_entries_image",
+            Filter {
+                image_id: "i".parse().ok(),
+                ..Filter::default()
+            },
+        ),
+        (
+            "audit_entries_account",
+            Filter {
+                account_id: 3.try_into().ok(),
+                ..Filter::default()
+            },
+        ),
+        (
+            "audit_entries_request",
+            Filter {
+                request_id: Some("r".into()),
+                ..Filter::default()
+            },
+        ),
+        (
+            "audit_entries_operation",
+            Filter {
+                operation: EventOperation::from_word("share"),
+                ..Filter::default()
+            },
+        ),
+        (
+            "audit_entries_outcome",
+            Filter {
+                outcome: Some(Outcome::Failed.into()),
+                ..Filter::default()
+            },
+        ),
+        (
+            "audit_entries_outcome",
+            Filter {
+                outcome: Some(Outcome::Denied.into()),
+                ..Filter::default()
+            },
+        ),
+        (
+            "",
+            Filter {
+                outcome: Some(Outcome::Pending.into()),
+                ..Filter::default()
+            },
+        ),
+    ];
+    for (index, filter) in filters {
+        for order in [Order::Ascending, Order::Descending] {
+            let plan = trail.reader.plan(&filter, order).await.join("; ");
+            assert!(!plan.contains("TEMP B-TREE"), "{filter:?} sorts: {plan}");
+            assert!(
+                !plan.contains("SCAN f") || plan.contains("USING INDEX"),
+                "{filter:?} scans: {plan}"
+            );
+            assert!(plan.contains(index), "{filter:?}: {plan}");
+        }
+    }
 }
 
 #[tokio::test]

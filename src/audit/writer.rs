@@ -78,12 +78,12 @@ impl Future for Ticket {
 }
 
 /// Whether the trail can be written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
     /// The last commit succeeded.
     Writable,
-    /// The last commit failed; why, for an operator.
-    Failing(String),
+    /// The last commit failed; why, in words that anybody may read.
+    Failing(&'static str),
 }
 
 struct Waiting {
@@ -205,7 +205,7 @@ impl Writer {
     /// Whether the trail can be written, as the last commit showed.
     #[must_use]
     pub fn health(&self) -> Health {
-        self.health.borrow().clone()
+        *self.health.borrow()
     }
 }
 
@@ -262,11 +262,10 @@ impl Work {
         if group.is_empty() && self.kept.is_empty() && self.tip.is_some() {
             return;
         }
-        let kept = self.kept.len().min(GROUP_ENTRIES_MAX);
-        let entries = kept + group.len();
         let took = Stopwatch::start();
-        match self.write(kept, &group).await {
-            Ok(places) => {
+        match self.write(&group).await {
+            Ok((kept, places)) => {
+                let entries = kept + group.len();
                 self.metrics
                     .audit_commit(entries, self.last_tip.sequence(), took.elapsed());
                 tracing::debug!(
@@ -278,16 +277,12 @@ impl Work {
                 for (waiting, place) in group.into_iter().zip(places.into_iter().skip(kept)) {
                     let _ = waiting.answer.send(Ok(place));
                 }
-                self.tell(Health::Writable);
+                self.tell_writable();
             }
             Err(error) => {
                 self.tip = None;
                 self.metrics.audit_commit_failed();
-                let cause = error
-                    .source()
-                    .map(|source| format!(": {source}"))
-                    .unwrap_or_default();
-                self.tell(Health::Failing(format!("{error}{cause}")));
+                self.tell_failing(&error);
                 for waiting in group {
                     let _ = waiting.answer.send(Err(NotDurable));
                 }
@@ -296,11 +291,14 @@ impl Work {
         self.metrics.unrecorded_outcomes(self.kept.len());
     }
 
-    async fn write(&mut self, kept: usize, group: &[Waiting]) -> Result<Vec<Recorded>, StoreError> {
+    /// Gives how many of those that were kept went along, and everybody's place, theirs first.
+    async fn write(&mut self, group: &[Waiting]) -> Result<(usize, Vec<Recorded>), StoreError> {
         let mut tip = match &self.tip {
             Some(tip) => tip.clone(),
             None => self.look_again().await?,
         };
+        self.forget_recorded().await?;
+        let kept = self.kept.len().min(GROUP_ENTRIES_MAX);
         let drafts = self
             .kept
             .iter()
@@ -312,15 +310,26 @@ impl Work {
         }
         self.last_tip = tip.clone();
         self.tip = Some(tip);
-        Ok(sealed
-            .iter()
-            .map(|row| Recorded {
-                event_id: row.place.event_id,
-                recorded_at: row.place.recorded_at,
-                sequence: row.place.sequence,
-                hash: row.hash,
-            })
-            .collect())
+        let places = sealed.iter().map(|row| Recorded {
+            event_id: row.place.event_id,
+            recorded_at: row.place.recorded_at,
+            sequence: row.place.sequence,
+            hash: row.hash,
+        });
+        Ok((kept, places.collect()))
+    }
+
+    /// Drops, of what was kept, outcomes that are on disk: a commit that failed may have got there all the
+    /// same, and a second outcome of an event would fail every group from then on.
+    async fn forget_recorded(&mut self) -> Result<(), StoreError> {
+        for index in (0..self.kept.len().min(GROUP_ENTRIES_MAX)).rev() {
+            if let Some(event_id) = self.kept[index].event_id()
+                && self.appender.has_outcome(event_id).await?
+            {
+                self.kept.remove(index);
+            }
+        }
+        Ok(())
     }
 
     /// After a failure: whether the trail can be written again, and where it ends.
@@ -332,19 +341,23 @@ impl Work {
         self.appender.tip().await
     }
 
-    fn tell(&self, health: Health) {
-        let changed = self.health.send_if_modified(|told| {
-            let changed = *told != health;
-            told.clone_from(&health);
-            changed
-        });
-        match health {
-            Health::Writable if changed => tracing::info!("the audit trail can be written again"),
-            Health::Failing(why) if changed => {
-                tracing::error!(error = why, "the audit trail cannot be written");
-            }
-            Health::Writable | Health::Failing(_) => {}
+    fn tell_writable(&self) {
+        if self.change_health(Health::Writable) {
+            tracing::info!("the audit trail can be written again");
         }
+    }
+
+    fn tell_failing(&self, error: &StoreError) {
+        let why = error.reason();
+        if self.change_health(Health::Failing(why)) {
+            let cause = error.source().map(ToString::to_string);
+            tracing::error!(error = %error, cause, why, "the audit trail cannot be written");
+        }
+    }
+
+    fn change_health(&self, health: Health) -> bool {
+        self.health
+            .send_if_modified(|told| std::mem::replace(told, health) != health)
     }
 
     /// What was kept gets a last try; then the database is closed.

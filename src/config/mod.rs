@@ -158,8 +158,8 @@ pub enum LogFormat {
     Text,
 }
 
-/// What configuration is made of, lowest layer first.
-#[derive(Debug, Default)]
+/// What configuration is made of, lowest layer first. Does not print: the environment holds secrets.
+#[derive(Default)]
 pub struct Sources {
     /// What `serve --sandbox` sets where nobody else does.
     pub defaults: BTreeMap<&'static str, String>,

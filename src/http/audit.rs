@@ -12,10 +12,13 @@ use url::form_urlencoded;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::audit::{Cursor, Event, EventOperation, EventWithEntries, Filter, Order, Reader};
+use crate::audit::{
+    Cursor, Event, EventOperation, EventWithEntries, Filter, Order, Reader, StoreError,
+};
 use crate::authorization::{Action, Authorizer, Decision};
 use crate::domain::{EventId, Outcome, Timestamp};
 use crate::problem::ProblemKind;
+use crate::tasks::Tasks;
 
 use super::caller::Authenticated;
 use super::parse::Parser;
@@ -85,6 +88,7 @@ pub(super) async fn list_events(
     request: HttpRequest,
     authorizer: Data<Authorizer>,
     reader: Data<Reader>,
+    tasks: Data<Tasks>,
 ) -> Result<HttpResponse, Problem> {
     let mut parser = Parser::new(&request, &PARAMETERS);
     let text = |text: &str| Ok::<_, &str>(text.to_owned());
@@ -121,14 +125,12 @@ pub(super) async fn list_events(
     parser.finish(Some(()))?;
     may_read(&caller, &authorizer)?;
 
-    let page = reader
-        .page(
-            &filter,
-            order,
-            limit.unwrap_or(LIMIT_DEFAULT),
-            cursor.map(Cursor::after),
-        )
-        .await?;
+    let (limit, after) = (limit.unwrap_or(LIMIT_DEFAULT), cursor.map(Cursor::after));
+    let asked = filter.clone();
+    let page = on_main_runtime(&tasks, async move {
+        reader.page(&asked, order, limit, after).await
+    });
+    let page = page.await?;
     let next_cursor = page
         .next
         .map(|last| Cursor::new(last, &filter, order).to_string());
@@ -156,6 +158,7 @@ pub(super) async fn get_event(
     request: HttpRequest,
     authorizer: Data<Authorizer>,
     reader: Data<Reader>,
+    tasks: Data<Tasks>,
 ) -> Result<HttpResponse, Problem> {
     Parser::new(&request, &[]).finish(Some(()))?;
     may_read(&caller, &authorizer)?;
@@ -166,8 +169,18 @@ pub(super) async fn get_event(
         .ok()
         .filter(|_| text.len() == 36)
         .ok_or_else(absent)?;
-    let event = reader.event(EventId::new(id)).await?.ok_or_else(absent)?;
+    let event = on_main_runtime(&tasks, async move { reader.event(EventId::new(id)).await });
+    let event = event.await?.ok_or_else(absent)?;
     Ok(HttpResponse::Ok().json(event))
+}
+
+/// The pool's connections belong to the main runtime.
+async fn on_main_runtime<T: Send + 'static>(
+    tasks: &Tasks,
+    read: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, Problem> {
+    let lost = || Problem::new(ProblemKind::InternalError, "the gateway failed");
+    Ok(tasks.run(read).await.ok_or_else(lost)??)
 }
 
 fn may_read(caller: &Authenticated, authorizer: &Authorizer) -> Result<(), Problem> {

@@ -25,6 +25,7 @@ use crate::authorization::Authorizer;
 use crate::domain::Region;
 use crate::problem::ProblemKind;
 use crate::sharing::Sharing;
+use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
 pub use admin::{Check, Readiness};
@@ -54,6 +55,8 @@ pub struct Parts {
     pub sharing: Data<Sharing>,
     /// Looks at the trail.
     pub reader: Data<Reader>,
+    /// Runs reads on the main runtime.
+    pub tasks: Data<Tasks>,
     /// What requests may name.
     pub rules: Data<Rules>,
     /// Whether the gateway is ready.
@@ -97,6 +100,7 @@ pub fn routes(parts: &Parts, config: &mut ServiceConfig) {
         .app_data(parts.authorizer.clone())
         .app_data(parts.sharing.clone())
         .app_data(parts.reader.clone())
+        .app_data(parts.tasks.clone())
         .app_data(parts.rules.clone())
         .service(
             resource(path::SHARE, "DELETE, GET, HEAD, PUT")

@@ -55,6 +55,26 @@ pub enum StoreError {
     Database(#[source] sqlx::Error),
 }
 
+impl StoreError {
+    /// Why the trail cannot be written, in words that anybody may read; the log has the database's own.
+    pub(super) fn reason(&self) -> &'static str {
+        let Self::Database(sqlx::Error::Database(error)) = self else {
+            return "the audit database does not answer";
+        };
+        // Extended result codes keep the primary one in their low byte (sqlite.org/rescode.html).
+        let code = error.code().and_then(|code| code.parse::<u32>().ok());
+        match code.map(|code| code & 0xff) {
+            Some(5 | 6) => "the audit database is locked by another process",
+            Some(8) => "the audit database is read-only",
+            Some(10) => "the audit database's disk has an I/O error",
+            Some(11 | 26) => "the audit database is damaged",
+            Some(13) => "the audit database's disk is full",
+            Some(14) => "the audit database cannot be opened",
+            _ => "the audit database refuses to be written",
+        }
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         Self::Database(error)

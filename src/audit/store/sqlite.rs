@@ -181,6 +181,13 @@ impl Appender {
         Ok(())
     }
 
+    /// Whether an event has its outcome on disk.
+    pub(crate) async fn has_outcome(&mut self, event_id: EventId) -> Result<bool, StoreError> {
+        let statement = "SELECT 1 FROM audit_entries WHERE event_id = ? AND kind = 'outcome'";
+        let found = sqlx::query(statement).bind(event_id.to_string());
+        Ok(found.fetch_optional(&mut self.connection).await?.is_some())
+    }
+
     /// Commits one small row, to learn whether the disk takes writes again.
     pub(crate) async fn try_commit(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let statement = "INSERT INTO audit_writer (id, tried_at) VALUES (1, ?) \
@@ -259,6 +266,20 @@ impl ReadConnections {
             .build_query_as()
             .fetch_all(&self.0)
             .await?)
+    }
+
+    /// The steps of `EXPLAIN QUERY PLAN` for a page.
+    #[cfg(test)]
+    pub(crate) async fn plan(&self, query: &EventsQuery<'_>) -> Vec<String> {
+        let statement = format!("EXPLAIN QUERY PLAN {}", query.statement().sql().as_str());
+        let steps = sqlx::raw_sql(AssertSqlSafe(statement))
+            .fetch_all(&self.0)
+            .await;
+        steps
+            .expect("explains")
+            .iter()
+            .map(|step| step.get("detail"))
+            .collect()
     }
 
     /// One event.
@@ -355,7 +376,7 @@ impl EventsQuery<'_> {
             Some(OutcomeFilter::Denied) => {
                 statement
                     .push(FROM_FIRST_ROWS)
-                    .push(" WHERE f.kind = 'denial' AND f.outcome = 'denied'");
+                    .push(" WHERE f.kind IN ('outcome', 'denial') AND f.outcome = 'denied'");
                 "f.event_id"
             }
             Some(OutcomeFilter::Pending) => {
@@ -367,7 +388,7 @@ impl EventsQuery<'_> {
             Some(OutcomeFilter::Completed(outcome)) => {
                 statement
                     .push(FROM_OUTCOMES)
-                    .push(" WHERE o.kind = 'outcome' AND o.outcome = ");
+                    .push(" WHERE o.kind IN ('outcome', 'denial') AND o.outcome = ");
                 statement.push_bind(outcome.as_str());
                 "o.event_id"
             }
