@@ -4,7 +4,9 @@
 //! where it came from. A key that nothing reads is a fault too: a misspelt key must not pass for a
 //! default. Secrets are held so that they do not print.
 
+mod layers;
 mod reader;
+mod sections;
 mod values;
 
 use std::collections::BTreeMap;
@@ -13,15 +15,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use secrecy::SecretString;
 use url::Url;
 
 use crate::domain::Region;
+pub use layers::read_text_file;
 use reader::Reader;
-pub use reader::read_bounded as read_text_file;
 pub use values::parse_duration;
-use values::{is_loopback, key_source_url, sqlite_file};
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone)]
@@ -257,13 +257,13 @@ impl Config {
     /// Every fault of every layer at once.
     pub fn load(sources: &Sources) -> Result<Self, Faults> {
         let mut reader = Reader::new(sources);
-        let server = server(&mut reader);
-        let auth = auth(&mut reader, sources.sandbox);
+        let server = sections::server(&mut reader);
+        let auth = sections::auth(&mut reader, sources.sandbox);
         let policy_file = reader.path("authorization.policy_file");
-        let upstream = upstream(&mut reader);
-        let database = audit_database(&mut reader);
-        limits(&mut reader);
-        let telemetry = telemetry(&mut reader);
+        let upstream = sections::upstream(&mut reader);
+        let database = sections::audit_database(&mut reader);
+        sections::limits(&mut reader);
+        let telemetry = sections::telemetry(&mut reader);
         let inert = INERT
             .iter()
             .filter(|(key, _)| reader.is_given(key))
@@ -295,7 +295,7 @@ impl Config {
     /// Its faults, and those of the layers as a whole; other keys may be missing.
     pub fn load_audit(sources: &Sources) -> Result<Audit, Faults> {
         let mut reader = Reader::new(sources);
-        let audit = audit_database(&mut reader);
+        let audit = sections::audit_database(&mut reader);
         let faults = reader.faults_of("audit.database_url");
         audit.filter(|_| faults.is_empty()).ok_or(Faults(faults))
     }
@@ -326,206 +326,10 @@ impl Config {
     /// Its faults, and those of the layers as a whole.
     pub fn load_server(sources: &Sources) -> Result<Server, Faults> {
         let mut reader = Reader::new(sources);
-        let server = server(&mut reader);
+        let server = sections::server(&mut reader);
         let faults = reader.faults_of("server.");
         server.filter(|_| faults.is_empty()).ok_or(Faults(faults))
     }
-}
-
-fn server(reader: &mut Reader) -> Option<Server> {
-    let bind = reader.address("server.bind", "127.0.0.1:8080");
-    let admin_bind = reader.address_or_off("server.admin_bind", "127.0.0.1:9090");
-    let shutdown_timeout = reader.duration("server.shutdown_timeout", "30s");
-    let request_timeout = reader.positive_duration("server.request_timeout", "30s");
-    let drain_delay = reader.duration("server.drain_delay", "0s");
-    let cert_file = reader.path("server.tls_cert_file");
-    let key_file = reader.path("server.tls_key_file");
-    let tls = match (cert_file, key_file) {
-        (Some(cert_file), Some(key_file)) => Some(TlsFiles {
-            cert_file,
-            key_file,
-        }),
-        (None, None) => None,
-        (Some(_), None) => reader.fault(
-            "server.tls_key_file",
-            "is required with server.tls_cert_file",
-        ),
-        (None, Some(_)) => reader.fault(
-            "server.tls_cert_file",
-            "is required with server.tls_key_file",
-        ),
-    };
-    for proxy in reader.list("server.trusted_proxies") {
-        if proxy.parse::<IpNet>().is_err() {
-            reader.fault::<()>(
-                "server.trusted_proxies",
-                &format!("`{proxy}` is no CIDR, such as 10.0.0.0/8"),
-            );
-        }
-    }
-    for origin in reader.list("server.cors_origins") {
-        if !Url::parse(&origin).is_ok_and(|url| url.origin().ascii_serialization() == origin) {
-            let message = format!("`{origin}` is no origin, such as https://console.example.com");
-            reader.fault::<()>("server.cors_origins", &message);
-        }
-    }
-    Some(Server {
-        bind: bind?,
-        admin_bind: admin_bind?,
-        shutdown_timeout: shutdown_timeout?,
-        request_timeout: request_timeout?,
-        drain_delay: drain_delay?,
-        tls,
-    })
-}
-
-fn auth(reader: &mut Reader, sandbox: bool) -> Option<Auth> {
-    let issuer = reader.required("auth.issuer");
-    let audience = reader.required("auth.audience");
-    let leeway = reader.duration("auth.leeway", "30s");
-    let file = reader.path("auth.jwks_file").map(KeySource::File);
-    let url = reader
-        .text("auth.jwks_url")
-        .and_then(|text| match key_source_url(&text) {
-            Ok(url) => Some(KeySource::Url(url)),
-            Err(message) => reader.fault("auth.jwks_url", &message),
-        });
-    let discovery = match reader.boolean("auth.oidc_discovery", "false") {
-        Some(true) => Some(KeySource::Discovery),
-        _ => None,
-    };
-    if discovery.is_some()
-        && let Some(Err(message)) = issuer.as_deref().map(key_source_url)
-    {
-        reader.fault::<()>(
-            "auth.issuer",
-            &format!("auth.oidc_discovery asks it for its keys: {message}"),
-        );
-    }
-    let mut sources = [file, url, discovery].into_iter().flatten();
-    let keys = match (sources.next(), sources.next()) {
-        (Some(source), None) => Some(source),
-        (None, _) if sandbox => Some(KeySource::Sandbox),
-        (None, _) if reader.is_given("auth.jwks_file") || reader.is_given("auth.jwks_url") => None,
-        (None, _) => reader.fault(
-            "auth.jwks_file",
-            "one of it, auth.jwks_url or auth.oidc_discovery = true is required",
-        ),
-        (Some(_), Some(_)) => reader.fault(
-            "auth.jwks_file",
-            "only one of auth.jwks_file, auth.jwks_url and auth.oidc_discovery may be set",
-        ),
-    };
-    Some(Auth {
-        issuer: issuer?,
-        audience: audience?,
-        keys: keys?,
-        leeway: leeway?,
-    })
-}
-
-fn upstream(reader: &mut Reader) -> Option<Upstream> {
-    let base_url = reader
-        .text("upstream.base_url")
-        .unwrap_or_else(|| "https://api.compshare.cn".into());
-    let base_url = match Url::parse(&base_url) {
-        Ok(url) if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) => {
-            Some(url)
-        }
-        Ok(url) if url.scheme() == "http" => reader.fault(
-            "upstream.base_url",
-            "must be https: requests are signed, but not kept secret or fresh",
-        ),
-        _ => reader.fault(
-            "upstream.base_url",
-            "must be an URL, such as https://api.compshare.cn",
-        ),
-    };
-    let region = reader
-        .text("upstream.region")
-        .unwrap_or_else(|| "cn-wlcb".into());
-    let region = match region.parse::<Region>() {
-        Ok(region) => Some(region),
-        Err(error) => reader.fault("upstream.region", &error.to_string()),
-    };
-    let mut regions = Vec::new();
-    for text in reader.list("upstream.regions") {
-        match text.parse::<Region>() {
-            Ok(region) if regions.contains(&region) => {}
-            Ok(region) => regions.push(region),
-            Err(error) => {
-                reader.fault::<()>("upstream.regions", &format!("`{text}` {error}"));
-            }
-        }
-    }
-    if let Some(region) = &region {
-        if regions.is_empty() {
-            regions.push(region.clone());
-        } else if !regions.contains(region) {
-            reader.fault::<()>(
-                "upstream.regions",
-                &format!("must contain upstream.region, `{region}`"),
-            );
-        }
-    }
-    let project_id = reader.text("upstream.project_id");
-    let public_key = reader.required_secret("upstream.public_key");
-    let private_key = reader.required_secret("upstream.private_key");
-    let timeout = reader.positive_duration("upstream.timeout", "10s");
-    let connect_timeout = reader.positive_duration("upstream.connect_timeout", "3s");
-    let _max_retries = reader.integer("upstream.max_retries", "3", 0..=100);
-    let max_in_flight = reader.integer("upstream.max_in_flight", "64", 1..=10_000);
-    let _requests_per_second = reader.number("upstream.requests_per_second", "0");
-    let _zone = reader.text("upstream.zone");
-    Some(Upstream {
-        base_url: base_url?,
-        region: region?,
-        regions,
-        project_id,
-        public_key: public_key?,
-        private_key: private_key?,
-        timeout: timeout?,
-        connect_timeout: connect_timeout?,
-        max_in_flight: usize::try_from(max_in_flight?).ok()?,
-    })
-}
-
-fn audit_database(reader: &mut Reader) -> Option<Audit> {
-    let url = reader
-        .secret("audit.database_url")
-        .unwrap_or_else(|| "sqlite://data/audit.db".into());
-    match sqlite_file(&url) {
-        Ok(database) => Some(Audit { database }),
-        Err(message) => reader.fault("audit.database_url", &message),
-    }
-}
-
-fn limits(reader: &mut Reader) {
-    reader.number("limits.requests_per_second", "50");
-    reader.integer("limits.burst", "100", 1..=1_000_000);
-    reader.number("limits.failed_authentications_per_minute", "60");
-}
-
-fn telemetry(reader: &mut Reader) -> Option<Telemetry> {
-    use std::io::IsTerminal as _;
-    let log_format = match reader.text("telemetry.log_format").as_deref() {
-        Some("json") => Some(LogFormat::Json),
-        Some("text") => Some(LogFormat::Text),
-        None => Some(if std::io::stderr().is_terminal() {
-            LogFormat::Text
-        } else {
-            LogFormat::Json
-        }),
-        Some(_) => reader.fault("telemetry.log_format", "must be json or text"),
-    };
-    if let Some(text) = reader.text("telemetry.otlp_endpoint")
-        && !Url::parse(&text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
-    {
-        reader.fault::<()>("telemetry.otlp_endpoint", "must be an URL of http or https");
-    }
-    Some(Telemetry {
-        log_format: log_format?,
-    })
 }
 
 #[cfg(test)]

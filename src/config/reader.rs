@@ -1,7 +1,5 @@
-//! Layers defaults, file and environment, and gathers every fault with its key and origin.
+//! Reads keys out of the layers, highest first, and gathers every fault with its key and origin.
 
-use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -9,66 +7,9 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use super::layers::{Given, Layer, environment_layer, file_layer, is_key, read_secret, variable};
 use super::values::parse_duration;
 use super::{Fault, FileCheck, Sources};
-
-const PREFIX: &str = "ISG__";
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
-
-/// Every key of the contract, so that a command which reads some of them still refuses unknown ones.
-const KEYS: [&str; 37] = [
-    "server.bind",
-    "server.admin_bind",
-    "server.shutdown_timeout",
-    "server.request_timeout",
-    "server.drain_delay",
-    "server.tls_cert_file",
-    "server.tls_key_file",
-    "server.trusted_proxies",
-    "server.cors_origins",
-    "auth.issuer",
-    "auth.audience",
-    "auth.jwks_file",
-    "auth.jwks_url",
-    "auth.oidc_discovery",
-    "auth.leeway",
-    "authorization.policy_file",
-    "upstream.base_url",
-    "upstream.region",
-    "upstream.regions",
-    "upstream.project_id",
-    "upstream.public_key",
-    "upstream.public_key_file",
-    "upstream.private_key",
-    "upstream.private_key_file",
-    "upstream.timeout",
-    "upstream.connect_timeout",
-    "upstream.max_retries",
-    "upstream.max_in_flight",
-    "upstream.requests_per_second",
-    "upstream.zone",
-    "audit.database_url",
-    "audit.database_url_file",
-    "limits.requests_per_second",
-    "limits.burst",
-    "limits.failed_authentications_per_minute",
-    "telemetry.log_format",
-    "telemetry.otlp_endpoint",
-];
-
-fn is_key(key: &str) -> bool {
-    KEYS.contains(&key)
-}
-
-/// A value and where it came from.
-#[derive(Debug, Clone)]
-struct Given {
-    value: toml::Value,
-    origin: String,
-}
-
-/// One layer: values by key.
-type Layer = BTreeMap<String, Given>;
 
 pub(super) struct Reader {
     /// Highest first.
@@ -303,149 +244,6 @@ impl Reader {
     }
 }
 
-fn variable(key: &str) -> String {
-    format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
-}
-
 fn is_required(key: &str) -> String {
     format!("is required (in the file, or as {})", variable(key))
-}
-
-fn environment_layer(environment: &BTreeMap<String, String>, faults: &mut Vec<Fault>) -> Layer {
-    let mut layer = Layer::new();
-    for (name, text) in environment
-        .iter()
-        .filter(|(name, _)| name.starts_with(PREFIX))
-    {
-        let key = name[PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
-        if is_key(&key) && variable(&key) == *name {
-            let given = Given {
-                value: toml::Value::String(text.clone()),
-                origin: format!("environment {name}"),
-            };
-            layer.insert(key, given);
-        } else {
-            faults.push(Fault {
-                key: name.clone(),
-                origin: None,
-                message: "is no variable of the gateway".into(),
-            });
-        }
-    }
-    layer
-}
-
-fn file_layer(path: &Path, faults: &mut Vec<Fault>) -> Layer {
-    let name = path.display().to_string();
-    let text = match read_bounded(path) {
-        Ok(text) => text,
-        Err(message) => {
-            faults.push(Fault {
-                key: name,
-                origin: None,
-                message,
-            });
-            return Layer::new();
-        }
-    };
-    let table = match text.parse::<toml::Table>() {
-        Ok(table) => table,
-        Err(error) => {
-            // The library's rendering quotes the line, which may hold a secret.
-            let line = error
-                .span()
-                .map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            let place = line
-                .map(|line| format!(" at line {line}"))
-                .unwrap_or_default();
-            let message = format!("is not TOML{place}: {}", error.message());
-            faults.push(Fault {
-                key: name,
-                origin: None,
-                message,
-            });
-            return Layer::new();
-        }
-    };
-    let mut layer = Layer::new();
-    for (section, content) in table {
-        let toml::Value::Table(content) = content else {
-            faults.push(Fault {
-                key: section,
-                origin: Some(name.clone()),
-                message: "is no key of the gateway".into(),
-            });
-            continue;
-        };
-        for (key, value) in content {
-            let key = format!("{section}.{key}");
-            if is_key(&key) {
-                layer.insert(
-                    key,
-                    Given {
-                        value,
-                        origin: name.clone(),
-                    },
-                );
-            } else {
-                faults.push(Fault {
-                    key,
-                    origin: Some(name.clone()),
-                    message: "is no key of the gateway".into(),
-                });
-            }
-        }
-    }
-    layer
-}
-
-/// Reads a small text file.
-///
-/// # Errors
-/// Why it cannot be read, in words for an operator.
-pub fn read_bounded(path: &Path) -> Result<String, String> {
-    let unreadable = |error: std::io::Error| format!("cannot be read: {}", reason(&error));
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let mut text = String::new();
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)
-        .map_err(unreadable)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("is larger than {FILE_BYTES_MAX} bytes"));
-    }
-    Ok(text)
-}
-
-fn read_secret(path: &Path) -> Result<String, String> {
-    let text = read_bounded(path).map_err(|message| format!("`{}` {message}", path.display()))?;
-    let secret = text
-        .strip_suffix('\n')
-        .map_or(text.as_str(), |cut| cut.strip_suffix('\r').unwrap_or(cut));
-    if secret.is_empty() {
-        Err(format!("`{}` is empty", path.display()))
-    } else {
-        Ok(secret.to_owned())
-    }
-}
-
-fn reason(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file".into(),
-        std::io::ErrorKind::PermissionDenied => "permission denied".into(),
-        std::io::ErrorKind::InvalidData => "it is not UTF-8 text".into(),
-        std::io::ErrorKind::IsADirectory => "it is a directory".into(),
-        _ => error.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn no_key_is_listed_twice() {
-        assert_eq!(KEYS.into_iter().collect::<BTreeSet<_>>().len(), KEYS.len());
-    }
 }

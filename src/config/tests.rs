@@ -1,3 +1,4 @@
+use super::values::sqlite_file;
 use super::*;
 
 fn sources(file: &str, environment: &[(&str, &str)]) -> (tempfile::TempDir, Sources) {

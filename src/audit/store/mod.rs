@@ -3,11 +3,15 @@
 //! The door speaks of entries and events, never of rows or transactions; sequence, hash and cursor are
 //! made above it.
 
-mod sqlite;
+mod appender;
+mod queries;
+mod rows;
 
 use std::path::PathBuf;
 
-pub(super) use sqlite::{Appender, EventRow, EventsQuery, ReadConnections, RowReader};
+pub(super) use appender::Appender;
+pub(super) use queries::{EventRow, EventsQuery, ReadConnections};
+pub(super) use rows::RowReader;
 
 /// Why the store could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,9 @@
 //! Puts the rooms together: start, reload, drain. No logic of its own.
 
+mod files;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,21 +11,22 @@ use actix_web::dev::{Server, ServerHandle};
 use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpSocket;
 use tokio::time::{timeout, timeout_at};
 
 use crate::audit::{self, Health, Reader, StoreError, WriterTask};
 use crate::auth::{Authenticator, KeySet};
 use crate::authorization::Authorizer;
-use crate::config::{self, Config, Faults, KeySource, Sources, TlsFiles};
+use crate::config::{self, Config, Faults, KeySource, Sources};
 use crate::domain::{Deadline, Timestamp};
 use crate::http::{self, Check, Parts, Readiness};
 use crate::sharing::Sharing;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::upstream::{ClientError, Keys, Upstream};
+
+pub use files::with_file_checks;
+use files::{load_keys, read_keys, tls_settings};
 
 /// How long an idle connection of a client is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -84,24 +86,6 @@ struct Listening {
     address: SocketAddr,
     handle: ServerHandle,
     task: tokio::task::JoinHandle<io::Result<()>>,
-}
-
-/// Adds to `sources` how the files that keys name are looked at.
-#[must_use]
-pub fn with_file_checks(mut sources: Sources) -> Sources {
-    sources.file_checks = vec![
-        ("auth.jwks_file", |path| read_keys(path).map(drop)),
-        ("authorization.policy_file", |path| {
-            config::read_text_file(path).map(drop)
-        }),
-        ("server.tls_cert_file", |path| {
-            read_certificates(path).map(drop)
-        }),
-        ("server.tls_key_file", |path| {
-            read_private_key(path).map(drop)
-        }),
-    ];
-    sources
 }
 
 impl App {
@@ -366,49 +350,6 @@ fn run(address: SocketAddr, server: Server) -> Listening {
         handle,
         task: tokio::spawn(server),
     }
-}
-
-fn read_keys(path: &Path) -> Result<KeySet, String> {
-    let text = config::read_text_file(path)?;
-    KeySet::parse(&text).map_err(|error| error.to_string())
-}
-
-fn load_keys(path: &Path) -> Result<KeySet, StartError> {
-    let keys = read_keys(path).map_err(|message| StartError::File {
-        key: "auth.jwks_file",
-        message,
-    })?;
-    for left_out in keys.left_out() {
-        tracing::warn!("auth.jwks_file: {left_out}; it is left out");
-    }
-    Ok(keys)
-}
-
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let text = config::read_text_file(path)?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    let certificates = certificates.map_err(|_| "holds no certificates in PEM")?;
-    if certificates.is_empty() {
-        Err("holds no certificates in PEM".into())
-    } else {
-        Ok(certificates)
-    }
-}
-
-fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let text = config::read_text_file(path)?;
-    PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| "holds no private key in PEM".into())
-}
-
-fn tls_settings(files: &TlsFiles) -> Result<rustls::ServerConfig, StartError> {
-    let fault = |key| move |message| StartError::File { key, message };
-    let certificates =
-        read_certificates(&files.cert_file).map_err(fault("server.tls_cert_file"))?;
-    let key = read_private_key(&files.key_file).map_err(fault("server.tls_key_file"))?;
-    let settings = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(certificates, key);
-    settings.map_err(|_| fault("server.tls_key_file")("does not fit the certificate".to_owned()))
 }
 
 /// An address under which a listener on `bound` can be reached from this machine.

@@ -1,0 +1,72 @@
+//! The files that configuration names: keys, certificates, policies. Each is looked at while configuration
+//! is read, so that its faults are told with all others, and read again when it is used.
+
+use std::path::Path;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::StartError;
+use crate::auth::KeySet;
+use crate::config::{self, Sources, TlsFiles};
+
+/// Adds to `sources` how the files that keys name are looked at.
+#[must_use]
+pub fn with_file_checks(mut sources: Sources) -> Sources {
+    sources.file_checks = vec![
+        ("auth.jwks_file", |path| read_keys(path).map(drop)),
+        ("authorization.policy_file", |path| {
+            config::read_text_file(path).map(drop)
+        }),
+        ("server.tls_cert_file", |path| {
+            read_certificates(path).map(drop)
+        }),
+        ("server.tls_key_file", |path| {
+            read_private_key(path).map(drop)
+        }),
+    ];
+    sources
+}
+
+pub(super) fn read_keys(path: &Path) -> Result<KeySet, String> {
+    let text = config::read_text_file(path)?;
+    KeySet::parse(&text).map_err(|error| error.to_string())
+}
+
+pub(super) fn load_keys(path: &Path) -> Result<KeySet, StartError> {
+    let keys = read_keys(path).map_err(|message| StartError::File {
+        key: "auth.jwks_file",
+        message,
+    })?;
+    for left_out in keys.left_out() {
+        tracing::warn!("auth.jwks_file: {left_out}; it is left out");
+    }
+    Ok(keys)
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let text = config::read_text_file(path)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    let certificates = certificates.map_err(|_| "holds no certificates in PEM")?;
+    if certificates.is_empty() {
+        Err("holds no certificates in PEM".into())
+    } else {
+        Ok(certificates)
+    }
+}
+
+fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let text = config::read_text_file(path)?;
+    PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| "holds no private key in PEM".into())
+}
+
+pub(super) fn tls_settings(files: &TlsFiles) -> Result<rustls::ServerConfig, StartError> {
+    let fault = |key| move |message| StartError::File { key, message };
+    let certificates =
+        read_certificates(&files.cert_file).map_err(fault("server.tls_cert_file"))?;
+    let key = read_private_key(&files.key_file).map_err(fault("server.tls_key_file"))?;
+    let settings = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(certificates, key);
+    settings.map_err(|_| fault("server.tls_key_file")("does not fit the certificate".to_owned()))
+}
