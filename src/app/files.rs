@@ -25,6 +25,7 @@ pub fn with_file_checks(mut sources: Sources) -> Sources {
             read_private_key(path).map(drop)
         }),
     ];
+    sources.tls_check = Some(|files| tls_settings(files).map(drop));
     sources
 }
 
@@ -60,13 +61,11 @@ fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| "holds no private key in PEM".into())
 }
 
-pub(super) fn tls_settings(files: &TlsFiles) -> Result<rustls::ServerConfig, StartError> {
-    let fault = |key| move |message| StartError::File { key, message };
-    let certificates =
-        read_certificates(&files.cert_file).map_err(fault("server.tls_cert_file"))?;
-    let key = read_private_key(&files.key_file).map_err(fault("server.tls_key_file"))?;
+pub(super) fn tls_settings(files: &TlsFiles) -> Result<rustls::ServerConfig, String> {
+    let certificates = read_certificates(&files.cert_file)?;
+    let key = read_private_key(&files.key_file)?;
     let settings = rustls::ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(certificates, key);
-    settings.map_err(|_| fault("server.tls_key_file")("does not fit the certificate".to_owned()))
+    settings.map_err(|_| "does not fit the certificate".to_owned())
 }

@@ -33,7 +33,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long a client may take to send a head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// What work in flight gets to write down where it stands once its time is up.
-const GIVING_UP_TIME: Duration = Duration::from_secs(5);
+const GIVING_UP_TIME: Duration = Duration::from_secs(2);
+/// What the last commit gets, however late it is.
+const LAST_COMMIT_TIME: Duration = Duration::from_secs(2);
 /// What their answers get to reach their callers.
 const LAST_ANSWERS_TIME: Duration = Duration::from_secs(1);
 
@@ -103,7 +105,11 @@ impl App {
             .admin_bind
             .map(|address| listen(address, "server.admin_bind"))
             .transpose()?;
-        let tls = config.server.tls.as_ref().map(tls_settings).transpose()?;
+        let tls = config.server.tls.as_ref().map(tls_settings).transpose();
+        let tls = tls.map_err(|message| StartError::File {
+            key: "server.tls_key_file",
+            message,
+        })?;
         let secure = tls.is_some();
 
         let metrics = Metrics::new();
@@ -247,12 +253,13 @@ impl App {
         }
         self.rest.task.abort();
         self.reader.close().await;
-        let head = self.writer.stop().await;
+        let closed = self.writer.stop(deadline.or_after(LAST_COMMIT_TIME)).await;
         if let Some(admin) = self.admin {
             let _ = timeout(LAST_ANSWERS_TIME, admin.handle.stop(false)).await;
             admin.task.abort();
         }
-        let clean = answered && finished && head.is_some();
+        let recorded = closed.is_some_and(|closed| closed.lost_outcomes == 0);
+        let clean = answered && finished && recorded;
         tracing::info!(clean, at = %Timestamp::now(), "stopped");
         clean
     }

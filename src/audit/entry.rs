@@ -3,11 +3,12 @@
 //! One list of columns serves the INSERT, the hash and verification, so that what is hashed is what is
 //! stored.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::domain::{
-    AccountId, Caller, Change, EventId, ImageId, Operation, Outcome, Reason, Region, Timestamp,
-    TraceId,
+    AccountId, Caller, Change, EventId, ImageId, Operation, Outcome, Reason, Region, Stopwatch,
+    Timestamp, TraceId,
 };
 
 use super::chain::{CHAIN_ID, ENCODING_VERSION};
@@ -86,6 +87,60 @@ pub struct Intent {
     pub policy_ids: Vec<String>,
 }
 
+/// What a caller is told, which can change until its row is sealed and not after: so that what stands in
+/// the trail is what was told. Clones share one status.
+#[derive(Debug, Clone)]
+pub struct HttpStatus(Arc<Mutex<(u16, Sealing)>>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sealing {
+    Open,
+    Sealed,
+}
+
+impl HttpStatus {
+    /// The status as it is meant to be told.
+    #[must_use]
+    pub fn new(status: u16) -> Self {
+        Self(Arc::new(Mutex::new((status, Sealing::Open))))
+    }
+
+    /// Another status will be told. Returns `false`, and changes nothing, where the row is sealed.
+    #[must_use]
+    pub fn change(&self, status: u16) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = state.1 == Sealing::Open;
+        if open {
+            state.0 = status;
+        }
+        open
+    }
+
+    fn seal(&self) -> Cell {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.1 = Sealing::Sealed;
+        Cell::from(i64::from(state.0))
+    }
+}
+
+/// How long a change took, read when its outcome is sealed.
+#[derive(Debug, Clone, Copy)]
+pub enum Elapsed {
+    /// It runs since the request arrived.
+    Since(Stopwatch),
+    /// Another run of the program began it, by the clock.
+    SinceTime(Timestamp),
+}
+
+impl Elapsed {
+    fn millis(self) -> i64 {
+        millis(match self {
+            Self::Since(arrival) => arrival.elapsed(),
+            Self::SinceTime(begun) => Timestamp::now().since(begun),
+        })
+    }
+}
+
 /// A change that was refused and never forwarded.
 #[derive(Debug, Clone)]
 pub struct Denial {
@@ -96,7 +151,7 @@ pub struct Denial {
     /// The policies that refused it; empty where scopes alone decided.
     pub policy_ids: Vec<String>,
     /// What the caller is told.
-    pub http_status: u16,
+    pub http_status: HttpStatus,
     /// Why, in words.
     pub detail: String,
 }
@@ -137,22 +192,22 @@ impl Recalled {
 }
 
 /// How a forwarded change ended: the row of kind `outcome`. Each event has exactly one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Completion {
     /// The event that ends, and what is repeated of its intent.
     pub recalled: Recalled,
     /// How it ended; never `pending` or `denied`.
     pub outcome: Outcome,
     /// What the caller was told; absent where the process was gone before.
-    pub http_status: Option<u16>,
+    pub http_status: Option<HttpStatus>,
     /// The last `RetCode`, where there was one.
     pub upstream_ret_code: Option<i64>,
     /// The upstream's name for its last answer.
     pub upstream_request_id: Option<String>,
     /// Calls that carried the change; absent where that is not known.
     pub upstream_calls: Option<u32>,
-    /// From the request's arrival to this row.
-    pub duration: Duration,
+    /// Runs from the request's arrival to this row.
+    pub elapsed: Elapsed,
     /// What else an auditor should know.
     pub detail: Option<String>,
 }
@@ -206,7 +261,7 @@ impl Draft {
             Self::Denial(denial) => {
                 let tail = [
                     Cell::from(Outcome::Denied.as_str()),
-                    Cell::from(i64::from(denial.http_status)),
+                    denial.http_status.seal(),
                     Cell::Null,
                     Cell::Null,
                     Cell::from(0),
@@ -222,11 +277,14 @@ impl Draft {
             Self::Completion(completion) => {
                 let tail = [
                     Cell::from(completion.outcome.as_str()),
-                    Cell::from(completion.http_status.map(i64::from)),
+                    completion
+                        .http_status
+                        .as_ref()
+                        .map_or(Cell::Null, HttpStatus::seal),
                     Cell::from(completion.upstream_ret_code),
                     Cell::from(completion.upstream_request_id.as_deref()),
                     Cell::from(completion.upstream_calls.map(i64::from)),
-                    Cell::from(millis(completion.duration)),
+                    Cell::from(completion.elapsed.millis()),
                     Cell::from(completion.detail.as_deref()),
                 ];
                 row(head("outcome"), repeated(&completion.recalled), tail)

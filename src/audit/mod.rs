@@ -20,7 +20,7 @@ mod verify;
 mod writer;
 
 pub use chain::{Hash, Head};
-pub use entry::{Completion, Denial, Intent, Recalled};
+pub use entry::{Completion, Denial, Elapsed, HttpStatus, Intent, Recalled};
 pub use event::{
     Cursor, EntryPlace, Event, EventOperation, EventWithEntries, Filter, InvalidCursor, Order,
     OutcomeFilter,
@@ -28,7 +28,7 @@ pub use event::{
 pub use reader::{Page, Reader};
 pub use store::StoreError;
 pub use verify::{Break, Expected, InvalidExpected, Report, verify};
-pub use writer::{EnqueueError, Health, NotDurable, Recorded, Ticket, Writer, WriterTask};
+pub use writer::{Closed, EnqueueError, Health, NotDurable, Recorded, Ticket, Writer, WriterTask};
 
 use std::path::Path;
 

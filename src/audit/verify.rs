@@ -104,9 +104,13 @@ pub async fn verify(path: &Path, expected: &[Expected]) -> Result<Report, StoreE
         }
     }
     loop {
-        // Below the first sequence the gateway gives, so that a row slipped in before it is seen.
-        let after = if sequence == 0 { i64::MIN } else { sequence };
-        let page = rows.page(after, PAGE_ROWS).await?;
+        // From below the first sequence that the gateway gives, so that a row slipped in before it is seen.
+        let from = if sequence == 0 {
+            i64::MIN
+        } else {
+            sequence + 1
+        };
+        let page = rows.page(from, PAGE_ROWS).await?;
         if page.is_empty() {
             break;
         }

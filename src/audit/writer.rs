@@ -16,9 +16,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{EventId, Stopwatch, Timestamp};
+use crate::domain::{Deadline, EventId, Stopwatch, Timestamp};
 use crate::telemetry::Metrics;
 
 use super::chain::{Hash, Head, Tip};
@@ -103,17 +104,35 @@ pub struct Writer {
 #[derive(Debug)]
 pub struct WriterTask {
     stop: CancellationToken,
-    task: tokio::task::JoinHandle<Head>,
+    task: tokio::task::JoinHandle<Closed>,
+}
+
+/// How the trail was left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// The chain's head.
+    pub head: Head,
+    /// Outcomes that could not be written; their events read `unknown` after the next start.
+    pub lost_outcomes: usize,
 }
 
 impl WriterTask {
-    /// Writes what waits, closes the database and gives the chain's head.
-    pub async fn stop(self) -> Option<Head> {
+    /// Writes what waits, closes the database and says how it left it; `None` where that was not done by
+    /// `deadline`.
+    pub async fn stop(mut self, deadline: Deadline) -> Option<Closed> {
         self.stop.cancel();
-        self.task
-            .await
-            .inspect_err(|error| tracing::error!(error = %error, "the audit writer died"))
-            .ok()
+        match timeout_at(deadline.instant().into(), &mut self.task).await {
+            Ok(Ok(closed)) => Some(closed),
+            Ok(Err(error)) => {
+                tracing::error!(error = %error, "the audit writer died");
+                None
+            }
+            Err(_) => {
+                tracing::error!("the audit trail could not be closed in time");
+                self.task.abort();
+                None
+            }
+        }
     }
 }
 
@@ -129,7 +148,7 @@ impl Writer {
         let tip = appender.tip().await?;
         tracing::info!(audit.head = %tip.head(), "the audit trail is open");
         let (queue, waiting) = mpsc::channel(GROUP_ENTRIES_MAX);
-        let (kept, kept_back) = mpsc::channel(KEPT_OUTCOMES_MAX);
+        let (kept, kept_back) = mpsc::channel(GROUP_ENTRIES_MAX);
         let (told, health) = watch::channel(Health::Writable);
         let stop = CancellationToken::new();
         let work = Work {
@@ -139,6 +158,7 @@ impl Writer {
             waiting,
             kept_back,
             kept: VecDeque::new(),
+            lost_outcomes: 0,
             health: told,
             metrics,
             stop: stop.clone(),
@@ -195,10 +215,10 @@ impl Writer {
 
     /// Keeps an outcome that could not be written until it can be. A restart before that leaves its
     /// event to recovery, which closes it as `unknown`.
-    pub fn keep(&self, completion: Completion) {
+    pub async fn keep(&self, completion: Completion) {
         let event_id = completion.recalled.event_id;
-        if self.kept.try_send(Box::new(completion)).is_err() {
-            tracing::error!(audit.event_id = %event_id, "an outcome is lost: no room to keep it in memory");
+        if self.kept.send(Box::new(completion)).await.is_err() {
+            tracing::error!(audit.event_id = %event_id, "an outcome is lost: the writer has ended");
         }
     }
 
@@ -218,13 +238,15 @@ struct Work {
     waiting: mpsc::Receiver<Waiting>,
     kept_back: mpsc::Receiver<Box<Completion>>,
     kept: VecDeque<Draft>,
+    /// Outcomes for which there was no room.
+    lost_outcomes: usize,
     health: watch::Sender<Health>,
     metrics: Metrics,
     stop: CancellationToken,
 }
 
 impl Work {
-    async fn run(mut self) -> Head {
+    async fn run(mut self) -> Closed {
         let mut logged = (self.last_tip.sequence(), Stopwatch::start());
         loop {
             let mut group = Vec::new();
@@ -236,9 +258,7 @@ impl Work {
                         break;
                     }
                 }
-                Some(kept) = self.kept_back.recv() => {
-                    self.kept.push_back(Draft::Completion(kept));
-                }
+                Some(kept) = self.kept_back.recv() => self.keep(kept),
                 () = tokio::time::sleep(RETRY_INTERVAL), if failing => {}
                 () = self.stop.cancelled(), if !self.waiting.is_closed() => {
                     self.waiting.close();
@@ -254,10 +274,20 @@ impl Work {
         self.finish().await
     }
 
+    fn keep(&mut self, completion: Box<Completion>) {
+        if self.kept.len() < KEPT_OUTCOMES_MAX {
+            self.kept.push_back(Draft::Completion(completion));
+        } else {
+            self.lost_outcomes += 1;
+            let event_id = completion.recalled.event_id;
+            tracing::error!(audit.event_id = %event_id, "an outcome is lost: no room to keep it");
+        }
+    }
+
     /// Takes what was kept, then what waits, into one transaction, and answers everybody in it.
     async fn commit(&mut self, group: Vec<Waiting>) {
         while let Ok(kept) = self.kept_back.try_recv() {
-            self.kept.push_back(Draft::Completion(kept));
+            self.keep(kept);
         }
         if group.is_empty() && self.kept.is_empty() && self.tip.is_some() {
             return;
@@ -304,10 +334,13 @@ impl Work {
             .iter()
             .take(kept)
             .chain(group.iter().map(|waiting| &waiting.draft));
-        let sealed = tip.seal(drafts, Timestamp::now());
-        if !sealed.is_empty() {
-            self.appender.append(&sealed).await?;
-        }
+        let sealed = if kept == 0 && group.is_empty() {
+            Vec::new()
+        } else {
+            self.appender
+                .append(|| tip.seal(drafts, Timestamp::now()))
+                .await?
+        };
         self.last_tip = tip.clone();
         self.tip = Some(tip);
         let places = sealed.iter().map(|row| Recorded {
@@ -361,11 +394,12 @@ impl Work {
     }
 
     /// What was kept gets a last try; then the database is closed.
-    async fn finish(mut self) -> Head {
+    async fn finish(mut self) -> Closed {
         self.commit(Vec::new()).await;
-        if !self.kept.is_empty() {
+        let lost_outcomes = self.lost_outcomes + self.kept.len();
+        if lost_outcomes > 0 {
             tracing::error!(
-                audit.outcomes = self.kept.len(),
+                audit.outcomes = lost_outcomes,
                 "outcomes are lost: the trail could not be written"
             );
         }
@@ -374,6 +408,9 @@ impl Work {
             tracing::warn!(error = %error, "the audit database did not close in order");
         }
         tracing::info!(audit.head = %head, "the audit trail is closed");
-        head
+        Closed {
+            head,
+            lost_outcomes,
+        }
     }
 }

@@ -39,16 +39,33 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         .map(|upstream| upstream.start(&config))
         .transpose()?
         .flatten();
+    let upstream_url = config.upstream.base_url.clone();
     let (issuer, audience) = (config.auth.issuer.clone(), config.auth.audience.clone());
     let app = App::start(config, Some(keys))
         .await
         .map_err(|error| Failure::could_not_run(&error))?;
     if args.sandbox {
         let set = match &key_source {
-            KeySource::File(path) => read_text_file(path).unwrap_or_default(),
-            KeySource::Sandbox | KeySource::Url(_) | KeySource::Discovery => throw_away,
+            KeySource::File(path) => read_text_file(path).ok(),
+            KeySource::Sandbox => Some(throw_away),
+            KeySource::Url(_) | KeySource::Discovery => None,
         };
-        print(&banner(&app.base_url(), &set, &issuer, &audience))?;
+        let mint = set.and_then(|set| Mint::from_set(&set, None).ok());
+        let greeting = match &running {
+            Some(_) => {
+                "The gateway runs against a sandbox: nothing leaves this machine.".to_owned()
+            }
+            None => format!(
+                "The gateway runs against {upstream_url}, as configured, and not against the sandbox."
+            ),
+        };
+        print(&banner(
+            &greeting,
+            &app.base_url(),
+            mint.as_ref(),
+            &issuer,
+            &audience,
+        ))?;
     }
     loop {
         tokio::select! {
@@ -155,13 +172,18 @@ fn sources_again(sources: &Sources) -> Sources {
     }
 }
 
-fn banner(base_url: &str, set: &str, issuer: &str, audience: &str) -> String {
+fn banner(
+    greeting: &str,
+    base_url: &str,
+    mint: Option<&Mint>,
+    issuer: &str,
+    audience: &str,
+) -> String {
     let mut text = format!(
-        "The gateway runs against a sandbox: nothing leaves this machine.\n\n\
+        "{greeting}\n\n\
          Base URL    {base_url}\n\
          Swagger UI  {base_url}/swagger-ui/\n"
     );
-    let mint = Mint::from_set(set, None);
     let sign = |(subject, scope)| {
         let grant = Grant {
             subject,
@@ -170,7 +192,7 @@ fn banner(base_url: &str, set: &str, issuer: &str, audience: &str) -> String {
             audience,
             ttl: TOKEN_TTL,
         };
-        mint.as_ref().ok().and_then(|mint| mint.sign(&grant).ok())
+        mint.and_then(|mint| mint.sign(&grant).ok())
     };
     let tokens: Option<Vec<String>> = ROLES.into_iter().map(sign).collect();
     // Writing to a String cannot fail.

@@ -137,6 +137,15 @@ pub(super) fn file_layer(path: &Path, faults: &mut Vec<Fault>) -> Layer {
             });
             continue;
         };
+        let prefix = format!("{section}.");
+        if !KEYS.iter().any(|key| key.starts_with(&prefix)) {
+            faults.push(Fault {
+                key: section,
+                origin: Some(name.clone()),
+                message: "is no section of the gateway".into(),
+            });
+            continue;
+        }
         for (key, value) in content {
             let key = format!("{section}.{key}");
             if is_key(&key) {

@@ -171,7 +171,12 @@ pub struct Sources {
     pub environment: BTreeMap<String, String>,
     /// How the file that a key names is looked at, so that its faults are told with all others.
     pub file_checks: Vec<(&'static str, FileCheck)>,
+    /// How it is seen whether a certificate and a key fit.
+    pub tls_check: Option<TlsCheck>,
 }
+
+/// Looks at whether a certificate and a key fit; says what does not.
+pub type TlsCheck = fn(&TlsFiles) -> Result<(), String>;
 
 /// Looks at a file that a key names; says what is wrong with it.
 pub type FileCheck = fn(&Path) -> Result<(), String>;

@@ -9,12 +9,13 @@ use secrecy::SecretString;
 
 use super::layers::{Given, Layer, environment_layer, file_layer, is_key, read_secret, variable};
 use super::values::parse_duration;
-use super::{Fault, FileCheck, Sources};
+use super::{Fault, FileCheck, Sources, TlsCheck, TlsFiles};
 
 pub(super) struct Reader {
     /// Highest first.
     layers: [Layer; 3],
     file_checks: Vec<(&'static str, FileCheck)>,
+    tls_check: Option<TlsCheck>,
     faults: Vec<Fault>,
 }
 
@@ -39,6 +40,7 @@ impl Reader {
         Self {
             layers: [environment, file, defaults],
             file_checks: sources.file_checks.clone(),
+            tls_check: sources.tls_check,
             faults,
         }
     }
@@ -97,6 +99,11 @@ impl Reader {
         } else {
             self.text(key)
         }
+    }
+
+    /// Looks at whether certificate and key fit, where somebody knows how.
+    pub(super) fn check_tls(&self, files: &TlsFiles) -> Result<(), String> {
+        self.tls_check.map_or(Ok(()), |check| check(files))
     }
 
     /// The path of a file that was looked at, where somebody knows how.

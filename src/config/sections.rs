@@ -19,21 +19,20 @@ pub(super) fn server(reader: &mut Reader) -> Option<Server> {
     let drain_delay = reader.duration("server.drain_delay", "0s");
     let cert_file = reader.path("server.tls_cert_file");
     let key_file = reader.path("server.tls_key_file");
-    let tls = match (cert_file, key_file) {
-        (Some(cert_file), Some(key_file)) => Some(TlsFiles {
+    let given =
+        ["server.tls_cert_file", "server.tls_key_file"].map(|key| (key, reader.is_given(key)));
+    if let [(given, true), (missing, false)] | [(missing, false), (given, true)] = given {
+        reader.fault::<()>(missing, &format!("is required with {given}"));
+    }
+    let tls = cert_file
+        .zip(key_file)
+        .map(|(cert_file, key_file)| TlsFiles {
             cert_file,
             key_file,
-        }),
-        (None, None) => None,
-        (Some(_), None) => reader.fault(
-            "server.tls_key_file",
-            "is required with server.tls_cert_file",
-        ),
-        (None, Some(_)) => reader.fault(
-            "server.tls_cert_file",
-            "is required with server.tls_key_file",
-        ),
-    };
+        });
+    if let Some(Err(message)) = tls.as_ref().map(|files| reader.check_tls(files)) {
+        reader.fault::<()>("server.tls_key_file", &message);
+    }
     for proxy in reader.list("server.trusted_proxies") {
         if proxy.parse::<IpNet>().is_err() {
             reader.fault::<()>(

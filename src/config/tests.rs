@@ -113,7 +113,7 @@ fn every_fault_is_told_at_once() {
         [telemetry]
         log_format = "xml"
         [colours]
-        blue = true
+        [empty]
     "#;
     let environment = [
         ("ISG__SERVER__BINDD", "x"),
@@ -142,7 +142,8 @@ fn every_fault_is_told_at_once() {
         "audit.database_url",
         "limits.burst",
         "telemetry.log_format",
-        "colours.blue",
+        "colours",
+        "empty",
         "ISG__SERVER__BINDD",
         "ISG__upstream__zone",
     ];

@@ -73,6 +73,8 @@ mod path {
     pub(super) const EVENT: &str = "/audit/events/{id}";
     pub(super) const OPENAPI: &str = "/openapi.json";
     pub(super) const SWAGGER_UI: &str = "/swagger-ui";
+    /// The page itself, as the document names it; [`SWAGGER_UI_FILE`] serves it.
+    pub(super) const SWAGGER_UI_PAGE: &str = "/swagger-ui/";
     pub(super) const SWAGGER_UI_FILE: &str = "/swagger-ui/{file:.*}";
     pub(super) const LIVEZ: &str = "/livez";
     pub(super) const READYZ: &str = "/readyz";

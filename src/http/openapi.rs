@@ -19,7 +19,7 @@ use utoipa::{Modify, OpenApi};
 use crate::problem::ProblemKind as Kind;
 
 use super::problem::{FieldError, MEDIA_TYPE, ProblemBody, example};
-use super::{admin, audit, path, shares};
+use super::{admin, audit, pages, path, shares};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -38,6 +38,8 @@ use super::{admin, audit, path, shares};
         audit::list_events,
         audit::get_event,
         serve,
+        pages::to_swagger_ui,
+        pages::swagger_ui,
         admin::livez,
         admin::readyz,
     ),

@@ -29,13 +29,25 @@ static SWAGGER_UI: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
 });
 
 /// Leads to Swagger UI.
+#[utoipa::path(
+    get, path = path::ROOT, operation_id = "root", tag = "operations",
+    responses((status = 307, description = "Swagger UI is at `/swagger-ui/`",
+        headers(("Location" = String, description = "`/swagger-ui/`")))),
+    security(())
+)]
 pub(super) async fn to_swagger_ui() -> HttpResponse {
     HttpResponse::TemporaryRedirect()
         .insert_header((header::LOCATION, "/swagger-ui/"))
         .finish()
 }
 
-/// Serves a file of Swagger UI.
+/// Swagger UI, out of the gateway itself.
+#[utoipa::path(
+    get, path = path::SWAGGER_UI_PAGE, operation_id = "swagger_ui", tag = "operations",
+    responses((status = 200, description = "The page; its assets lie beside it", body = String,
+        content_type = "text/html", example = "<!DOCTYPE html>")),
+    security(())
+)]
 pub(super) async fn swagger_ui(request: HttpRequest) -> Result<HttpResponse, Problem> {
     let absent = || Problem::new(ProblemKind::NotFound, "Swagger UI has no such file");
     let name = request.match_info().get("file").unwrap_or_default();

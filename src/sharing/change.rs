@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::{sleep_until, timeout, timeout_at};
 
-use crate::audit::{Denial, Intent, Recalled};
+use crate::audit::{Denial, Elapsed, HttpStatus, Intent, NotDurable, Recalled};
 use crate::authorization::{Action, Decision, Refusal};
 use crate::domain::{Caller, Change, Deadline, EventId};
 use crate::problem::ProblemKind;
@@ -49,8 +49,7 @@ impl Parts {
         let policy_ids = match decision {
             Decision::Allowed { policy_ids } => policy_ids,
             Decision::Refused(refusal) => {
-                let denied = timeout_at(until, self.deny(caller, change, refusal)).await;
-                let _ = answer.send(Err(denied.unwrap_or(ChangeError::AuditUnavailable)));
+                let _ = answer.send(Err(self.deny(caller, change, refusal, until).await));
                 return;
             }
         };
@@ -95,7 +94,13 @@ impl Parts {
             .await;
     }
 
-    async fn deny(&self, caller: Caller, change: Change, refusal: Refusal) -> ChangeError {
+    async fn deny(
+        &self,
+        caller: Caller,
+        change: Change,
+        refusal: Refusal,
+        until: tokio::time::Instant,
+    ) -> ChangeError {
         let (kind, policy_ids, detail) = match &refusal {
             Refusal::InsufficientScope(scope) => (
                 ProblemKind::InsufficientScope,
@@ -109,18 +114,25 @@ impl Parts {
             ),
         };
         let operation = change.operation.as_str();
+        let status = HttpStatus::new(kind.status());
         let denial = Denial {
             caller,
             change,
             policy_ids,
-            http_status: kind.status(),
+            http_status: status.clone(),
             detail,
         };
-        let ticket = match self.writer.enqueue_denial(denial) {
+        let mut ticket = match self.writer.enqueue_denial(denial) {
             Ok(ticket) => ticket,
             Err(error) => return error.into(),
         };
-        match ticket.await {
+        let in_time = match timeout_at(until, &mut ticket).await {
+            Err(_) if !status.change(ProblemKind::AuditUnavailable.status()) => {
+                timeout(RECORD_GRACE, &mut ticket).await
+            }
+            in_time => in_time,
+        };
+        match in_time.unwrap_or(Err(NotDurable)) {
             Ok(recorded) => {
                 self.metrics.change(operation, "denied");
                 ChangeError::Denied {
@@ -173,27 +185,38 @@ impl Parts {
         let operation = intent.change.operation;
         let settled = completion::settle(operation, ending);
         let recalled = Recalled::of(intent, event_id);
-        let http_status = telling
+        let status = telling
             .told
             .map_or(settled.http_status(), ProblemKind::status);
-        let elapsed = intent.caller.since_arrival.elapsed();
-        let mut completion = settled.completion(recalled, http_status, elapsed);
+        let status = HttpStatus::new(status);
+        let elapsed = Elapsed::Since(intent.caller.since_arrival);
+        let mut completion = settled.completion(recalled, status.clone(), elapsed);
         let outcome = completion.outcome;
-        let patience = deadline.or_after(RECORD_GRACE).instant().into();
         let mut writing = std::pin::pin!(self.writer.record(completion.clone()));
-        let written = tokio::select! {
-            written = &mut writing => written,
-            () = sleep_until(patience) => {
-                telling.tell_not_recorded(event_id, settled.effect());
-                writing.await
+        let patience = deadline.or_after(RECORD_GRACE).instant();
+        let in_time = match timeout_at(patience.into(), &mut writing).await {
+            Ok(written) => Some(written),
+            // A row that is sealed says what the caller will be told; it gets a moment more to reach the disk.
+            Err(_)
+                if telling.told.is_none()
+                    && !status.change(ProblemKind::OutcomeUnrecorded.status()) =>
+            {
+                timeout(RECORD_GRACE, &mut writing).await.ok()
             }
+            Err(_) => None,
+        };
+        let written = if let Some(written) = in_time {
+            written
+        } else {
+            telling.tell_not_recorded(event_id, settled.effect());
+            writing.await
         };
         let gone = if written.is_ok() {
             telling.answer(settled.answer(event_id))
         } else {
             let gone = telling.tell_not_recorded(event_id, settled.effect());
-            completion.http_status = telling.told.map(ProblemKind::status);
-            self.writer.keep(completion);
+            completion.http_status = telling.told.map(|kind| HttpStatus::new(kind.status()));
+            self.writer.keep(completion).await;
             gone
         };
         self.metrics.change(operation.as_str(), outcome.as_str());

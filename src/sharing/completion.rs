@@ -3,9 +3,7 @@
 //! `failed` means that the change certainly did not take effect; everything that leaves it open is
 //! `unknown`.
 
-use std::time::Duration;
-
-use crate::audit::{Completion, Recalled};
+use crate::audit::{Completion, Elapsed, HttpStatus, Recalled};
 use crate::domain::{EventId, Operation, Outcome};
 use crate::problem::{Effect, ProblemKind};
 use crate::upstream::{CallError, Fate, Modified, RetCode, Verdict};
@@ -224,8 +222,8 @@ impl Settled {
     pub(super) fn completion(
         &self,
         recalled: Recalled,
-        http_status: u16,
-        duration: Duration,
+        http_status: HttpStatus,
+        elapsed: Elapsed,
     ) -> Completion {
         let said = self
             .message
@@ -239,7 +237,7 @@ impl Settled {
             upstream_ret_code: self.ret_code,
             upstream_request_id: self.request_id.clone(),
             upstream_calls: Some(self.calls),
-            duration,
+            elapsed,
             detail: self.problem.map(|told| format!("{}{said}", told.detail)),
         }
     }

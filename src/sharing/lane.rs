@@ -11,8 +11,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
+use crate::audit::EnqueueError;
 use crate::domain::{Change, ImageId, Region};
 use crate::tasks::Tasks;
 use crate::upstream::{CallError, Modification, Modified, Upstream};
@@ -20,20 +21,50 @@ use crate::upstream::{CallError, Modification, Modified, Upstream};
 use super::completion::Ending;
 
 type Key = (Region, ImageId);
-type Queues = HashMap<Key, VecDeque<Waiting>>;
+
+/// The places that wait, by lane.
+#[derive(Debug, Default)]
+struct Queues {
+    lanes: HashMap<Key, VecDeque<Waiting>>,
+    places: usize,
+}
+
+/// Most places of one lane, and of all lanes. A hung upstream must not gather callers without end; both are
+/// far above what a caller's time allows to be sent.
+const PLACES_PER_LANE_MAX: usize = 1000;
+const PLACES_MAX: usize = 10_000;
+const _: () = assert!(
+    PLACES_PER_LANE_MAX < PLACES_MAX,
+    "one image cannot take all places"
+);
 
 /// Whether a place may be sent: decided once, by whoever comes first.
 #[derive(Debug, Default)]
-struct Claim(AtomicU8);
+struct Claim {
+    state: AtomicU8,
+    withdrawn: Notify,
+}
 
 const WAITING: u8 = 0;
 const SENT: u8 = 1;
 const WITHDRAWN: u8 = 2;
 
 impl Claim {
+    fn send(&self) -> bool {
+        self.decide(SENT)
+    }
+
+    /// Returns whether the place will never be sent.
+    fn withdraw(&self) -> bool {
+        let withdrawn = self.decide(WITHDRAWN);
+        // Keeps a permit for a lane that begins to listen later.
+        self.withdrawn.notify_one();
+        withdrawn
+    }
+
     fn decide(&self, for_state: u8) -> bool {
         let decided =
-            self.0
+            self.state
                 .compare_exchange(WAITING, for_state, Ordering::AcqRel, Ordering::Acquire);
         decided.map_or_else(|present| present == for_state, |_| true)
     }
@@ -66,7 +97,7 @@ impl Place {
 
     /// Gives the place up. Returns whether the change will never be sent; `false` where it was.
     pub(super) fn withdraw(&mut self) -> bool {
-        let never_sent = self.claim.decide(WITHDRAWN);
+        let never_sent = self.claim.withdraw();
         // A lane that waits for this place goes on to the next.
         self.durable = None;
         never_sent
@@ -76,7 +107,7 @@ impl Place {
     pub(super) async fn ending(&mut self) -> Ending {
         match (&mut self.ended).await {
             Ok(result) => Ending::Called(result),
-            Err(_) if self.claim.decide(WITHDRAWN) => Ending::NeverSent,
+            Err(_) if self.claim.withdraw() => Ending::NeverSent,
             Err(_) => Ending::Lost,
         }
     }
@@ -107,12 +138,13 @@ impl Lanes {
     /// Gives `change` the last place in its lane, in one go with `enqueue`, which must not wait.
     ///
     /// # Errors
-    /// Those of `enqueue`; no place is taken then.
-    pub(super) fn admit<T, E>(
+    /// [`EnqueueError::Full`] where as many places as may wait do, else those of `enqueue`; no place is taken
+    /// then.
+    pub(super) fn admit<T>(
         &self,
         change: &Change,
-        enqueue: impl FnOnce() -> Result<T, E>,
-    ) -> Result<(T, Place), E> {
+        enqueue: impl FnOnce() -> Result<T, EnqueueError>,
+    ) -> Result<(T, Place), EnqueueError> {
         let key = (change.region.clone(), change.image_id.clone());
         let modification = Modification::one(
             change.operation,
@@ -136,11 +168,16 @@ impl Lanes {
         };
 
         let mut queues = locked(&self.queues);
+        let in_lane = queues.lanes.get(&key).map_or(0, VecDeque::len);
+        if in_lane >= PLACES_PER_LANE_MAX || queues.places >= PLACES_MAX {
+            return Err(EnqueueError::Full);
+        }
         let enqueued = enqueue()?;
-        if let Some(queue) = queues.get_mut(&key) {
+        queues.places += 1;
+        if let Some(queue) = queues.lanes.get_mut(&key) {
             queue.push_back(waiting);
         } else {
-            queues.insert(key.clone(), VecDeque::from([waiting]));
+            queues.lanes.insert(key.clone(), VecDeque::from([waiting]));
             let lane = Lane {
                 key,
                 queues: Arc::clone(&self.queues),
@@ -165,8 +202,13 @@ impl Lane {
             if waiting.durable.await.is_err() {
                 continue;
             }
-            let permit = self.upstream.permit().await;
-            if waiting.claim.decide(SENT) {
+            // A place that was given up must not wait its turn for a call that it will not make.
+            let permit = tokio::select! {
+                biased;
+                () = waiting.claim.withdrawn.notified() => continue,
+                permit = self.upstream.permit() => permit,
+            };
+            if waiting.claim.send() {
                 let result = self.upstream.modify(permit, &waiting.modification).await;
                 let _ = waiting.ended.send(result);
             }
@@ -176,9 +218,14 @@ impl Lane {
     /// The place at the front; ends the lane where there is none.
     fn next(&self) -> Option<Waiting> {
         let mut queues = locked(&self.queues);
-        let next = queues.get_mut(&self.key).and_then(VecDeque::pop_front);
-        if next.is_none() {
-            queues.remove(&self.key);
+        let next = queues
+            .lanes
+            .get_mut(&self.key)
+            .and_then(VecDeque::pop_front);
+        if next.is_some() {
+            queues.places -= 1;
+        } else {
+            queues.lanes.remove(&self.key);
         }
         next
     }
@@ -188,7 +235,12 @@ impl Drop for Lane {
     /// A lane that died takes its queue with it, so that nobody waits for a task that is gone.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            locked(&self.queues).remove(&self.key);
+            let mut queues = locked(&self.queues);
+            let left = queues
+                .lanes
+                .remove(&self.key)
+                .map_or(0, |queue| queue.len());
+            queues.places -= left;
         }
     }
 }

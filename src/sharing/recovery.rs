@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::timeout_at;
 
-use crate::audit::{Completion, Recalled, Writer};
+use crate::audit::{Completion, Elapsed, Recalled, Writer};
 use crate::domain::{Deadline, ImageId, Outcome, Region, Timestamp};
 use crate::upstream::{SharedAccount, Upstream};
 
@@ -41,11 +41,11 @@ pub(super) async fn close(
                 upstream_ret_code: None,
                 upstream_request_id: None,
                 upstream_calls: None,
-                duration: Timestamp::now().since(occurred_at),
+                elapsed: Elapsed::SinceTime(occurred_at),
                 detail: Some(detail),
             };
             if writer.record(completion.clone()).await.is_err() {
-                writer.keep(completion);
+                writer.keep(completion).await;
             }
         }
     }

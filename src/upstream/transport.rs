@@ -158,7 +158,8 @@ impl Transport {
         let mut builder = Client::builder()
             .user_agent(concat!("image-share-gateway/", env!("CARGO_PKG_VERSION")))
             .timeout(settings.timeout)
-            .connect_timeout(settings.connect_timeout)
+            // Below the time of the whole call, so that what never connected is known not to have been sent.
+            .connect_timeout(settings.connect_timeout.min(settings.timeout.mul_f64(0.9)))
             // A redirect would turn the POST into a GET, or hand a signed request to another host.
             .redirect(redirect::Policy::none())
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)

@@ -100,8 +100,9 @@ async fn the_region_that_a_caller_names_is_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_that_does_not_exist_is_named_and_nothing_is_done() {
+async fn an_account_that_does_not_exist_fails_its_change_and_nothing_is_done() {
     let gateway = Gateway::spawn().await;
+    let mut told = Vec::new();
     for method in ["PUT", "DELETE"] {
         let answer = gateway
             .sharer()
@@ -112,8 +113,17 @@ async fn an_account_that_does_not_exist_is_named_and_nothing_is_done() {
             (problem["effect"].as_str(), problem["retryable"].as_bool()),
             (Some("none"), Some(false))
         );
+        told.push(problem["audit_id"].clone());
     }
-    for event in gateway.events().await {
+    let events = gateway.events().await;
+    assert_eq!(
+        events
+            .iter()
+            .map(|event| event["id"].clone())
+            .collect::<Vec<_>>(),
+        told
+    );
+    for event in events {
         assert_eq!(
             (event["outcome"].as_str(), event["http_status"].as_u64()),
             (Some("invalid_account"), Some(422))
@@ -463,4 +473,29 @@ async fn a_stop_that_waits_in_vain_records_unknown() {
         .unwrap();
     assert_eq!(page.events[0].outcome, "unknown");
     drop((writer, task));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_given_up_while_it_waits_for_a_free_call_is_never_sent() {
+    let upstream = Scripted::start(|_| Reply::Held).await;
+    let gateway = Gateway::in_front_of(&upstream.url, &[("upstream.max_in_flight", "1")]).await;
+    let sharer = gateway.sharer();
+    let first = async { sharer.put("/images/busy/shares/1").await.status };
+    let others = async {
+        upstream.wait_for_calls(1).await;
+        let late = gateway
+            .sharer()
+            .request("PUT", "/images/img/shares/2")
+            .header("Prefer", "wait=1");
+        Answer::of(late).await.assert_problem(503, "overloaded");
+        upstream.release(2);
+        gateway.sharer().put("/images/img/shares/3").await.status
+    };
+    assert_eq!(tokio::join!(first, others), (200, 200));
+    let sent: Vec<String> = upstream
+        .calls()
+        .iter()
+        .map(crate::support::Call::change)
+        .collect();
+    assert_eq!(sent, ["+1", "+3"]);
 }

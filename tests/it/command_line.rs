@@ -139,6 +139,25 @@ async fn environment_variables_hold_over_the_sandboxs_own_settings() {
     assert_eq!(program.wait().await, Some(0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_banner_says_where_changes_go_and_prints_no_token_that_is_not_accepted() {
+    let directory = tempfile::tempdir().unwrap();
+    let environment = [
+        ANY_PORT[0],
+        ANY_PORT[1],
+        ("ISG__UPSTREAM__BASE_URL", "http://127.0.0.1:9"),
+        ("ISG__AUTH__JWKS_URL", "http://127.0.0.1:9/jwks"),
+    ];
+    let program = Program::spawn(directory.path(), &["serve", "--sandbox"], &environment);
+    let greeting = program.line(|_| true);
+    assert!(
+        greeting.contains("http://127.0.0.1:9/") && greeting.contains("not against the sandbox"),
+        "{greeting}"
+    );
+    let last = program.line(|line| line.contains("Ctrl-C") || line.starts_with("ey"));
+    assert!(last.contains("bring a token of your own"), "{last}");
+}
+
 #[test]
 fn a_faulty_configuration_names_every_fault_and_exits_2() {
     let directory = tempfile::tempdir().unwrap();

@@ -319,3 +319,63 @@ async fn an_outcome_that_cannot_be_written_is_told_as_such_and_written_later() {
         (Some("succeeded"), Some(503))
     );
 }
+
+/// Holds the database's write lock, as a backup or a person with `sqlite3` may.
+async fn locked(gateway: &Gateway) -> sqlx::SqliteConnection {
+    use sqlx::Connection as _;
+    let url = format!("sqlite://{}", gateway.database().display());
+    let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    connection
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_records_the_status_that_its_caller_was_told_however_late_its_row_is() {
+    let upstream = Scripted::start(|_| Reply::Held).await;
+    let gateway = Gateway::with_upstream(&upstream).await;
+    let change = gateway
+        .sharer()
+        .request("PUT", "/images/img/shares/7")
+        .header("Prefer", "wait=1");
+    let locking = async {
+        upstream.wait_for_calls(1).await;
+        let lock = locked(&gateway).await;
+        upstream.release(1);
+        lock
+    };
+    let (answer, lock) = tokio::join!(crate::support::Answer::of(change), locking);
+    let problem = answer.assert_problem(503, "outcome-unrecorded");
+    assert_eq!(problem["effect"], "done");
+    drop(lock);
+    let event = crate::support::eventually("the outcome is written", async || {
+        let event = gateway.only_event().await;
+        (event["outcome"] != "pending").then_some(event)
+    })
+    .await;
+    assert_eq!(
+        (event["outcome"].as_str(), event["http_status"].as_u64()),
+        (Some("succeeded"), Some(503))
+    );
+    assert!(event["duration_ms"].as_u64().unwrap() >= 1000, "{event}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_cannot_write_an_outcome_does_not_call_itself_clean() {
+    let upstream = Scripted::start(|_| Reply::Held).await;
+    let mut gateway =
+        Gateway::in_front_of(&upstream.url, &[("server.shutdown_timeout", "100ms")]).await;
+    let change = gateway.sharer().request("PUT", "/images/img/shares/7");
+    let stopping = async {
+        upstream.wait_for_calls(1).await;
+        let lock = locked(&gateway).await;
+        upstream.release(1);
+        let clean = gateway.stop().await;
+        drop(lock);
+        clean
+    };
+    let (_, clean) = tokio::join!(change.send(), stopping);
+    assert!(!clean);
+}

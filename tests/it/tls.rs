@@ -2,7 +2,7 @@
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
-use crate::support::Gateway;
+use crate::support::{Gateway, binary};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rest_is_served_over_tls_where_a_certificate_is_configured() {
@@ -49,5 +49,37 @@ async fn rest_is_served_over_tls_where_a_certificate_is_configured() {
     assert!(
         reqwest::get(format!("{plain}/livez")).await.is_err(),
         "and in the clear nothing is answered"
+    );
+}
+
+#[test]
+fn a_key_that_does_not_fit_its_certificate_is_a_fault_of_the_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let certificate = CertificateParams::new(vec!["gateway".to_owned()])
+        .unwrap()
+        .self_signed(&one)
+        .unwrap();
+    std::fs::write(directory.path().join("cert.pem"), certificate.pem()).unwrap();
+    std::fs::write(directory.path().join("key.pem"), other.serialize_pem()).unwrap();
+    let mut serve = binary();
+    serve
+        .args(["serve", "--sandbox"])
+        .current_dir(directory.path())
+        .envs([
+            ("ISG__SERVER__TLS_CERT_FILE", "cert.pem"),
+            ("ISG__SERVER__TLS_KEY_FILE", "key.pem"),
+            ("ISG__AUTH__LEEWAY", "soon"),
+        ]);
+    let ended = serve.output().unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(2), "{told}");
+    assert!(
+        told.contains("server.tls_key_file") && told.contains("does not fit"),
+        "{told}"
+    );
+    assert!(
+        told.contains("auth.leeway"),
+        "with all other faults: {told}"
     );
 }

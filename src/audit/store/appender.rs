@@ -138,10 +138,15 @@ impl Appender {
         ))
     }
 
-    /// Appends a group in one transaction. When it returns `Ok`, the group is on disk.
-    pub(crate) async fn append(&mut self, group: &[Sealed]) -> Result<(), StoreError> {
+    /// Appends a group in one transaction. `seal` makes its rows once the database is locked for writing, so
+    /// that what they say is as late as can be. When it returns `Ok`, the group is on disk.
+    pub(crate) async fn append(
+        &mut self,
+        seal: impl FnOnce() -> Vec<Sealed>,
+    ) -> Result<Vec<Sealed>, StoreError> {
         let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
-        let mut rest = group;
+        let group = seal();
+        let mut rest = group.as_slice();
         while !rest.is_empty() {
             let size = INSERT_ROWS
                 .iter()
@@ -164,7 +169,7 @@ impl Appender {
             rest = after;
         }
         transaction.commit().await?;
-        Ok(())
+        Ok(group)
     }
 
     /// Whether an event has its outcome on disk.

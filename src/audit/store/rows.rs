@@ -14,7 +14,7 @@ use crate::audit::entry::{COLUMNS, Cell};
 
 static SELECT_ROWS: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT {}, hash FROM audit_entries WHERE sequence > ? ORDER BY sequence LIMIT ?",
+        "SELECT {}, hash FROM audit_entries WHERE sequence >= ? ORDER BY sequence LIMIT ?",
         COLUMNS.join(", ")
     )
 });
@@ -44,7 +44,7 @@ impl RowReader {
         Ok(Self(connection))
     }
 
-    /// Up to `limit` rows that follow `sequence`: their cells, and the hash that they claim.
+    /// Up to `limit` rows from `sequence` on: their cells, and the hash that they claim.
     pub(crate) async fn page(
         &mut self,
         sequence: i64,
