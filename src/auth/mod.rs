@@ -4,16 +4,19 @@
 //! the key says which algorithms it is for, and everything else is refused. What the principal may do is
 //! decided elsewhere.
 
+mod cache;
 mod key_set;
 mod mint;
 mod token;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
 use crate::domain::{Principal, Timestamp};
 
+use cache::VerifiedTokens;
 pub use key_set::{KeySet, KeySetError};
 pub use mint::{Grant, Mint, MintError, throw_away_set};
 pub use token::TokenError;
@@ -22,7 +25,14 @@ pub use token::TokenError;
 #[derive(Debug)]
 pub struct Authenticator {
     rules: token::Rules,
-    keys: ArcSwapOption<KeySet>,
+    keys: ArcSwapOption<Generation>,
+}
+
+/// A key set and the tokens that were verified with it.
+#[derive(Debug)]
+struct Generation {
+    keys: KeySet,
+    verified: VerifiedTokens,
 }
 
 impl Authenticator {
@@ -39,9 +49,12 @@ impl Authenticator {
         }
     }
 
-    /// Puts `keys` in the place of those before, for every token from now on.
+    /// Puts `keys` in the place of those before, for every token from now on; what was verified with those is
+    /// forgotten with them.
     pub fn use_keys(&self, keys: KeySet) {
-        self.keys.store(Some(keys.into()));
+        let verified = VerifiedTokens::new();
+        self.keys
+            .store(Some(Arc::new(Generation { keys, verified })));
     }
 
     /// Whether there are keys to check tokens with.
@@ -55,8 +68,10 @@ impl Authenticator {
     /// # Errors
     /// Why the token is refused, in words that its holder may read.
     pub fn authenticate(&self, token: &str) -> Result<Principal, TokenError> {
-        let keys = self.keys.load();
-        let keys = keys.as_deref().ok_or(TokenError::NoKeys)?;
-        token::check(token, keys, &self.rules, Timestamp::now())
+        let generation = self.keys.load();
+        let Generation { keys, verified } = generation.as_deref().ok_or(TokenError::NoKeys)?;
+        let now = Timestamp::now();
+        let verify = || token::verify(token, keys, &self.rules, now);
+        verified.principal(token, &self.rules, now, verify)
     }
 }

@@ -122,14 +122,41 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
     Value::deserialize(deserializer).map(Some)
 }
 
+/// A token that passed every check.
+#[derive(Debug)]
+pub(super) struct Verified {
+    pub(super) principal: Principal,
+    /// `exp`, in seconds since 1970.
+    pub(super) expires: f64,
+}
+
+impl Rules {
+    /// Whether a token that ends at `expires` is still good.
+    pub(super) fn check_end(&self, expires: f64, now: Timestamp) -> Result<(), TokenError> {
+        if expires + self.leeway.as_secs_f64() <= seconds(now) {
+            Err(TokenError::Expired)
+        } else {
+            Ok(())
+        }
+    }
+}
+
 /// Checks a token: its form, its key, its signature, then its claims.
-pub(super) fn check(
+pub(super) fn verify(
     token: &str,
     keys: &KeySet,
     rules: &Rules,
     now: Timestamp,
-) -> Result<Principal, TokenError> {
-    principal(object(&signed_payload(token, keys)?)?, rules, now)
+) -> Result<Verified, TokenError> {
+    check_claims(object(&signed_payload(token, keys)?)?, rules, now)
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "seconds since 1970 are far below 2^53"
+)]
+fn seconds(time: Timestamp) -> f64 {
+    time.as_millis() as f64 / 1000.0
 }
 
 /// The payload of a token whose signature is that of one of the keys.
@@ -194,7 +221,7 @@ fn check_type(typ: Option<&Value>) -> Result<(), TokenError> {
     }
 }
 
-fn principal(claims: Claims, rules: &Rules, now: Timestamp) -> Result<Principal, TokenError> {
+fn check_claims(claims: Claims, rules: &Rules, now: Timestamp) -> Result<Verified, TokenError> {
     let issuer = required_text(claims.iss, "iss")?;
     if issuer != rules.issuer {
         return Err(TokenError::OtherIssuer);
@@ -203,15 +230,9 @@ fn principal(claims: Claims, rules: &Rules, now: Timestamp) -> Result<Principal,
     if !audiences.contains(&rules.audience.as_str()) {
         return Err(TokenError::OtherAudience);
     }
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "seconds since 1970 are far below 2^53"
-    )]
-    let now = now.as_millis() as f64 / 1000.0;
-    let leeway = rules.leeway.as_secs_f64();
-    if date(claims.exp.as_ref(), "exp")?.ok_or(TokenError::BadClaim("exp"))? + leeway <= now {
-        return Err(TokenError::Expired);
-    }
+    let expires = date(claims.exp.as_ref(), "exp")?.ok_or(TokenError::BadClaim("exp"))?;
+    rules.check_end(expires, now)?;
+    let (now, leeway) = (seconds(now), rules.leeway.as_secs_f64());
     if date(claims.nbf.as_ref(), "nbf")?.is_some_and(|nbf| nbf - leeway > now) {
         return Err(TokenError::NotYetValid);
     }
@@ -236,12 +257,14 @@ fn principal(claims: Claims, rules: &Rules, now: Timestamp) -> Result<Principal,
             );
         }
     }
-    Ok(Principal {
-        subject: required_text(claims.sub, "sub")?,
+    let subject = required_text(claims.sub, "sub")?;
+    let principal = Principal {
+        subject,
         issuer,
         token_id,
         scopes,
-    })
+    };
+    Ok(Verified { principal, expires })
 }
 
 fn required_text(claim: Option<Value>, name: &'static str) -> Result<String, TokenError> {

@@ -341,11 +341,12 @@ async fn sighup_reloads_the_key_set_and_a_broken_file_keeps_the_old_one() {
         .tls_certs_only([])
         .build()
         .unwrap();
+    // One and the same token, so that what the gateway remembers of it is put to the test as well.
+    let token = crate::support::token("team-a", "shares:write");
     let status = async || {
-        let token = crate::support::token("team-a", "shares:write");
         let put = client
             .put(format!("{base_url}/images/img/shares/7"))
-            .bearer_auth(token);
+            .bearer_auth(&token);
         put.send().await.unwrap().status().as_u16()
     };
     assert_eq!(status().await, 200);

@@ -92,6 +92,15 @@ fn with_claims(claims: &Value) -> String {
     )
 }
 
+fn check(
+    token: &str,
+    keys: &KeySet,
+    rules: &Rules,
+    now: Timestamp,
+) -> Result<Principal, TokenError> {
+    verify(token, keys, rules, now).map(|verified| verified.principal)
+}
+
 fn checked(token: &str) -> Result<Principal, TokenError> {
     check(token, &set(&[secret_key(64)]), &rules(), now())
 }
