@@ -48,12 +48,7 @@ use uuid::Uuid;
 
 use crate::domain::{EventId, Timestamp};
 
-use super::entry::{COLUMNS, Cell, Draft, Place};
-
-/// The version of the canonical encoding that new rows carry.
-pub(super) const ENCODING_VERSION: i64 = 1;
-/// The one chain of an SQLite trail.
-pub(super) const CHAIN_ID: &str = "main";
+use super::entry::{CHAIN_ID, COLUMNS, Cell, Draft, Place};
 
 /// A row's SHA-256; prints as lower-case hex.
 #[derive(Clone, Copy, PartialEq, Eq)]

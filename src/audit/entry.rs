@@ -11,7 +11,10 @@ use crate::domain::{
     Timestamp, TraceId,
 };
 
-use super::chain::{CHAIN_ID, ENCODING_VERSION};
+/// The version of the canonical encoding that new rows carry.
+pub(super) const ENCODING_VERSION: i64 = 1;
+/// The one chain of an SQLite trail.
+pub(super) const CHAIN_ID: &str = "main";
 
 /// The columns of `audit_entries` that are hashed, in their order in the table and in the hash.
 pub(super) const COLUMNS: [&str; 27] = [

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::str::FromStr;
 
-use super::chain::{CHAIN_ID, Hash, Head};
-use super::entry::Cell;
+use super::chain::{Hash, Head};
+use super::entry::{CHAIN_ID, Cell};
 use super::store::{RowReader, StoreError};
 
 /// Rows read at once.

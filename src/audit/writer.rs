@@ -371,6 +371,7 @@ impl Work {
             self.appender.reopen().await?;
             self.appender.try_commit(Timestamp::now()).await?;
         }
+        self.appender.check_files().await?;
         self.appender.tip().await
     }
 

@@ -11,7 +11,7 @@ use crate::auth::{Authenticator, TokenError};
 use crate::domain::{Caller, Principal, RequestId, Stopwatch};
 use crate::problem::ProblemKind;
 
-use super::observe::Arrival;
+use super::observe::{Arrival, Subject};
 use super::problem::{FieldError, Problem};
 
 /// Longest `User-Agent` that the trail keeps, in characters; longer ones are cut and marked.
@@ -20,9 +20,6 @@ const CUT_MARK: &str = "… (cut)";
 
 /// A request with a valid bearer token.
 pub(super) struct Authenticated(Caller);
-
-/// The subject of a request, for its log line.
-pub(super) struct Subject(pub(super) String);
 
 impl Authenticated {
     pub(super) fn principal(&self) -> &Principal {

@@ -12,7 +12,6 @@ use crate::domain::{RequestId, Stopwatch, TraceId};
 use crate::problem::ProblemKind;
 use crate::telemetry::Metrics;
 
-use super::caller::Subject;
 use super::path;
 use super::problem::{AUDIT_ID, Problem};
 
@@ -28,6 +27,9 @@ pub(super) struct Arrival {
     pub(super) trace_id: Option<TraceId>,
     pub(super) since: Stopwatch,
 }
+
+/// The subject of a request, for its log line.
+pub(super) struct Subject(pub(super) String);
 
 /// The middleware.
 ///

@@ -3,6 +3,7 @@
 //! The file is only ever opened through SQLite: one plain open and close would drop its POSIX locks.
 
 use std::fs::{File, TryLockError};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -55,6 +56,8 @@ pub(super) fn options(path: &Path) -> SqliteConnectOptions {
 pub(crate) struct Appender {
     connection: SqliteConnection,
     path: PathBuf,
+    /// The files that were opened; a commit into others is none.
+    files: Files,
     /// Held as long as the appender lives; the system releases it when the process ends, however it ends.
     _lock: File,
 }
@@ -91,20 +94,40 @@ impl Appender {
                 },
                 other => open(other.into()),
             })?;
+        let files = Files::at(path).await?;
         Ok(Self {
             connection,
             path: path.into(),
+            files,
             _lock: lock,
         })
     }
 
-    /// Opens a new connection in place of one that failed.
+    /// Opens a new connection in place of one that failed, to the same file.
     pub(crate) async fn reopen(&mut self) -> Result<(), StoreError> {
+        let found = Files::at(&self.path).await?;
+        if found.database != self.files.database {
+            return Err(StoreError::Moved);
+        }
         let options = options(&self.path)
             .create_if_missing(false)
             .journal_mode(SqliteJournalMode::Wal);
         self.connection = options.connect().await?;
+        // The log is made anew where the old connection was the last one.
+        sqlx::query("SELECT 1 FROM audit_entries LIMIT 1")
+            .fetch_optional(&mut self.connection)
+            .await?;
+        self.files = Files::at(&self.path).await?;
         Ok(())
+    }
+
+    /// Whether the files at the path are still those that were opened.
+    pub(crate) async fn check_files(&self) -> Result<(), StoreError> {
+        if Files::at(&self.path).await? == self.files {
+            Ok(())
+        } else {
+            Err(StoreError::Moved)
+        }
     }
 
     /// The end of the chain as the database holds it.
@@ -169,6 +192,7 @@ impl Appender {
             rest = after;
         }
         transaction.commit().await?;
+        self.check_files().await?;
         Ok(group)
     }
 
@@ -194,6 +218,35 @@ impl Appender {
     pub(crate) async fn close(self) -> Result<(), StoreError> {
         self.connection.close().await?;
         Ok(())
+    }
+}
+
+/// Which files lie at a path: device and inode of the database and of its write-ahead log.
+///
+/// In WAL mode SQLite goes on committing, without an error, into files that were moved or deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Files {
+    database: (u64, u64),
+    log: (u64, u64),
+}
+
+impl Files {
+    async fn at(path: &Path) -> Result<Self, StoreError> {
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        let path = path.to_owned();
+        let look = move || {
+            let identity =
+                |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino()));
+            Ok::<_, std::io::Error>(Self {
+                database: identity(&path)?,
+                log: identity(Path::new(&log))?,
+            })
+        };
+        let looked = tokio::task::spawn_blocking(look).await;
+        looked
+            .map_err(|_| StoreError::Moved)?
+            .map_err(|_| StoreError::Moved)
     }
 }
 

@@ -46,6 +46,9 @@ pub enum StoreError {
         /// What the database says.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The file, its write-ahead log or its directory was moved, deleted or replaced.
+    #[error("the audit database is not at its path any more")]
+    Moved,
     /// A row holds what the program never writes.
     #[error("row {sequence} holds what the gateway never writes in {column}")]
     Row {
@@ -62,8 +65,10 @@ pub enum StoreError {
 impl StoreError {
     /// Why the trail cannot be written, in words that anybody may read; the log has the database's own.
     pub(super) fn reason(&self) -> &'static str {
-        let Self::Database(sqlx::Error::Database(error)) = self else {
-            return "the audit database does not answer";
+        let error = match self {
+            Self::Database(sqlx::Error::Database(error)) => error,
+            Self::Moved => return "the audit database was moved, deleted or replaced",
+            _ => return "the audit database does not answer",
         };
         // Extended result codes keep the primary one in their low byte (sqlite.org/rescode.html).
         let code = error.code().and_then(|code| code.parse::<u32>().ok());
