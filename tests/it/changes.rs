@@ -288,7 +288,7 @@ async fn a_caller_whose_time_is_up_in_flight_is_told_so_and_the_event_gets_what_
         gateway
             .sharer()
             .request("PUT", SHARE)
-            .header("Prefer", "wait=1"),
+            .header("Prefer", "wait=3"),
     )
     .await;
     let problem = answer.assert_problem(504, "upstream-timeout");
@@ -325,7 +325,7 @@ async fn a_change_whose_time_is_up_in_the_queue_is_never_sent() {
         let answer = Answer::of(
             second
                 .request("PUT", "/images/img/shares/2")
-                .header("Prefer", "wait=1"),
+                .header("Prefer", "wait=3"),
         )
         .await;
         upstream.release(1);
@@ -486,7 +486,7 @@ async fn a_change_given_up_while_it_waits_for_a_free_call_is_never_sent() {
         let late = gateway
             .sharer()
             .request("PUT", "/images/img/shares/2")
-            .header("Prefer", "wait=1");
+            .header("Prefer", "wait=3");
         Answer::of(late).await.assert_problem(503, "overloaded");
         upstream.release(2);
         gateway.sharer().put("/images/img/shares/3").await.status

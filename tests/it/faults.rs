@@ -339,7 +339,7 @@ async fn an_event_records_the_status_that_its_caller_was_told_however_late_its_r
     let change = gateway
         .sharer()
         .request("PUT", "/images/img/shares/7")
-        .header("Prefer", "wait=1");
+        .header("Prefer", "wait=3");
     let locking = async {
         upstream.wait_for_calls(1).await;
         let lock = locked(&gateway).await;
@@ -359,7 +359,7 @@ async fn an_event_records_the_status_that_its_caller_was_told_however_late_its_r
         (event["outcome"].as_str(), event["http_status"].as_u64()),
         (Some("succeeded"), Some(503))
     );
-    assert!(event["duration_ms"].as_u64().unwrap() >= 1000, "{event}");
+    assert!(event["duration_ms"].as_u64().unwrap() >= 3000, "{event}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
