@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::domain::Deadline;
 
@@ -44,15 +44,20 @@ impl Tasks {
         self.tracker.spawn_on(work, &self.runtime);
     }
 
-    /// Runs `work` on the main runtime and gives its result; `None` where it panicked.
+    /// Runs `work` on the main runtime while its caller waits, and gives its result; `None` where it panicked
+    /// or a stop gave up on it. It ends with whoever waits for it: a read that nobody waits for is no use.
     ///
-    /// For what must not run on an actix worker although its caller waits for it: connections belong to the
+    /// For what must not run on an actix worker although it belongs to one request: connections belong to the
     /// runtime that opened them.
     pub async fn run<F>(&self, work: F) -> Option<F::Output>
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
-        self.tracker.spawn_on(work, &self.runtime).await.ok()
+        let running = AbortOnDropHandle::new(self.tracker.spawn_on(work, &self.runtime));
+        tokio::select! {
+            done = running => done.ok(),
+            () = self.giving_up() => None,
+        }
     }
 
     /// Resolves when a stop has waited long enough: what still waits should write down where it stands.

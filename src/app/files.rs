@@ -6,7 +6,6 @@ use std::path::Path;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::StartError;
 use crate::auth::KeySet;
 use crate::config::{self, Sources, TlsFiles};
 
@@ -29,16 +28,14 @@ pub fn with_file_checks(mut sources: Sources) -> Sources {
     sources
 }
 
-pub(super) fn read_keys(path: &Path) -> Result<KeySet, String> {
+fn read_keys(path: &Path) -> Result<KeySet, String> {
     let text = config::read_text_file(path)?;
     KeySet::parse(&text).map_err(|error| error.to_string())
 }
 
-pub(super) fn load_keys(path: &Path) -> Result<KeySet, StartError> {
-    let keys = read_keys(path).map_err(|message| StartError::File {
-        key: "auth.jwks_file",
-        message,
-    })?;
+/// As [`read_keys`], and says in the log which keys are left out.
+pub(super) fn load_keys(path: &Path) -> Result<KeySet, String> {
+    let keys = read_keys(path)?;
     for left_out in keys.left_out() {
         tracing::warn!("auth.jwks_file: {left_out}; it is left out");
     }

@@ -26,7 +26,7 @@ use crate::telemetry::Metrics;
 use crate::upstream::{ClientError, Keys, Upstream};
 
 pub use files::with_file_checks;
-use files::{load_keys, read_keys, tls_settings};
+use files::{load_keys, tls_settings};
 
 /// How long an idle connection of a client is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -114,18 +114,7 @@ impl App {
 
         let metrics = Metrics::new();
         let tasks = Tasks::on_this_runtime();
-        let authenticator = Authenticator::new(
-            config.auth.issuer.clone(),
-            config.auth.audience.clone(),
-            config.auth.leeway,
-        );
-        match &config.auth.keys {
-            KeySource::File(path) => authenticator.use_keys(load_keys(path)?),
-            KeySource::Sandbox => sandbox_keys
-                .into_iter()
-                .for_each(|keys| authenticator.use_keys(keys)),
-            KeySource::Url(_) | KeySource::Discovery => {}
-        }
+        let authenticator = authenticator(&config.auth, sandbox_keys)?;
         let authenticator = Data::new(authenticator);
         let authorizer = match config.authorization.policy_file {
             None => Authorizer::by_scope(),
@@ -225,7 +214,7 @@ impl App {
                     message,
                 }])
             };
-            self.authenticator.use_keys(read_keys(path).map_err(fault)?);
+            self.authenticator.use_keys(load_keys(path).map_err(fault)?);
         }
         self.upstream.use_keys(Keys {
             public: config.upstream.public_key,
@@ -263,6 +252,28 @@ impl App {
         tracing::info!(clean, at = %Timestamp::now(), "stopped");
         clean
     }
+}
+
+fn authenticator(
+    auth: &config::Auth,
+    sandbox_keys: Option<KeySet>,
+) -> Result<Authenticator, StartError> {
+    let authenticator = Authenticator::new(auth.issuer.clone(), auth.audience.clone(), auth.leeway);
+    let keys = match &auth.keys {
+        KeySource::File(path) => {
+            let fault = |message| StartError::File {
+                key: "auth.jwks_file",
+                message,
+            };
+            Some(load_keys(path).map_err(fault)?)
+        }
+        KeySource::Sandbox => sandbox_keys,
+        KeySource::Url(_) | KeySource::Discovery => None,
+    };
+    if let Some(keys) = keys {
+        authenticator.use_keys(keys);
+    }
+    Ok(authenticator)
 }
 
 /// Connections that may wait to be accepted; std's own bind allows 128.

@@ -6,6 +6,9 @@
 
 use std::fmt;
 
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
@@ -128,7 +131,8 @@ impl fmt::Debug for KeySet {
     }
 }
 
-fn read_key(entry: &Value) -> Result<Key, &'static str> {
+/// Reads one key, or says why it is left out.
+pub(super) fn read_key(entry: &Value) -> Result<Key, &'static str> {
     let kid = match entry.get("kid") {
         None => None,
         Some(Value::String(kid)) => Some(kid.clone()),
@@ -199,6 +203,14 @@ fn rsa_key(entry: &Value) -> Result<Usable, &'static str> {
     if !(RSA_BITS_MIN..=RSA_BITS_MAX).contains(&bits) {
         return Err("is an RSA key of less than 2048 or more than 8192 bits");
     }
+    // RFC 8017, section 3.1: an odd integer of at least 3. With 1 every signature would fit.
+    let small = exponent.iter().rev().skip(1).all(|byte| *byte == 0);
+    let odd = exponent
+        .last()
+        .is_some_and(|last| last % 2 == 1 && !(small && *last == 1));
+    if !odd {
+        return Err("is an RSA key with an exponent that is even or below 3");
+    }
     Ok((
         RSA.to_vec(),
         DecodingKey::from_rsa_raw_components(&modulus[lead..], &exponent),
@@ -206,14 +218,18 @@ fn rsa_key(entry: &Value) -> Result<Usable, &'static str> {
 }
 
 fn ec_key(entry: &Value) -> Result<Usable, &'static str> {
-    let (algorithm, length) = match text(entry, "crv")? {
-        "P-256" => (Algorithm::ES256, 32),
-        "P-384" => (Algorithm::ES384, 48),
+    let (algorithm, length, verification) = match text(entry, "crv")? {
+        "P-256" => (Algorithm::ES256, 32, &ECDSA_P256_SHA256_FIXED),
+        "P-384" => (Algorithm::ES384, 48, &ECDSA_P384_SHA384_FIXED),
         _ => return Err("is on a curve that is not supported"),
     };
-    if bytes(entry, "x")?.len() != length || bytes(entry, "y")?.len() != length {
+    let (x, y) = (bytes(entry, "x")?, bytes(entry, "y")?);
+    if x.len() != length || y.len() != length {
         return Err("has coordinates of the wrong length");
     }
+    // SEC 1, section 2.3.3: an uncompressed point. Parsing it finds points that are not on the curve.
+    ParsedPublicKey::new(verification, [&[4], x.as_slice(), &y].concat())
+        .map_err(|_| "has coordinates of no point of its curve")?;
     let decoding = DecodingKey::from_ec_components(text(entry, "x")?, text(entry, "y")?);
     Ok((
         vec![algorithm],
@@ -225,12 +241,37 @@ fn okp_key(entry: &Value) -> Result<Usable, &'static str> {
     if text(entry, "crv")? != "Ed25519" {
         return Err("is on a curve that is not supported");
     }
-    if bytes(entry, "x")?.len() != 32 {
+    let point = bytes(entry, "x")?;
+    if point.len() != 32 {
         return Err("has a public key of the wrong length");
     }
+    if has_small_order(&point) {
+        return Err("is a point of small order, for which anybody can sign");
+    }
+    ParsedPublicKey::new(&ED25519, &point).map_err(|_| "has a key that cannot be read")?;
     let decoding = DecodingKey::from_ed_components(text(entry, "x")?)
         .map_err(|_| "has a key that cannot be read")?;
     Ok((vec![Algorithm::EdDSA], decoding))
+}
+
+/// Encodings of Edwards25519's points of small order but for their sign bit, canonical or not: 0, 1, two of
+/// order 8, and p − 1, p, p + 1 (D. J. Bernstein, "Which public keys are safe?", cr.yp.to/ecdh.html).
+const SMALL_ORDER: [&str; 7] = [
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+];
+
+fn has_small_order(point: &[u8]) -> bool {
+    let mut unsigned = point.to_vec();
+    if let Some(last) = unsigned.last_mut() {
+        *last &= 0x7f;
+    }
+    SMALL_ORDER.contains(&hex::encode(unsigned).as_str())
 }
 
 fn text<'a>(entry: &'a Value, member: &'static str) -> Result<&'a str, &'static str> {

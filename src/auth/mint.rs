@@ -40,7 +40,7 @@ pub enum MintError {
     #[error("is no JWK Set: a JSON object with an array `keys`")]
     NotASet,
     /// No key of that `kid`, or none at all, can sign.
-    #[error("holds no private or symmetric key to sign with, or none of that kid")]
+    #[error("holds no private or symmetric key that can sign, or none of that kid")]
     NoSigningKey,
     /// The key's members do not make a key, or not one for its `alg`.
     #[error("holds a key that cannot be used to sign")]
@@ -64,14 +64,16 @@ impl Mint {
             .get("keys")
             .and_then(Value::as_array)
             .ok_or(MintError::NotASet)?;
-        let signs = |key: &&Value| key.get("d").is_some() || key.get("k").is_some();
         let named = |key: &&Value| kid.is_none() || key.get("kid").and_then(Value::as_str) == kid;
-        let key = keys
+        // A token of a key that the gateway would leave out is of no use.
+        let usable = keys
             .iter()
             .filter(named)
-            .find(signs)
-            .ok_or(MintError::NoSigningKey)?;
-        Self::from_key(key).ok_or(MintError::BadKey)
+            .filter(|key| key_set::read_key(key).is_ok());
+        usable
+            .into_iter()
+            .find_map(Self::from_key)
+            .ok_or(MintError::NoSigningKey)
     }
 
     fn from_key(jwk: &Value) -> Option<Self> {

@@ -16,13 +16,20 @@ pub(super) async fn run(args: HealthcheckArgs) -> Result<ExitCode, Failure> {
         Some(url) => url,
         None => configured(&Sources::of_this_process(args.config.as_deref()))?,
     };
+    let mut base = base;
+    if !base.path().ends_with('/') {
+        base.set_path(&format!("{}/", base.path()));
+    }
     let url = base
         .join("readyz")
         .map_err(|_| Failure::usage("--url must be a base URL of http or https"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(Failure::usage("--url must be a base URL of http or https"));
     }
-    let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy();
+    let client = reqwest::Client::builder()
+        .timeout(TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy();
     let client = match url.scheme() {
         // The certificate is made for the name that clients use, hardly for the one that is asked here; all
         // that is learnt is whether the gateway says that it is ready.

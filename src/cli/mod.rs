@@ -84,7 +84,7 @@ struct SandboxArgs {
 #[derive(Debug, Args)]
 struct TokenArgs {
     /// Whom the token is for.
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     sub: String,
     /// What it allows: scopes with spaces between them.
     #[arg(long, value_name = "A B")]

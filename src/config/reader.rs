@@ -188,11 +188,12 @@ impl Reader {
         default: &str,
         range: RangeInclusive<u64>,
     ) -> Option<u64> {
+        let is_float = self.find(key).map(|given| given.value.is_float());
         let number = self
             .scalar(key, default)?
             .parse::<u64>()
             .ok()
-            .filter(|number| range.contains(number));
+            .filter(|number| range.contains(number) && is_float != Some(true));
         let message = || {
             format!(
                 "must be an integer from {} to {}",

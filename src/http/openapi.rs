@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use actix_web::HttpResponse;
+use actix_web::{HttpRequest, HttpResponse};
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{HttpMethod, Operation};
@@ -18,7 +18,8 @@ use utoipa::{Modify, OpenApi};
 
 use crate::problem::ProblemKind as Kind;
 
-use super::problem::{FieldError, MEDIA_TYPE, ProblemBody, example};
+use super::parse::Parser;
+use super::problem::{FieldError, MEDIA_TYPE, Problem, ProblemBody, example};
 use super::{admin, audit, pages, path, shares};
 
 #[derive(OpenApi)]
@@ -69,10 +70,12 @@ pub fn document() -> &'static Document {
         body = serde_json::Value, example = json!({"openapi": "3.1.0"}))),
     security(())
 )]
-pub(super) async fn serve() -> HttpResponse {
-    HttpResponse::Ok()
+pub(super) async fn serve(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    Parser::new(&request, &[]).finish(Some(()))?;
+    let mut response = HttpResponse::Ok();
+    Ok(response
         .content_type("application/json")
-        .body(TEXT.as_str())
+        .body(TEXT.as_str()))
 }
 
 struct Bearer;
@@ -122,6 +125,7 @@ fn kinds(path: &str, changes: bool) -> Vec<Kind> {
         path::SHARE | path::SHARES => &OF_LISTS,
         path::EVENTS => &OF_EVENTS,
         path::EVENT => &OF_ONE_EVENT,
+        path::OPENAPI => return [&EVERYWHERE[..], &[Kind::InvalidRequest]].concat(),
         _ => return EVERYWHERE.to_vec(),
     };
     [&EVERYWHERE, &OF_CALLERS[..], own].concat()

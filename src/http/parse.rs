@@ -5,9 +5,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
-use actix_web::http::header::{self, HeaderName};
+use actix_web::http::header::HeaderName;
 use actix_web::web::Payload;
 use futures_util::StreamExt as _;
+use tokio::time::timeout;
 use url::form_urlencoded;
 
 use crate::domain::{Deadline, Region};
@@ -18,6 +19,8 @@ use super::problem::{FieldError, Problem};
 
 /// How long a body may keep the gateway waiting.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most bytes of a body that are read only to be refused.
+const BODY_BYTES_MAX: usize = 64 * 1024;
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// Reads one request, gathering faults; [`Parser::finish`] gives them all.
@@ -112,22 +115,21 @@ impl<'a> Parser<'a> {
     /// # Errors
     /// 408 where a body was announced and does not come.
     pub(super) async fn no_body(&mut self, mut payload: Payload) -> Result<(), Problem> {
-        let headers = self.request.headers();
-        let announced = headers
-            .get(header::CONTENT_LENGTH)
-            .is_some_and(|length| length != "0");
-        let came = if announced {
-            true
-        } else if headers.contains_key(header::TRANSFER_ENCODING) {
-            let chunk = tokio::time::timeout(BODY_TIMEOUT, payload.next()).await;
-            let late =
-                |_| Problem::new(ProblemKind::RequestTimeout, "the body did not come in time");
-            chunk
-                .map_err(late)?
-                .is_some_and(|chunk| !chunk.is_ok_and(|bytes| bytes.is_empty()))
-        } else {
-            false
-        };
+        let late = |_| Problem::new(ProblemKind::RequestTimeout, "the body did not come in time");
+        let mut bytes = 0;
+        let mut came = false;
+        // Read to its end, so that the connection can serve the next request; what is longer is left unread.
+        while bytes <= BODY_BYTES_MAX {
+            match timeout(BODY_TIMEOUT, payload.next()).await.map_err(late)? {
+                None => break,
+                Some(Ok(chunk)) => bytes += chunk.len(),
+                Some(Err(_)) => {
+                    came = true;
+                    break;
+                }
+            }
+        }
+        came |= bytes > 0;
         if came {
             self.fault("body", "body", "must be empty: this method takes no body");
         }
@@ -161,7 +163,12 @@ pub(super) fn deadline(request: &HttpRequest, rules: &Rules) -> Deadline {
 /// The `wait` of a `Prefer` header (RFC 7240, section 4.3). Only the first counts, a malformed one is
 /// ignored (section 2), and none is shorter than a second.
 fn preferred_wait(header: &str) -> Option<Duration> {
-    header.split(',').find_map(|preference| {
+    let mut quoted = false;
+    let between = |c: char| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    };
+    header.split(between).find_map(|preference| {
         let preference = preference.split(';').next().unwrap_or_default();
         let (name, value) = preference.split_once('=')?;
         if !name.trim().eq_ignore_ascii_case("wait") {
@@ -187,6 +194,7 @@ mod tests {
         assert_eq!(seconds("wait=5"), Some(5));
         assert_eq!(seconds("respond-async, WAIT=\"7\"; x=1"), Some(7));
         assert_eq!(seconds("wait = 3, wait=9"), Some(3));
+        assert_eq!(seconds("foo=\"a, wait=1, b\", wait=4"), Some(4));
         assert_eq!(seconds("wait=0"), Some(1));
         assert_eq!(seconds("wait=99999999999999999999999"), Some(u64::MAX));
         for ignored in [

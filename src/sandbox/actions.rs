@@ -93,6 +93,7 @@ fn modify(call: &Call, ledger: &Ledger) -> Result<Value, Refusal> {
         .copied()
         .filter(|account| !Ledger::has_account(*account))
         .collect();
+    unknown.sort_unstable();
     unknown.dedup();
     // All or nothing: an account that does not exist undoes the whole call.
     if unknown.is_empty() {

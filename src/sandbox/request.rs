@@ -51,11 +51,15 @@ impl Call {
         }
     }
 
-    /// A list of integers: `Name.0`, `Name.1`, … or, nested, `Name: […]`. `Err` names what is no integer.
+    /// A list of integers: `Name.0`, `Name.1`, … without gaps or, nested, `Name: […]`. `Err` names a list that
+    /// is not so, or holds what is no plain integer.
     pub(super) fn integers(&self, name: &str) -> Result<Vec<u64>, String> {
         let integer = |value: &Value| match value {
             Value::Number(number) => number.as_u64(),
-            Value::String(text) => text.parse().ok(),
+            Value::String(text) => text
+                .parse()
+                .ok()
+                .filter(|number: &u64| number.to_string() == *text),
             _ => None,
         };
         let items: Vec<&Value> = match self.parameters.get(name) {
@@ -65,13 +69,17 @@ impl Call {
                 .collect(),
             Some(other) => vec![other],
         };
-        items
+        let prefix = format!("{name}.");
+        let flat = self
+            .parameters
+            .keys()
+            .filter(|key| key.starts_with(&prefix))
+            .count();
+        let gaps = flat > 0 && flat != items.len();
+        let integers: Option<Vec<u64>> = items
             .into_iter()
-            .map(|item| {
-                integer(item)
-                    .filter(|number| *number > 0)
-                    .ok_or_else(|| name.to_owned())
-            })
-            .collect()
+            .map(|item| integer(item).filter(|number| *number > 0))
+            .collect();
+        integers.filter(|_| !gaps).ok_or_else(|| name.to_owned())
     }
 }

@@ -23,9 +23,13 @@ impl Sharing {
         image_id: ImageId,
         deadline: Deadline,
     ) -> Result<Shares, ListError> {
+        let place = self.0.reads.clone().try_acquire_owned();
+        let place = place.map_err(|_| ListError::Overloaded)?;
         let parts = Arc::clone(&self.0);
         let look = async move {
-            let permit = timeout_at(deadline.instant().into(), parts.upstream.permit()).await;
+            let _place = place;
+            let permit =
+                timeout_at(deadline.instant().into(), parts.upstream.permit_for_read()).await;
             let permit = permit.map_err(|_| ListError::Overloaded)?;
             let listed = parts.upstream.describe(permit, &region, &image_id).await;
             let mut accounts = listed.map_err(ListError::Upstream)?;

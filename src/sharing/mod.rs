@@ -12,6 +12,8 @@ mod recovery;
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use crate::audit::{EnqueueError, Reader, Writer};
 use crate::authorization::{Authorizer, Refusal};
 use crate::domain::{AccountId, EventId, ImageId, Region};
@@ -21,6 +23,9 @@ use crate::telemetry::Metrics;
 use crate::upstream::{CallError, SharedAccount, Upstream};
 
 use lane::Lanes;
+
+/// Most reads that wait for a call or are in one.
+const READS_MAX: usize = 256;
 
 /// The use cases' door. Clones lead to the same lanes.
 #[derive(Debug, Clone)]
@@ -32,6 +37,8 @@ struct Parts {
     writer: Writer,
     upstream: Arc<Upstream>,
     lanes: Lanes,
+    /// A place for each read that waits or is in flight.
+    reads: Arc<Semaphore>,
     tasks: Tasks,
     metrics: Metrics,
 }
@@ -159,6 +166,7 @@ impl Sharing {
             writer,
             upstream,
             lanes,
+            reads: Arc::new(Semaphore::new(READS_MAX)),
             tasks,
             metrics,
         }))
@@ -177,7 +185,7 @@ impl Sharing {
                 );
                 let parts = Arc::clone(&self.0);
                 self.0.tasks.spawn(async move {
-                    recovery::close(&parts.upstream, &parts.writer, pending).await;
+                    recovery::close(&parts, pending).await;
                 });
             }
             Err(error) => {

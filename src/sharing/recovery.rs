@@ -8,18 +8,16 @@ use std::time::Duration;
 
 use tokio::time::timeout_at;
 
-use crate::audit::{Completion, Elapsed, Recalled, Writer};
+use crate::audit::{Completion, Elapsed, Recalled};
 use crate::domain::{Deadline, ImageId, Outcome, Region, Timestamp};
 use crate::upstream::{SharedAccount, Upstream};
+
+use super::Parts;
 
 /// How long the upstream is asked, over all images.
 const ASKING_TIME: Duration = Duration::from_secs(30);
 
-pub(super) async fn close(
-    upstream: &Upstream,
-    writer: &Writer,
-    pending: Vec<(Recalled, Timestamp)>,
-) {
+pub(super) async fn close(parts: &Parts, pending: Vec<(Recalled, Timestamp)>) {
     let deadline = Deadline::after(ASKING_TIME);
     let count = pending.len();
     let mut by_image: BTreeMap<(Region, ImageId), Vec<(Recalled, Timestamp)>> = BTreeMap::new();
@@ -31,7 +29,11 @@ pub(super) async fn close(
             .push((recalled, occurred_at));
     }
     for ((region, image_id), leftovers) in by_image {
-        let seen = look(upstream, &region, &image_id, deadline).await;
+        let seen = tokio::select! {
+            seen = look(&parts.upstream, &region, &image_id, deadline) => seen,
+            // A stop waits for rows, not for answers.
+            () = parts.tasks.giving_up() => None,
+        };
         for (recalled, occurred_at) in leftovers {
             let detail = describe(seen.as_deref(), &recalled);
             let completion = Completion {
@@ -44,8 +46,8 @@ pub(super) async fn close(
                 elapsed: Elapsed::SinceTime(occurred_at),
                 detail: Some(detail),
             };
-            if writer.record(completion.clone()).await.is_err() {
-                writer.keep(completion).await;
+            if parts.writer.record(completion.clone()).await.is_err() {
+                parts.writer.keep(completion).await;
             }
         }
     }
@@ -62,7 +64,7 @@ async fn look(
     deadline: Deadline,
 ) -> Option<Vec<SharedAccount>> {
     let asked = timeout_at(deadline.instant().into(), async {
-        let permit = upstream.permit().await;
+        let permit = upstream.permit_for_read().await;
         upstream.describe(permit, region, image_id).await
     });
     asked.await.ok()?.ok()

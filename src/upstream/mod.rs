@@ -105,7 +105,9 @@ pub struct SharedAccount {
 
 /// The right to have one call in flight (`upstream.max_in_flight`); given back as the call ends.
 #[derive(Debug)]
-pub struct Permit(#[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
+pub struct Permit(
+    #[expect(dead_code, reason = "held for its drop")] [Option<OwnedSemaphorePermit>; 2],
+);
 
 /// The client. One for the whole program; calls share its connections and its bound.
 #[derive(Debug)]
@@ -114,6 +116,8 @@ pub struct Upstream {
     keys: ArcSwap<Keys>,
     project_id: Option<String>,
     in_flight: Arc<Semaphore>,
+    /// Reads among them: changes never wait behind reads alone.
+    reads_in_flight: Arc<Semaphore>,
     metrics: Metrics,
 }
 
@@ -131,6 +135,7 @@ impl Upstream {
             }),
             project_id: settings.project_id.clone(),
             in_flight: Arc::new(Semaphore::new(settings.max_in_flight)),
+            reads_in_flight: Arc::new(Semaphore::new((settings.max_in_flight / 2).max(1))),
             metrics,
         })
     }
@@ -143,8 +148,13 @@ impl Upstream {
     /// Waits until one more call may be in flight. Nothing is sent by it, so who stops waiting here
     /// knows that nothing was.
     pub async fn permit(&self) -> Permit {
-        // The semaphore is never closed, and without a permit the call would merely not be counted.
-        Permit(Arc::clone(&self.in_flight).acquire_owned().await.ok())
+        Permit([None, acquire(&self.in_flight).await])
+    }
+
+    /// As [`Self::permit`], for a read: reads have at most half of the calls.
+    pub async fn permit_for_read(&self) -> Permit {
+        let of_reads = acquire(&self.reads_in_flight).await;
+        Permit([of_reads, acquire(&self.in_flight).await])
     }
 
     /// Adds and removes shares of one image in one call.
@@ -199,12 +209,12 @@ impl Upstream {
         action: Action,
         form: Form,
     ) -> Result<wire::Answer, CallError> {
-        let body = {
-            let keys = self.keys.load();
-            form.signed(keys.public.expose_secret(), keys.private.expose_secret())
-        };
+        let keys = self.keys.load_full();
+        let (public, private) = (keys.public.expose_secret(), keys.private.expose_secret());
+        let (body, signature) = form.signed(public, private);
         let took = Stopwatch::start();
         let answer = self.transport.post(body).await.and_then(wire::Answer::read);
+        let answer = answer.map(|answer| answer.without(&[public, private, &signature]));
         let result = answer
             .as_ref()
             .map_or_else(CallError::label, |_| "answered");
@@ -218,6 +228,11 @@ impl Upstream {
         );
         answer.inspect_err(|error| log_failure(action, error))
     }
+}
+
+async fn acquire(semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    // The semaphores are never closed, and without a permit the call would merely not be counted.
+    Arc::clone(semaphore).acquire_owned().await.ok()
 }
 
 fn duration_ms(duration: Duration) -> u64 {

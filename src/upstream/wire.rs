@@ -16,6 +16,9 @@ use super::{Modification, Modified, SharedAccount, Verdict};
 /// Longest message of the upstream that is passed on, in characters.
 const MESSAGE_CHARACTERS_MAX: usize = 500;
 
+/// What stands in the place of a secret that an answer repeats.
+const REDACTED: &str = "[redacted]";
+
 /// The actions that the gateway calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
@@ -52,11 +55,16 @@ impl Form {
         );
     }
 
-    /// Adds `PublicKey` and `Signature` and encodes the form.
-    pub(super) fn signed(mut self, public_key: &str, private_key: &str) -> String {
+    /// Adds `PublicKey` and `Signature` and encodes the form; gives the signature too, so that an answer
+    /// which repeats it can be told.
+    pub(super) fn signed(mut self, public_key: &str, private_key: &str) -> (String, String) {
         self.push("PublicKey", public_key);
         let signature = signature::sign(&self.0, private_key);
         self.push("Signature", &signature);
+        (self.encoded(), signature)
+    }
+
+    fn encoded(&self) -> String {
         form_urlencoded::Serializer::new(String::new())
             .extend_pairs(&self.0)
             .finish()
@@ -100,6 +108,23 @@ impl Answer {
             }),
             None => Err(odd("it has no RetCode", request_id)),
         }
+    }
+
+    /// Takes `secrets` out of what is passed on of the answer. An upstream that repeats what it was sent would
+    /// else put keys and signatures into logs, answers and the trail.
+    pub(super) fn without(mut self, secrets: &[&str]) -> Self {
+        let holds = |text: &str| secrets.iter().any(|secret| text.contains(secret));
+        self.request_id = self.request_id.filter(|id| !holds(id));
+        if let Some(Value::String(message)) = self.members.get_mut("Message") {
+            for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+                let encoded: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+                *message = message
+                    .replace(secret, REDACTED)
+                    .replace(&encoded, REDACTED);
+            }
+            message.retain(|c| !c.is_control());
+        }
+        self
     }
 
     /// Turns any `RetCode` but 0 into an error, and insists on the action's name with 0.

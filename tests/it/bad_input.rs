@@ -150,6 +150,7 @@ async fn a_change_of_one_account_takes_no_body() {
     for empty in [
         "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "Content-Length: 0\r\n\r\n",
+        "Content-Length: 00\r\n\r\n",
     ] {
         assert!(
             raw(&gateway, "PUT", "/images/img/shares/7", empty)
@@ -158,6 +159,17 @@ async fn a_change_of_one_account_takes_no_body() {
             "{empty}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_body_is_no_next_request() {
+    let (upstream, gateway) = started().await;
+    let smuggled = "DELETE /images/img/shares/7 HTTP/1.1\r\nHost: x\r\n\r\n";
+    let head = format!("Content-Length: {}\r\n\r\n{smuggled}", smuggled.len());
+    let answer = raw(&gateway, "PUT", "/images/img/shares/7", &head).await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+    assert_nothing_happened(&upstream, &gateway).await;
 }
 
 /// A request as bytes, for what no client would send.

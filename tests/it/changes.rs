@@ -499,3 +499,33 @@ async fn a_change_given_up_while_it_waits_for_a_free_call_is_never_sent() {
         .collect();
     assert_eq!(sent, ["+1", "+3"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_that_nobody_waits_for_hold_up_no_change_and_no_stop() {
+    let upstream = Scripted::start(|call| {
+        if call.action().starts_with("Describe") {
+            Reply::Hang
+        } else {
+            Reply::Done
+        }
+    })
+    .await;
+    let mut gateway = Gateway::in_front_of(&upstream.url, &[("upstream.max_in_flight", "2")]).await;
+    let reads: Vec<_> = (0..40)
+        .map(|_| gateway.sharer().request("GET", "/images/img/shares").send())
+        .collect();
+    {
+        let mut reading = std::pin::pin!(futures_util::future::join_all(reads));
+        tokio::select! {
+            answers = &mut reading => panic!("answered while the upstream hangs: {answers:?}"),
+            () = upstream.wait_for_calls(1) => {}
+        }
+        // While they all wait, a change has its turn.
+        assert_eq!(
+            gateway.sharer().put("/images/img/shares/1").await.status,
+            200
+        );
+    }
+    // And when they have left, nothing is in flight.
+    assert!(gateway.stop().await);
+}

@@ -4,13 +4,22 @@ use std::fmt::Write as _;
 
 use rustix::process::Signal;
 
-use crate::support::{Answer, PRIVATE_KEY, Program, Reply, Scripted, keys_file, token};
+use crate::support::{Answer, Call, PRIVATE_KEY, Program, Reply, Scripted, keys_file, token};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_key_signature_or_token_is_logged_answered_or_stored() {
-    let refusal = r#"{"RetCode":171,"Message":"Signature VerifyAC Error"}"#;
+    // As rude as can be: it repeats all that it was sent, and knows the private key as well.
+    let rude = |call: &Call| {
+        let sent: Vec<String> = call
+            .fields
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let message = format!("{} {PRIVATE_KEY}", sent.join("&"));
+        Reply::Body(serde_json::json!({"RetCode": 171, "Message": message}).to_string())
+    };
     let upstream = Scripted::start(move |call| match call.fields["CompShareImageId"].as_str() {
-        "refused" => Reply::Body(refusal.into()),
+        "refused" => rude(call),
         "odd" => Reply::Body("<html>".into()),
         "down" => Reply::Close,
         _ => Reply::Done,
@@ -95,7 +104,7 @@ async fn no_key_signature_or_token_is_logged_answered_or_stored() {
     let mut secrets = vec![
         PRIVATE_KEY.to_owned(),
         "the-public-key-of-the-gateway".to_owned(),
-        "Signature=".to_owned(),
+        "&Signature=0".to_owned(),
     ];
     secrets.extend(signatures);
     secrets.extend(of_tokens);

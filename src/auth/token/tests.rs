@@ -437,6 +437,20 @@ fn weak_and_foreign_keys_are_left_out_and_a_set_of_them_is_refused() {
         with(rsa_key(), "alg", json!("RSA-OAEP")),
         with(p256_key(), "crv", json!("P-521")),
         with(p256_key(), "x", json!("AA")),
+        with(p256_key(), "x", json!(base64([1; 32]))),
+        with(rsa_key(), "e", json!("")),
+        with(rsa_key(), "e", json!("AQ")),
+        with(rsa_key(), "e", json!("AQAA")),
+        with(
+            ed25519_key(),
+            "x",
+            json!(base64([&[1_u8][..], &[0; 31]].concat())),
+        ),
+        with(
+            ed25519_key(),
+            "x",
+            json!(base64([&[1_u8][..], &[0; 30], &[0x80]].concat())),
+        ),
         with(rsa_key(), "kid", json!(1)),
         json!({"kty": "OKP", "crv": "X25519", "x": base64([1; 32])}),
         json!({"kty": "new"}),
@@ -527,5 +541,31 @@ proptest! {
         bytes[at] = byte;
         let changed = String::from_utf8(bytes).expect("ASCII");
         prop_assert!(checked(&changed).is_err(), "{}", changed);
+    }
+}
+
+#[test]
+fn the_first_key_that_can_sign_is_taken_and_none_that_the_gateway_leaves_out() {
+    let sign_with = |keys: Value| Mint::from_set(&json!({"keys": keys}).to_string(), None);
+    let mut encryption = secret_key(64);
+    encryption["use"] = json!("enc");
+    let mut weak_for_its_alg = secret_key(32);
+    weak_for_its_alg["alg"] = json!("HS512");
+    let grant = Grant {
+        subject: "s",
+        scope: "",
+        issuer: "https://issuer.example",
+        audience: "image-share-gateway",
+        ttl: Duration::from_mins(1),
+    };
+    for unusable in [secret_key(16), encryption, weak_for_its_alg] {
+        let refused = sign_with(json!([unusable.clone()])).err();
+        assert_eq!(
+            refused,
+            Some(crate::auth::MintError::NoSigningKey),
+            "{unusable}"
+        );
+        let mint = sign_with(json!([unusable, ed25519_key()])).expect("the second can sign");
+        assert!(mint.sign(&grant).is_ok());
     }
 }

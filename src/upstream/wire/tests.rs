@@ -70,7 +70,7 @@ fn forms_have_the_fields_of_the_recorded_sdk_requests() {
         }
         form.push_list("AddAccounts", &list("AddAccounts"));
         form.push_list("RemoveAccounts", &list("RemoveAccounts"));
-        let ours = form.signed("my_public_key", "my_private_key");
+        let ours = form.signed("my_public_key", "my_private_key").0;
         assert_eq!(fields(&ours), theirs, "{}", entry["name"]);
         compared += 1;
     }
@@ -215,4 +215,30 @@ fn account_lists_take_ids_as_numbers_or_text_and_empty_ones_in_any_form() {
     ] {
         assert!(list(odd.clone()).is_err(), "{odd}");
     }
+}
+
+#[test]
+fn secrets_that_an_answer_repeats_are_taken_out_of_it() {
+    let message = "you sent PublicKey=a%40b&Signature=0123abcd\u{1b}[31m, a@b; the key is s3cret";
+    let exchange = Exchange {
+        body: json!({"RetCode": 171, "Message": message})
+            .to_string()
+            .into_bytes(),
+        request_id: Some("0123abcd".into()),
+    };
+    let answer = Answer::read(exchange)
+        .expect("an answer")
+        .without(&["a@b", "s3cret", "0123abcd"]);
+    let error = read_modified(answer, &asked(&[7], &[])).expect_err("refused");
+    assert_eq!(error.request_id(), None);
+    let CallError::Refused {
+        message: Some(message),
+        ..
+    } = error
+    else {
+        panic!("{error}")
+    };
+    let expected =
+        "you sent PublicKey=[redacted]&Signature=[redacted][31m, [redacted]; the key is [redacted]";
+    assert_eq!(message, expected);
 }
