@@ -15,7 +15,7 @@ use crate::domain::{
 };
 
 struct Trail {
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
     path: PathBuf,
     writer: Writer,
     task: WriterTask,
@@ -28,12 +28,24 @@ impl Trail {
         let path = directory.path().join("trail/audit.db");
         let (writer, task, reader) = open(&path, Metrics::new()).await.expect("opens");
         Self {
-            _directory: directory,
+            directory,
             path,
             writer,
             task,
             reader,
         }
+    }
+
+    /// Closes the trail in order; its directory stays as long as what is given.
+    async fn close(self) -> (tempfile::TempDir, PathBuf, Head) {
+        self.reader.close().await;
+        let closed = self
+            .task
+            .stop(Deadline::after(Duration::from_secs(30)))
+            .await;
+        let closed = closed.expect("closes");
+        assert_eq!(closed.lost_outcomes, 0);
+        (self.directory, self.path, closed.head)
     }
 
     /// What somebody with `sqlite3` could do.
@@ -306,19 +318,7 @@ async fn a_trail_has_one_writer() {
         matches!(second, Err(StoreError::InUse { .. })),
         "{second:?}"
     );
-    let Trail {
-        _directory,
-        path,
-        task,
-        reader,
-        ..
-    } = trail;
-    reader.close().await;
-    let head = task
-        .stop(Deadline::after(Duration::from_secs(30)))
-        .await
-        .expect("closes")
-        .head;
+    let (_directory, path, head) = trail.close().await;
     assert_eq!(head.sequence, 0);
     open(&path, Metrics::new()).await.expect("free again");
 }
@@ -330,15 +330,7 @@ async fn a_trail_of_a_newer_version_or_no_trail_is_refused_by_name() {
         .sql("INSERT INTO _sqlx_migrations VALUES (9999, 'later', '2030-01-01', TRUE, x'00', 0)")
         .await
         .expect("writes");
-    let Trail {
-        _directory,
-        path,
-        task,
-        reader,
-        ..
-    } = trail;
-    reader.close().await;
-    task.stop(Deadline::after(Duration::from_secs(30))).await;
+    let (_directory, path, _) = trail.close().await;
     let newer = open(&path, Metrics::new()).await;
     assert!(
         matches!(
@@ -368,19 +360,7 @@ async fn a_trail_of_a_newer_version_or_no_trail_is_refused_by_name() {
 async fn a_restart_continues_the_chain_and_ids_never_go_back() {
     let trail = Trail::open().await;
     let before = trail.share(1).await;
-    let Trail {
-        _directory,
-        path,
-        task,
-        reader,
-        ..
-    } = trail;
-    reader.close().await;
-    let head = task
-        .stop(Deadline::after(Duration::from_secs(30)))
-        .await
-        .expect("closes")
-        .head;
+    let (_directory, path, head) = trail.close().await;
     let (writer, task, reader) = open(&path, Metrics::new()).await.expect("opens");
     let after = writer
         .enqueue(intent(2))

@@ -108,11 +108,6 @@ impl Program {
         .await
         .code()
     }
-
-    pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
 }
 
 impl Drop for Program {
