@@ -19,6 +19,7 @@ use crate::domain::Deadline;
 pub struct Tasks {
     runtime: Handle,
     tracker: TaskTracker,
+    stopping: CancellationToken,
     giving_up: CancellationToken,
 }
 
@@ -32,6 +33,7 @@ impl Tasks {
         Self {
             runtime: Handle::current(),
             tracker: TaskTracker::new(),
+            stopping: CancellationToken::new(),
             giving_up: CancellationToken::new(),
         }
     }
@@ -58,6 +60,16 @@ impl Tasks {
             done = running => done.ok(),
             () = self.giving_up() => None,
         }
+    }
+
+    /// Says that a stop has begun: what has not begun by itself need not.
+    pub fn stop(&self) {
+        self.stopping.cancel();
+    }
+
+    /// Resolves when a stop has begun.
+    pub async fn stopping(&self) {
+        self.stopping.cancelled().await;
     }
 
     /// Resolves when a stop has waited long enough: what still waits should write down where it stands.

@@ -229,6 +229,7 @@ impl App {
         self.readiness.drain();
         tracing::info!("stopping: not ready any more");
         tokio::time::sleep(self.settings.drain_delay).await;
+        self.tasks.stop();
         let deadline = Deadline::after(self.settings.shutdown_timeout);
         // Closes the listener at once; resolves when every request that came is answered.
         let mut answering = std::pin::pin!(self.rest.handle.stop(true));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::timeout_at;
+use tokio::time::sleep_until;
 
 use crate::domain::{Deadline, ImageId, Region};
 use crate::problem::ProblemKind;
@@ -28,9 +28,12 @@ impl Sharing {
         let parts = Arc::clone(&self.0);
         let look = async move {
             let _place = place;
-            let permit =
-                timeout_at(deadline.instant().into(), parts.upstream.permit_for_read()).await;
-            let permit = permit.map_err(|_| ListError::Overloaded)?;
+            let permit = tokio::select! {
+                permit = parts.upstream.permit_for_read() => permit,
+                () = sleep_until(deadline.instant().into()) => return Err(ListError::Overloaded),
+                // A stop waits for calls that were made, not for those that would be.
+                () = parts.tasks.stopping() => return Err(ListError::Overloaded),
+            };
             let listed = parts.upstream.describe(permit, &region, &image_id).await;
             let mut accounts = listed.map_err(ListError::Upstream)?;
             accounts.sort_by_key(|account| account.account_id);
