@@ -1,6 +1,6 @@
 //! A JWK Set (RFC 7517) as keys that know what they are for.
 //!
-//! A key is usable for the algorithms of contract section 5 alone: weak keys, keys for encryption, and
+//! A key is usable for the algorithms named below alone: weak keys, keys for encryption, and
 //! types or curves without an algorithm are left out, each with a warning that names it. A set without a
 //! usable key is an error.
 

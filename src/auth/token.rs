@@ -35,7 +35,7 @@ pub enum TokenError {
     /// Longer than any that is accepted.
     #[error("the token is longer than {TOKEN_BYTES_MAX} bytes")]
     TooLong,
-    /// `none`, or anything else that is not in the contract.
+    /// `none`, or any other algorithm that the gateway does not take.
     #[error("the token's alg is not accepted")]
     AlgorithmNotAccepted,
     /// `crit`, `jwk`, `jku` or `x5u`.

@@ -9,7 +9,7 @@ use super::Fault;
 const PREFIX: &str = "ISG__";
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Every key of the contract, so that a command which reads some of them still refuses unknown ones.
+/// Every key there is, so that a command which reads some of them still refuses unknown ones.
 const KEYS: [&str; 37] = [
     "server.bind",
     "server.admin_bind",

@@ -204,7 +204,7 @@ impl Sources {
 /// One thing that is wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The key as contract and file name it, or the file itself.
+    /// The key as the file names it, or the file itself.
     pub key: String,
     /// Where the value came from, where there is one.
     pub origin: Option<String>,
@@ -226,7 +226,7 @@ impl fmt::Display for Fault {
 #[error("the configuration has faults")]
 pub struct Faults(pub Vec<Fault>);
 
-/// Keys of the contract whose mechanism is not built; value: what setting one means until then.
+/// Keys whose mechanism is not built; value: what setting one means until then.
 const INERT: [(&str, &str); 10] = [
     (
         "server.trusted_proxies",

@@ -15,7 +15,7 @@ use crate::telemetry::Metrics;
 use super::path;
 use super::problem::{AUDIT_ID, Problem};
 
-/// Largest head: request line and headers (contract, section 4).
+/// Largest head: request line and headers.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");

@@ -27,7 +27,7 @@ pub use transport::{CallError, ClientError, Fate};
 use transport::Transport;
 use wire::{Action, Form};
 
-/// Most additions, and most removals, of one call (protocol.md, section 5).
+/// Most additions, and most removals, of one call (the action's page in UCloud's API documentation).
 pub const ACCOUNTS_PER_LIST_MAX: usize = 10;
 
 /// The keys that calls are signed with. Does not print them.

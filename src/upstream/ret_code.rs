@@ -1,7 +1,8 @@
 //! What a `RetCode` means: whose fault it is, whether the change may stand, whether repeating helps.
 //!
-//! The table is protocol.md's section 7, not the SDKs' rule that codes from 2000 up may be repeated: that
-//! rule repeats refusals that never heal and leaves out the gateway's own transient codes.
+//! The table follows UCloud's public list of common codes and what the cloud's own command lines repeat, not
+//! the SDKs' rule that codes from 2000 up may be repeated: that rule repeats refusals that never heal and
+//! leaves out the gateway's own transient codes.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The signature of a call (protocol.md, section 3).
+//! The signature of a call (UCloud's public page on the signature; all SDKs agree).
 //!
 //! All parameters but `Signature`, sorted by name bytewise, names and values joined with nothing between,
 //! the private key behind them; SHA-1, lower-case hex. Neither path nor time is signed, so a captured
