@@ -1,7 +1,7 @@
 //! Parameters in the form's order, and answers with the checks that make them trustworthy.
 //!
-//! Tolerances are for what the service and its documentation are known to differ in: ids and `RetCode` as number or text, lists that are
-//! missing, null or `{}` as empty, `Action` insisted on only with `RetCode` 0.
+//! Tolerances are for what the service and its documentation are known to differ in: ids and `RetCode` as
+//! number or text, lists that are missing, null or `{}` as empty, `Action` insisted on only with `RetCode` 0.
 
 use serde_json::{Map, Value};
 use url::form_urlencoded;
