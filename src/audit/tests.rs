@@ -53,14 +53,27 @@ impl Trail {
         sql(&self.path, statement).await
     }
 
-    async fn share(&self, number: u64) -> Recorded {
-        let intent = intent(number);
-        let recorded = self
-            .writer
-            .enqueue(intent.clone())
+    /// Has an intent on disk.
+    async fn intend(&self, intent: Intent) -> Recorded {
+        self.writer
+            .enqueue(intent)
             .expect("room")
             .await
-            .expect("durable");
+            .expect("durable")
+    }
+
+    /// An event that is there.
+    async fn event(&self, id: EventId) -> EventWithEntries {
+        self.reader
+            .event(id)
+            .await
+            .expect("reads")
+            .expect("is there")
+    }
+
+    async fn share(&self, number: u64) -> Recorded {
+        let intent = intent(number);
+        let recorded = self.intend(intent.clone()).await;
         let outcome = if number.is_multiple_of(3) {
             Outcome::Failed
         } else {
@@ -154,18 +167,8 @@ fn denial(number: u64) -> Denial {
 async fn an_event_is_its_intent_and_its_outcome() {
     let trail = Trail::open().await;
     let intent = intent(1);
-    let recorded = trail
-        .writer
-        .enqueue(intent.clone())
-        .expect("room")
-        .await
-        .expect("durable");
-    let pending = trail
-        .reader
-        .event(recorded.event_id)
-        .await
-        .expect("reads")
-        .expect("is there");
+    let recorded = trail.intend(intent.clone()).await;
+    let pending = trail.event(recorded.event_id).await;
     assert_eq!(pending.event.outcome, "pending");
     assert_eq!(
         (
@@ -182,12 +185,7 @@ async fn an_event_is_its_intent_and_its_outcome() {
         .record(completion(&intent, recorded.event_id, Outcome::Succeeded))
         .await
         .expect("durable");
-    let ended = trail
-        .reader
-        .event(recorded.event_id)
-        .await
-        .expect("reads")
-        .expect("is there");
+    let ended = trail.event(recorded.event_id).await;
     assert_eq!(ended.event.outcome, "succeeded");
     assert_eq!(ended.event.subject, "team-1");
     assert_eq!(ended.event.reason.as_deref(), Some("because"));
@@ -217,12 +215,7 @@ async fn a_denial_is_one_row_and_over_as_it_begins() {
         .expect("room")
         .await
         .expect("durable");
-    let event = trail
-        .reader
-        .event(recorded.event_id)
-        .await
-        .expect("reads")
-        .expect("is there");
+    let event = trail.event(recorded.event_id).await;
     assert_eq!(event.event.outcome, "denied");
     assert_eq!(
         event.event.completed_at.as_deref(),
@@ -386,12 +379,7 @@ const REFUSE: &str =
 async fn a_failed_commit_fails_its_waiters_and_what_was_kept_is_written_later() {
     let trail = Trail::open().await;
     let intent = intent(1);
-    let recorded = trail
-        .writer
-        .enqueue(intent.clone())
-        .expect("room")
-        .await
-        .expect("durable");
+    let recorded = trail.intend(intent.clone()).await;
     trail.sql(REFUSE).await.expect("writes");
     let ended = completion(&intent, recorded.event_id, Outcome::Succeeded);
     assert_eq!(trail.writer.record(ended.clone()).await, Err(NotDurable));
@@ -411,12 +399,7 @@ async fn a_failed_commit_fails_its_waiters_and_what_was_kept_is_written_later() 
         trail.writer.health() == Health::Writable
     })
     .await;
-    let event = trail
-        .reader
-        .event(recorded.event_id)
-        .await
-        .expect("reads")
-        .expect("is there");
+    let event = trail.event(recorded.event_id).await;
     assert_eq!(event.event.outcome, "succeeded");
     let next = trail.share(3).await;
     assert_eq!(next.sequence, 3, "the failed intent left no gap");
@@ -436,12 +419,7 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 async fn a_kept_outcome_that_got_to_disk_after_all_is_not_written_twice() {
     let trail = Trail::open().await;
     let intent = intent(1);
-    let recorded = trail
-        .writer
-        .enqueue(intent.clone())
-        .expect("room")
-        .await
-        .expect("durable");
+    let recorded = trail.intend(intent.clone()).await;
     let ended = completion(&intent, recorded.event_id, Outcome::Succeeded);
     // As after a commit that reported an error and was durable all the same.
     trail.writer.record(ended.clone()).await.expect("durable");
@@ -449,12 +427,7 @@ async fn a_kept_outcome_that_got_to_disk_after_all_is_not_written_twice() {
     let next = trail.share(2).await;
     assert_eq!(next.sequence, 3);
     assert_eq!(trail.writer.health(), Health::Writable);
-    let event = trail
-        .reader
-        .event(recorded.event_id)
-        .await
-        .expect("reads")
-        .expect("is there");
+    let event = trail.event(recorded.event_id).await;
     assert_eq!(event.entries.len(), 2);
 }
 
@@ -467,13 +440,7 @@ async fn pages_follow_one_another_and_every_filter_filters() {
     for number in 0..40 {
         trail.share(number).await;
     }
-    let lone = trail
-        .writer
-        .enqueue(intent(40))
-        .expect("room")
-        .await
-        .expect("durable")
-        .event_id;
+    let lone = trail.intend(intent(40)).await.event_id;
     let denied = trail
         .writer
         .enqueue_denial(denial(41))
@@ -738,13 +705,7 @@ async fn files_that_are_moved_deleted_or_replaced_are_noticed_within_one_commit(
 async fn from_is_inclusive_and_to_is_not() {
     let trail = Trail::open().await;
     let recorded = trail.share(1).await;
-    let event = trail
-        .reader
-        .event(recorded.event_id)
-        .await
-        .expect("reads")
-        .expect("is there")
-        .event;
+    let event = trail.event(recorded.event_id).await.event;
     let at = Timestamp::parse_rfc3339(&event.occurred_at).expect("a time");
     let micro = |micros: i64| Some(Timestamp::from_micros(at.as_micros() + micros));
     for (from, to, found) in [

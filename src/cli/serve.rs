@@ -33,21 +33,22 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     let config = Config::load(&sources)?;
     start_logging(config.telemetry.log_format);
     let key_source = config.auth.keys.clone();
-    let throw_away = throw_away_set();
-    let keys = KeySet::parse(&throw_away).map_err(|error| Failure::could_not_run(&error))?;
+    let throw_away = (key_source == KeySource::Sandbox).then(throw_away_set);
+    let keys = throw_away.as_deref().map(KeySet::parse).transpose();
+    let keys = keys.map_err(|error| Failure::could_not_run(&error))?;
     let running = upstream
         .map(|upstream| upstream.start(&config))
         .transpose()?
         .flatten();
     let upstream_url = config.upstream.base_url.clone();
     let (issuer, audience) = (config.auth.issuer.clone(), config.auth.audience.clone());
-    let app = App::start(config, Some(keys))
+    let app = App::start(config, keys)
         .await
         .map_err(|error| Failure::could_not_run(&error))?;
     if args.sandbox {
         let set = match &key_source {
             KeySource::File(path) => read_text_file(path).ok(),
-            KeySource::Sandbox => Some(throw_away),
+            KeySource::Sandbox => throw_away,
             KeySource::Url(_) | KeySource::Discovery => None,
         };
         let mint = set.and_then(|set| Mint::from_set(&set, None).ok());

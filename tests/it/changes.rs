@@ -3,7 +3,7 @@
 use image_share_gateway::audit::{Filter, Order};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Gateway, Reply, Scripted, eventually};
+use crate::support::{Answer, Gateway, Reply, Scripted};
 
 const SHARE: &str = "/images/compshareImage-sandbox1/shares/12345";
 
@@ -267,17 +267,9 @@ async fn a_change_whose_caller_left_is_finished_and_written_down() {
     }
     assert_eq!(gateway.only_event().await["outcome"], "pending");
     upstream.release(1);
-    let event = ended_event(&gateway).await;
+    let event = gateway.ended_event().await;
     assert_eq!(event["outcome"], "succeeded");
     assert_eq!(upstream.calls().len(), 1);
-}
-
-async fn ended_event(gateway: &Gateway) -> Value {
-    eventually("the event ends", async || {
-        let event = gateway.only_event().await;
-        (event["outcome"] != "pending").then_some(event)
-    })
-    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -307,7 +299,7 @@ async fn a_caller_whose_time_is_up_in_flight_is_told_so_and_the_event_gets_what_
             && pending["completed_at"].is_null()
     );
     upstream.release(1);
-    let event = ended_event(&gateway).await;
+    let event = gateway.ended_event().await;
     assert_eq!(
         (event["outcome"].as_str(), event["http_status"].as_u64()),
         (Some("succeeded"), Some(504))

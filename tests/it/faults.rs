@@ -238,8 +238,7 @@ async fn reads_are_answered_from_the_same_table_and_leave_no_event() {
 /// A trigger stands in for a disk that refuses; the caller sees the same.
 async fn sql(gateway: &Gateway, statement: &'static str) {
     use sqlx::Connection as _;
-    let url = format!("sqlite://{}", gateway.database().display());
-    let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    let mut connection = gateway.connect().await;
     sqlx::raw_sql(statement)
         .execute(&mut connection)
         .await
@@ -309,11 +308,7 @@ async fn an_outcome_that_cannot_be_written_is_told_as_such_and_written_later() {
     );
     assert_eq!(gateway.only_event().await["outcome"], "pending");
     sql(&gateway, "DROP TRIGGER refuse").await;
-    let event = crate::support::eventually("the outcome is written", async || {
-        let event = gateway.only_event().await;
-        (event["outcome"] != "pending").then_some(event)
-    })
-    .await;
+    let event = gateway.ended_event().await;
     assert_eq!(
         (event["outcome"].as_str(), event["http_status"].as_u64()),
         (Some("succeeded"), Some(503))
@@ -322,9 +317,7 @@ async fn an_outcome_that_cannot_be_written_is_told_as_such_and_written_later() {
 
 /// Holds the database's write lock, as a backup or a person with `sqlite3` may.
 async fn locked(gateway: &Gateway) -> sqlx::SqliteConnection {
-    use sqlx::Connection as _;
-    let url = format!("sqlite://{}", gateway.database().display());
-    let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    let mut connection = gateway.connect().await;
     sqlx::raw_sql("BEGIN IMMEDIATE")
         .execute(&mut connection)
         .await
@@ -350,11 +343,7 @@ async fn an_event_records_the_status_that_its_caller_was_told_however_late_its_r
     let problem = answer.assert_problem(503, "outcome-unrecorded");
     assert_eq!(problem["effect"], "done");
     drop(lock);
-    let event = crate::support::eventually("the outcome is written", async || {
-        let event = gateway.only_event().await;
-        (event["outcome"] != "pending").then_some(event)
-    })
-    .await;
+    let event = gateway.ended_event().await;
     assert_eq!(
         (event["outcome"].as_str(), event["http_status"].as_u64()),
         (Some("succeeded"), Some(503))

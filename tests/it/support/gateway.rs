@@ -190,6 +190,22 @@ impl Gateway {
         events[0].clone()
     }
 
+    /// The only event, once it has its outcome.
+    pub(crate) async fn ended_event(&self) -> Value {
+        super::eventually("the event ends", async || {
+            let event = self.only_event().await;
+            (event["outcome"] != "pending").then_some(event)
+        })
+        .await
+    }
+
+    /// A connection to the trail's database, as a person with `sqlite3` has one.
+    pub(crate) async fn connect(&self) -> sqlx::SqliteConnection {
+        use sqlx::Connection as _;
+        let url = format!("sqlite://{}", self.database().display());
+        sqlx::SqliteConnection::connect(&url).await.unwrap()
+    }
+
     /// Stops in order; what is in flight finishes.
     pub(crate) async fn stop(&mut self) -> bool {
         self.app.take().unwrap().stop().await
