@@ -18,6 +18,8 @@ pub enum ProblemKind {
     NotFound,
     /// The path exists, the method does not.
     MethodNotAllowed,
+    /// The caller takes none of the formats that there are.
+    NotAcceptable,
     /// A body did not come in time.
     RequestTimeout,
     /// The upstream does not know the account.
@@ -30,7 +32,7 @@ pub enum ProblemKind {
     UpstreamError,
     /// The upstream cannot be reached or asks for a pause.
     UpstreamUnavailable,
-    /// The trail cannot be written, so nothing was forwarded.
+    /// The trail cannot be written, so nothing was forwarded; or it cannot be read.
     AuditUnavailable,
     /// Too much is waiting already.
     Overloaded,
@@ -42,13 +44,14 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// All kinds, in the order of their status.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::InvalidRequest,
         Self::Unauthenticated,
         Self::InsufficientScope,
         Self::Forbidden,
         Self::NotFound,
         Self::MethodNotAllowed,
+        Self::NotAcceptable,
         Self::RequestTimeout,
         Self::InvalidAccount,
         Self::HeadersTooLarge,
@@ -87,6 +90,7 @@ impl ProblemKind {
             Self::Forbidden => ("forbidden", 403, "A policy forbids this"),
             Self::NotFound => ("not-found", 404, "There is no such thing"),
             Self::MethodNotAllowed => ("method-not-allowed", 405, "The method is not allowed here"),
+            Self::NotAcceptable => ("not-acceptable", 406, "No such format is to be had here"),
             Self::RequestTimeout => ("request-timeout", 408, "The request did not come in time"),
             Self::InvalidAccount => ("invalid-account", 422, "The account does not exist"),
             Self::HeadersTooLarge => ("headers-too-large", 431, "The request's head is too large"),
@@ -99,11 +103,7 @@ impl ProblemKind {
             Self::UpstreamUnavailable => {
                 ("upstream-unavailable", 503, "The upstream is unavailable")
             }
-            Self::AuditUnavailable => (
-                "audit-unavailable",
-                503,
-                "The audit trail cannot be written",
-            ),
+            Self::AuditUnavailable => ("audit-unavailable", 503, "The audit trail is unavailable"),
             Self::Overloaded => ("overloaded", 503, "Too much is waiting"),
             Self::OutcomeUnrecorded => (
                 "outcome-unrecorded",

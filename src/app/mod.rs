@@ -127,11 +127,12 @@ impl App {
         let sharing = Sharing::new(
             Arc::clone(&authorizer),
             writer.clone(),
+            reader.clone(),
             Arc::clone(&upstream),
             tasks.clone(),
             metrics.clone(),
         );
-        sharing.recover(&reader).await;
+        sharing.recover().await;
 
         let keys_known = Check::new("auth", {
             let authenticator = authenticator.clone();
@@ -154,6 +155,7 @@ impl App {
             sharing: Data::new(sharing),
             reader: Data::new(reader.clone()),
             tasks: Data::new(tasks.clone()),
+            streams: Data::new(http::Streams::new(tasks.clone())),
             rules: Data::new(http::Rules {
                 region: config.upstream.region.clone(),
                 regions: config.upstream.regions.clone(),

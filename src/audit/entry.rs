@@ -16,6 +16,9 @@ pub(super) const ENCODING_VERSION: i64 = 1;
 /// The one chain of an SQLite trail.
 pub(super) const CHAIN_ID: &str = "main";
 
+/// What every draft takes: ids, numbers, the draft itself.
+const DRAFT_BYTES: usize = 512;
+
 /// The columns of `audit_entries` that are hashed, in their order in the table and in the hash.
 pub(super) const COLUMNS: [&str; 27] = [
     "version",
@@ -47,23 +50,44 @@ pub(super) const COLUMNS: [&str; 27] = [
     "detail",
 ];
 
-/// One value as the database holds it. Text is bytes, since a damaged file may hold text that is not UTF-8.
+/// One value that is about to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cell {
     Null,
     Integer(i64),
-    Text(Vec<u8>),
+    Text(String),
+}
+
+/// One value as a row of the file holds it. Text is bytes, since a damaged file may hold text that is not
+/// UTF-8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CellRef<'a> {
+    Null,
+    Integer(i64),
+    Text(&'a [u8]),
+    /// A type that the table does not take; no hash fits it.
+    Foreign,
+}
+
+impl Cell {
+    pub(super) fn borrowed(&self) -> CellRef<'_> {
+        match self {
+            Self::Null => CellRef::Null,
+            Self::Integer(number) => CellRef::Integer(*number),
+            Self::Text(text) => CellRef::Text(text.as_bytes()),
+        }
+    }
 }
 
 impl From<&str> for Cell {
     fn from(text: &str) -> Self {
-        Self::Text(text.as_bytes().to_vec())
+        Self::Text(text.to_owned())
     }
 }
 
 impl From<String> for Cell {
     fn from(text: String) -> Self {
-        Self::Text(text.into_bytes())
+        Self::Text(text)
     }
 }
 
@@ -238,6 +262,44 @@ impl Draft {
             Self::Intent(_) | Self::Denial(_) => None,
             Self::Completion(completion) => Some(completion.recalled.event_id),
         }
+    }
+
+    /// How many bytes of text the draft holds, beside what every draft takes.
+    pub(super) fn bytes(&self) -> usize {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let policies = |ids: &[String]| ids.iter().map(String::len).sum::<usize>();
+        let caller = |caller: &Caller| {
+            let principal = &caller.principal;
+            principal.subject.len()
+                + principal.issuer.len()
+                + text(&principal.token_id)
+                + principal.scopes.iter().map(String::len).sum::<usize>()
+                + text(&caller.user_agent)
+        };
+        let reason = |change: &Change| {
+            change
+                .reason
+                .as_ref()
+                .map_or(0, |reason| reason.as_str().len())
+        };
+        DRAFT_BYTES
+            + match self {
+                Self::Intent(intent) => {
+                    caller(&intent.caller) + reason(&intent.change) + policies(&intent.policy_ids)
+                }
+                Self::Denial(denial) => {
+                    caller(&denial.caller)
+                        + reason(&denial.change)
+                        + policies(&denial.policy_ids)
+                        + denial.detail.len()
+                }
+                Self::Completion(completion) => {
+                    completion.recalled.subject.len()
+                        + text(&completion.recalled.request_id)
+                        + text(&completion.upstream_request_id)
+                        + text(&completion.detail)
+                }
+            }
     }
 
     /// The row's cells, in the order of [`COLUMNS`].

@@ -14,19 +14,24 @@
 pub mod chain;
 mod entry;
 mod event;
+mod export;
+mod feed;
+mod filter;
 mod reader;
 mod store;
+mod summary;
 mod verify;
 mod writer;
 
 pub use chain::{Hash, Head};
 pub use entry::{Completion, Denial, Elapsed, HttpStatus, Intent, Recalled};
-pub use event::{
-    Cursor, EntryPlace, Event, EventOperation, EventWithEntries, Filter, InvalidCursor, Order,
-    OutcomeFilter,
-};
-pub use reader::{Page, Reader};
+pub use event::{EntryPlace, Event, EventWithEntries};
+pub use export::{Export, Format};
+pub use feed::{Entry, EntryCursor, Feed, FeedError, InvalidEntryCursor};
+pub use filter::{Cursor, EventOperation, Filter, InvalidCursor, Order, OutcomeFilter};
+pub use reader::{LastChange, Page, Reader};
 pub use store::StoreError;
+pub use summary::{Bucket, Buckets, CountedBucket, Counts, Summary, TooManyBuckets};
 pub use verify::{Break, Expected, InvalidExpected, Report, verify};
 pub use writer::{Closed, EnqueueError, Health, NotDurable, Recorded, Ticket, Writer, WriterTask};
 
@@ -44,8 +49,8 @@ pub async fn open(
     metrics: Metrics,
 ) -> Result<(Writer, WriterTask, Reader), StoreError> {
     let appender = store::Appender::open(path).await?;
-    let (writer, task) = Writer::start(appender, metrics).await?;
-    let reader = Reader::open(path).await?;
+    let (writer, task, committed) = Writer::start(appender, metrics).await?;
+    let reader = Reader::beside(path, committed).await?;
     Ok((writer, task, reader))
 }
 

@@ -2,21 +2,46 @@
 //!
 //! Paging is by key: a page costs what a page costs, wherever it lies. Each statement is one short read.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::domain::{AccountId, EventId, Timestamp};
+use tokio::sync::watch;
+
+use crate::domain::{AccountId, EventId, ImageId, Operation, Outcome, Region, Timestamp};
 
 use super::chain::{first_id_at, id_time};
 use super::entry::Recalled;
-use super::event::{EntryPlace, Event, EventOperation, EventWithEntries, Filter, Order};
-use super::store::{EventRow, EventsQuery, ReadConnections, StoreError};
+use super::event::{EntryPlace, Event, EventWithEntries};
+use super::filter::{EventOperation, Filter, Order};
+use super::store::{EventRow, EventsQuery, LastRow, ReadConnections, StoreError, StoredRow};
 
 /// Pending intents read at once.
 const PENDING_PAGE: usize = 1000;
 
 /// The reader's door. Clones share connections.
 #[derive(Debug, Clone)]
-pub struct Reader(ReadConnections);
+pub struct Reader {
+    connections: ReadConnections,
+    /// The last sequence on disk, as the writer tells it.
+    committed: watch::Receiver<i64>,
+}
+
+/// The last event that says how an account came to have an image, or no longer to have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastChange {
+    /// The event.
+    pub event_id: EventId,
+    /// What was asked.
+    pub operation: Operation,
+    /// `Succeeded` or `Unknown`.
+    pub outcome: Outcome,
+    /// When that was written.
+    pub completed_at: Timestamp,
+    /// Who asked.
+    pub subject: String,
+    /// Why, in their words.
+    pub reason: Option<String>,
+}
 
 /// A page of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +53,40 @@ pub struct Page {
 }
 
 impl Reader {
-    pub(super) async fn open(path: &Path) -> Result<Self, StoreError> {
-        ReadConnections::open(path).await.map(Self)
+    pub(super) async fn beside(
+        path: &Path,
+        committed: watch::Receiver<i64>,
+    ) -> Result<Self, StoreError> {
+        let connections = ReadConnections::open(path).await?;
+        Ok(Self {
+            connections,
+            committed,
+        })
+    }
+
+    /// Looks at the trail of another process, or of none; makes no file.
+    ///
+    /// # Errors
+    /// Where there is no trail at `path`, or one of another version.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::beside(path, watch::channel(0).1).await
+    }
+
+    pub(super) fn committed(&self) -> watch::Receiver<i64> {
+        self.committed.clone()
+    }
+
+    pub(super) async fn rows(
+        &self,
+        sequence: i64,
+        limit: usize,
+    ) -> Result<Vec<StoredRow>, StoreError> {
+        self.connections.rows(sequence, limit).await
+    }
+
+    pub(super) async fn counts(&self, filter: &Filter) -> Result<Vec<(String, i64)>, StoreError> {
+        let every = query(filter, Order::Ascending, 0, None);
+        self.connections.counts(&every).await
     }
 
     /// Up to `limit` events that fit `filter`, those behind `after` in `order`.
@@ -45,7 +102,7 @@ impl Reader {
     ) -> Result<Page, StoreError> {
         // One more than asked tells whether a next page exists.
         let mut rows = self
-            .0
+            .connections
             .events(&query(filter, order, limit + 1, after))
             .await?;
         let more = rows.len() > limit;
@@ -67,7 +124,7 @@ impl Reader {
     /// # Errors
     /// As [`Self::page`].
     pub async fn event(&self, id: EventId) -> Result<Option<EventWithEntries>, StoreError> {
-        let Some(row) = self.0.event(id).await? else {
+        let Some(row) = self.connections.event(id).await? else {
             return Ok(None);
         };
         let place = |(kind, chain_id, sequence, recorded_at, hash)| EntryPlace {
@@ -77,7 +134,13 @@ impl Reader {
             recorded_at: Timestamp::from_micros(recorded_at).to_string(),
             hash,
         };
-        let entries = self.0.places(id).await?.into_iter().map(place).collect();
+        let entries = self
+            .connections
+            .places(id)
+            .await?
+            .into_iter()
+            .map(place)
+            .collect();
         Ok(Some(EventWithEntries {
             event: row.try_into()?,
             entries,
@@ -93,7 +156,7 @@ impl Reader {
         let mut after = String::new();
         loop {
             let rows = self
-                .0
+                .connections
                 .pending(&after, i64::try_from(PENDING_PAGE).unwrap_or(i64::MAX))
                 .await?;
             let Some(last) = rows.last() else {
@@ -106,15 +169,52 @@ impl Reader {
         }
     }
 
+    /// For each of `accounts` that has one: the last event, by its id, of its share of the image that
+    /// succeeded or is unknown. One indexed look-up an account.
+    ///
+    /// # Errors
+    /// As [`Self::page`].
+    pub async fn last_changes(
+        &self,
+        region: &Region,
+        image_id: &ImageId,
+        accounts: &[AccountId],
+    ) -> Result<BTreeMap<AccountId, LastChange>, StoreError> {
+        let rows = self
+            .connections
+            .last_changes(region, image_id, accounts)
+            .await?;
+        rows.into_iter().map(last_change).collect()
+    }
+
     /// How the database means to find a page of events.
     #[cfg(test)]
-    pub(super) async fn plan(&self, filter: &Filter, order: Order) -> Vec<String> {
-        self.0.plan(&query(filter, order, 10, None)).await
+    pub(super) async fn plan(
+        &self,
+        filter: &Filter,
+        order: Order,
+        after: Option<EventId>,
+    ) -> String {
+        let statement = query(filter, order, 10, after).page_text();
+        self.connections.plan(&statement).await.join("; ")
+    }
+
+    /// How the database means to count events.
+    #[cfg(test)]
+    pub(super) async fn plan_of_counts(&self, filter: &Filter) -> String {
+        let statement = query(filter, Order::Ascending, 0, None).counts_text();
+        self.connections.plan(&statement).await.join("; ")
+    }
+
+    /// How the database means to find the last changes.
+    #[cfg(test)]
+    pub(super) async fn plan_of_last_changes(&self) -> String {
+        self.connections.plan_of_last_changes().await.join("; ")
     }
 
     /// Closes the connections.
     pub async fn close(&self) {
-        self.0.close().await;
+        self.connections.close().await;
     }
 }
 
@@ -147,8 +247,7 @@ fn recalled(row: EventRow) -> Result<(Recalled, Timestamp), StoreError> {
         Some(EventOperation::Change(operation)) => operation,
         Some(EventOperation::Update) | None => return Err(damaged("operation")),
     };
-    let account_id = row.account_id.and_then(|number| u64::try_from(number).ok());
-    let account_id = account_id.and_then(|number| AccountId::try_from(number).ok());
+    let account_id = row.account_id.and_then(account_id);
     let recalled = Recalled {
         event_id,
         operation,
@@ -159,4 +258,30 @@ fn recalled(row: EventRow) -> Result<(Recalled, Timestamp), StoreError> {
         request_id: row.request_id,
     };
     Ok((recalled, id_time(event_id)))
+}
+
+fn last_change(row: LastRow) -> Result<(AccountId, LastChange), StoreError> {
+    let damaged = |column| StoreError::Row {
+        sequence: row.sequence,
+        column,
+    };
+    let account_id = account_id(row.account_id).ok_or(damaged("account_id"))?;
+    let event_id = row.event_id.parse().map(EventId::new);
+    let operation = match EventOperation::from_word(&row.operation) {
+        Some(EventOperation::Change(operation)) => operation,
+        Some(EventOperation::Update) | None => return Err(damaged("operation")),
+    };
+    let last = LastChange {
+        event_id: event_id.map_err(|_| damaged("event_id"))?,
+        operation,
+        outcome: Outcome::from_word(&row.outcome).ok_or(damaged("outcome"))?,
+        completed_at: Timestamp::from_micros(row.recorded_at),
+        subject: row.subject,
+        reason: row.reason,
+    };
+    Ok((account_id, last))
+}
+
+fn account_id(number: i64) -> Option<AccountId> {
+    AccountId::try_from(u64::try_from(number).ok()?).ok()
 }

@@ -627,7 +627,7 @@ async fn every_filter_is_served_by_an_index_in_the_order_asked() {
     ];
     for (index, filter) in filters {
         for order in [Order::Ascending, Order::Descending] {
-            let plan = trail.reader.plan(&filter, order).await.join("; ");
+            let plan = trail.reader.plan(&filter, order, None).await;
             assert!(!plan.contains("TEMP B-TREE"), "{filter:?} sorts: {plan}");
             assert!(
                 !plan.contains("SCAN f") || plan.contains("USING INDEX"),

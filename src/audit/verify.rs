@@ -3,12 +3,10 @@
 use std::path::Path;
 use std::str::FromStr;
 
-use super::chain::{Hash, Head};
-use super::entry::{CHAIN_ID, Cell};
-use super::store::{RowReader, StoreError};
+use super::chain::{Following, Hash, Head};
+use super::entry::{CHAIN_ID, CellRef};
+use super::store::{RowReader, StoreError, StoredRow};
 
-/// Rows read at once.
-const PAGE_ROWS: i64 = 1000;
 /// Where `sequence` stands among the columns.
 const SEQUENCE_COLUMN: usize = 2;
 
@@ -82,76 +80,118 @@ pub enum Report {
 /// Where the trail could not be looked at; nothing is said about it then.
 pub async fn verify(path: &Path, expected: &[Expected]) -> Result<Report, StoreError> {
     let mut rows = RowReader::open(path).await?;
-    let mut sequence = 0;
-    let mut hash = Hash::GENESIS;
-    let broken = |sequence, what: String| {
-        Ok(Report::Broken(Break {
-            chain_id: CHAIN_ID.into(),
-            sequence,
-            what,
-        }))
+    let mut walk = Walk {
+        sequence: 0,
+        hash: Hash::GENESIS,
+        expected,
     };
-    for head in expected {
-        if head
-            .chain_id
-            .as_deref()
-            .is_some_and(|chain| chain != CHAIN_ID)
-        {
-            return broken(head.sequence, "no such chain is in the trail".into());
-        }
-        if head.sequence == 0 && head.hash != hash {
-            return broken(0, "the expected hash is not that of an empty chain".into());
-        }
+    if let Err(broken) = walk.check_names() {
+        return Ok(Report::Broken(broken));
     }
-    loop {
-        // From below the first sequence that the gateway gives, so that a row slipped in before it is seen.
-        let from = if sequence == 0 {
-            i64::MIN
-        } else {
-            sequence + 1
+    // From below the first sequence that the gateway gives, so that a row slipped in before it is seen.
+    let mut page = rows.page(i64::MIN).await?;
+    while let Some(last) = page.last() {
+        let from = match last.cell(SEQUENCE_COLUMN)? {
+            CellRef::Integer(last) => last.checked_add(1),
+            _ => None,
         };
-        let page = rows.page(from, PAGE_ROWS).await?;
-        if page.is_empty() {
-            break;
+        // The next page is read while this one is hashed.
+        let next = async {
+            match from {
+                Some(from) => rows.page(from).await,
+                None => Ok(Vec::new()),
+            }
+        };
+        let (next, walked) = futures_util::join!(next, async { walk.over(&page) });
+        if let Err(broken) = walked? {
+            return Ok(Report::Broken(broken));
         }
-        for (cells, claimed) in page {
-            let next = sequence + 1;
-            match cells.get(SEQUENCE_COLUMN) {
-                Some(Cell::Integer(found)) if *found == next => {}
-                Some(Cell::Integer(found)) if *found > next => {
-                    return broken(next, format!("the row is missing; {found} comes next"));
-                }
-                _ => return broken(next, "a row was inserted before it".into()),
-            }
-            hash = hash.next(&cells);
-            sequence = next;
-            if claimed != Cell::from(hash.to_string()) {
-                return broken(
-                    sequence,
-                    "the row and its hash do not fit the row before".into(),
-                );
-            }
-            if expected
-                .iter()
-                .any(|head| head.sequence == sequence && head.hash != hash)
-            {
-                return broken(sequence, "the row is not the expected one".into());
-            }
-        }
+        page = next?;
     }
-    if let Some(head) = expected.iter().find(|head| head.sequence > sequence) {
-        return broken(
-            sequence + 1,
-            format!(
+    Ok(walk.end())
+}
+
+/// How far the walk is.
+struct Walk<'a> {
+    sequence: i64,
+    hash: Hash,
+    expected: &'a [Expected],
+}
+
+impl Walk<'_> {
+    fn check_names(&self) -> Result<(), Break> {
+        for head in self.expected {
+            let named = head.chain_id.as_deref();
+            if named.is_some_and(|chain| chain != CHAIN_ID) {
+                return Err(broken(head.sequence, "no such chain is in the trail"));
+            }
+            if head.sequence == 0 && head.hash != self.hash {
+                return Err(broken(0, "the expected hash is not that of an empty chain"));
+            }
+        }
+        Ok(())
+    }
+
+    fn over(&mut self, page: &[StoredRow]) -> Result<Result<(), Break>, StoreError> {
+        for row in page {
+            if let Err(broken) = self.step(row)? {
+                return Ok(Err(broken));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn step(&mut self, row: &StoredRow) -> Result<Result<(), Break>, StoreError> {
+        let next = self.sequence + 1;
+        match row.cell(SEQUENCE_COLUMN)? {
+            CellRef::Integer(found) if found == next => {}
+            CellRef::Integer(found) if found > next => {
+                let what = format!("the row is missing; {found} comes next");
+                return Ok(Err(broken(next, what)));
+            }
+            _ => return Ok(Err(broken(next, "a row was inserted before it"))),
+        }
+        let mut following = Following::new(self.hash);
+        for cell in row.cells() {
+            following.add(cell?);
+        }
+        self.hash = following.finish();
+        self.sequence = next;
+        let hash = self.hash.to_string();
+        if row.claimed_hash()? != CellRef::Text(hash.as_bytes()) {
+            let what = "the row and its hash do not fit the row before";
+            return Ok(Err(broken(next, what)));
+        }
+        let other = |head: &Expected| head.sequence == next && head.hash != self.hash;
+        Ok(if self.expected.iter().any(other) {
+            Err(broken(next, "the row is not the expected one"))
+        } else {
+            Ok(())
+        })
+    }
+
+    fn end(&self) -> Report {
+        let beyond = |head: &&Expected| head.sequence > self.sequence;
+        if let Some(head) = self.expected.iter().find(beyond) {
+            let what = format!(
                 "the row is missing; the chain reached {} before",
                 head.sequence
-            ),
-        );
+            );
+            return Report::Broken(broken(self.sequence + 1, what));
+        }
+        let head = Head {
+            chain_id: CHAIN_ID.into(),
+            sequence: self.sequence,
+            hash: self.hash,
+        };
+        Report::Intact((self.sequence > 0).then_some(head))
     }
-    let head = Head {
+}
+
+fn broken(sequence: i64, what: impl Into<String>) -> Break {
+    Break {
         chain_id: CHAIN_ID.into(),
         sequence,
-        hash,
-    };
-    Ok(Report::Intact((sequence > 0).then_some(head)))
+        what: what.into(),
+    }
 }

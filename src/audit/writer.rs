@@ -12,10 +12,11 @@ use std::collections::VecDeque;
 use std::error::Error as _;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +29,9 @@ use super::store::{Appender, StoreError};
 
 /// Most entries of one commit, and most that wait for one.
 const GROUP_ENTRIES_MAX: usize = 256;
+/// Most bytes of the entries that wait. An entry takes some hundred bytes, and at most some ten thousand, where
+/// a token's claims are as long as they may be.
+const WAITING_BYTES_MAX: usize = 1024 * 1024;
 /// Most outcomes that are kept in memory while the trail cannot be written. Each is at most a few KiB.
 const KEPT_OUTCOMES_MAX: usize = 10_000;
 /// How often a writer that cannot write tries again by itself.
@@ -89,6 +93,8 @@ pub enum Health {
 
 struct Waiting {
     draft: Draft,
+    /// Its share of the bytes that may wait.
+    _room: OwnedSemaphorePermit,
     answer: oneshot::Sender<Result<Recorded, NotDurable>>,
 }
 
@@ -96,6 +102,7 @@ struct Waiting {
 #[derive(Debug, Clone)]
 pub struct Writer {
     queue: mpsc::Sender<Waiting>,
+    room: Arc<Semaphore>,
     kept: mpsc::Sender<Box<Completion>>,
     health: watch::Receiver<Health>,
 }
@@ -144,12 +151,13 @@ impl Writer {
     pub(super) async fn start(
         mut appender: Appender,
         metrics: Metrics,
-    ) -> Result<(Self, WriterTask), StoreError> {
+    ) -> Result<(Self, WriterTask, watch::Receiver<i64>), StoreError> {
         let tip = appender.tip().await?;
         tracing::info!(audit.head = %tip.head(), "the audit trail is open");
         let (queue, waiting) = mpsc::channel(GROUP_ENTRIES_MAX);
         let (kept, kept_back) = mpsc::channel(GROUP_ENTRIES_MAX);
         let (told, health) = watch::channel(Health::Writable);
+        let (committed, last_committed) = watch::channel(tip.sequence());
         let stop = CancellationToken::new();
         let work = Work {
             appender,
@@ -160,6 +168,7 @@ impl Writer {
             kept: VecDeque::new(),
             lost_outcomes: 0,
             health: told,
+            committed,
             metrics,
             stop: stop.clone(),
         };
@@ -167,10 +176,12 @@ impl Writer {
         Ok((
             Self {
                 queue,
+                room: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
                 kept,
                 health,
             },
             WriterTask { stop, task },
+            last_committed,
         ))
     }
 
@@ -192,7 +203,13 @@ impl Writer {
 
     fn try_send(&self, draft: Draft) -> Result<Ticket, EnqueueError> {
         let (answer, ticket) = oneshot::channel();
-        match self.queue.try_send(Waiting { draft, answer }) {
+        let room = Arc::clone(&self.room).try_acquire_many_owned(room_for(&draft));
+        let waiting = Waiting {
+            draft,
+            _room: room.map_err(|_| EnqueueError::Full)?,
+            answer,
+        };
+        match self.queue.try_send(waiting) {
             Ok(()) => Ok(Ticket(ticket)),
             Err(mpsc::error::TrySendError::Full(_)) => Err(EnqueueError::Full),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(EnqueueError::Ended),
@@ -206,10 +223,13 @@ impl Writer {
     pub async fn record(&self, completion: Completion) -> Result<Recorded, NotDurable> {
         let (answer, ticket) = oneshot::channel();
         let draft = Draft::Completion(Box::new(completion));
-        self.queue
-            .send(Waiting { draft, answer })
-            .await
-            .map_err(|_| NotDurable)?;
+        let room = Arc::clone(&self.room).acquire_many_owned(room_for(&draft));
+        let waiting = Waiting {
+            _room: room.await.map_err(|_| NotDurable)?,
+            draft,
+            answer,
+        };
+        self.queue.send(waiting).await.map_err(|_| NotDurable)?;
         Ticket(ticket).await
     }
 
@@ -229,6 +249,11 @@ impl Writer {
     }
 }
 
+/// What a draft takes of the bytes that may wait; one that is larger than all of them takes all.
+fn room_for(draft: &Draft) -> u32 {
+    u32::try_from(draft.bytes().min(WAITING_BYTES_MAX)).unwrap_or(u32::MAX)
+}
+
 /// The task's own state; nobody else touches it.
 struct Work {
     appender: Appender,
@@ -241,6 +266,8 @@ struct Work {
     /// Outcomes for which there was no room.
     lost_outcomes: usize,
     health: watch::Sender<Health>,
+    /// Whoever follows the trail wakes up by it.
+    committed: watch::Sender<i64>,
     metrics: Metrics,
     stop: CancellationToken,
 }
@@ -341,6 +368,7 @@ impl Work {
                 .append(|| tip.seal(drafts, Timestamp::now()))
                 .await?
         };
+        self.committed.send_replace(tip.sequence());
         self.last_tip = tip.clone();
         self.tip = Some(tip);
         let places = sealed.iter().map(|row| Recorded {

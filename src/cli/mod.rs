@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Exit code 0: done; 1: it could not run, or the check
 //! failed; 2: wrong usage or configuration. `audit verify` has its own meaning of 2.
 
+mod export;
 mod healthcheck;
 mod openapi;
 mod sandbox;
@@ -14,14 +15,15 @@ use std::error::Error;
 use std::fmt::{Display, Write as _};
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::audit::Expected;
-use crate::config::{Faults, parse_duration};
+use crate::audit::{EventOperation, Expected};
+use crate::config::{Config, Faults, Sources, parse_duration};
+use crate::domain::{AccountId, ImageId, Outcome, Timestamp};
 
 /// Share CompShare machine images through REST, audited, with keys that only the gateway holds.
 #[derive(Debug, Parser)]
@@ -113,6 +115,8 @@ struct TokenArgs {
 enum AuditCommand {
     /// Walk the hash chain and print its head; exit 0 intact, 1 broken, 2 could not look.
     Verify(VerifyArgs),
+    /// Stream events to stdout, newest first unless asked otherwise.
+    Export(ExportArgs),
 }
 
 #[derive(Debug, Args)]
@@ -126,6 +130,61 @@ struct VerifyArgs {
     /// The configuration, in TOML.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ExportArgs {
+    /// The trail, as in `audit.database_url`.
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+    /// How events are written.
+    #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
+    format: ExportFormat,
+    /// Events at or after this time (RFC 3339).
+    #[arg(long, value_name = "TIME", value_parser = Timestamp::parse_rfc3339)]
+    from: Option<Timestamp>,
+    /// Events before this time (RFC 3339).
+    #[arg(long, value_name = "TIME", value_parser = Timestamp::parse_rfc3339)]
+    to: Option<Timestamp>,
+    /// Who asked, exactly.
+    #[arg(long, value_name = "S")]
+    subject: Option<String>,
+    /// The image.
+    #[arg(long, value_name = "IMAGE")]
+    image_id: Option<ImageId>,
+    /// The account.
+    #[arg(long, value_name = "ACCOUNT")]
+    account_id: Option<AccountId>,
+    /// `share`, `unshare` or `update`.
+    #[arg(long, value_name = "OPERATION", value_parser = parse_operation)]
+    operation: Option<EventOperation>,
+    /// `pending`, `succeeded`, `invalid_account`, `denied`, `failed` or `unknown`.
+    #[arg(long, value_name = "OUTCOME", value_parser = parse_outcome)]
+    outcome: Option<Outcome>,
+    /// The request's id, exactly.
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+    /// Most events; all of them unless given.
+    #[arg(long, value_name = "N", value_parser = parse_limit)]
+    limit: Option<usize>,
+    /// Which end of the trail comes first.
+    #[arg(long, value_enum, default_value_t = ExportOrder::Desc)]
+    order: ExportOrder,
+    /// The configuration, in TOML.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ExportFormat {
+    Ndjson,
+    Csv,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ExportOrder {
+    Desc,
+    Asc,
 }
 
 #[derive(Debug, Args)]
@@ -149,6 +208,32 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| "must be a number from 0 to 1".into())
 }
 
+fn parse_operation(word: &str) -> Result<EventOperation, &'static str> {
+    EventOperation::from_word(word).ok_or("must be share, unshare or update")
+}
+
+fn parse_outcome(word: &str) -> Result<Outcome, &'static str> {
+    Outcome::from_word(word)
+        .ok_or("must be pending, succeeded, invalid_account, denied, failed or unknown")
+}
+
+fn parse_limit(text: &str) -> Result<usize, &'static str> {
+    let limit = text.parse().ok().filter(|limit| *limit > 0);
+    limit.ok_or("must be an integer from 1 up")
+}
+
+/// Where the trail lies: by option, else by configuration.
+fn trail_at(database_url: Option<String>, config: Option<&Path>) -> Result<PathBuf, Failure> {
+    let mut sources = Sources::of_this_process(config);
+    if let Some(url) = database_url {
+        sources.environment.remove("ISG__AUDIT__DATABASE_URL_FILE");
+        sources
+            .environment
+            .insert("ISG__AUDIT__DATABASE_URL".into(), url);
+    }
+    Ok(Config::load_audit(&sources)?.database)
+}
+
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -158,6 +243,7 @@ pub fn run() -> ExitCode {
         Command::Token(args) => token::run(&args),
         Command::Openapi { format } => openapi::run(format),
         Command::Audit(AuditCommand::Verify(args)) => on_runtime(verify::run(args)),
+        Command::Audit(AuditCommand::Export(args)) => on_runtime(export::run(args)),
         Command::Healthcheck(args) => on_runtime(healthcheck::run(args)),
     };
     ended.unwrap_or_else(Failure::report)

@@ -4,6 +4,7 @@
 //! query and body (400), scope and policy (403). Handlers take one extractor that can fail, since actix
 //! polls all of them together and a slow one would lose.
 
+mod accept;
 mod admin;
 mod audit;
 mod caller;
@@ -13,6 +14,7 @@ mod pages;
 mod parse;
 mod problem;
 mod shares;
+mod stream;
 
 use std::time::Duration;
 
@@ -32,6 +34,7 @@ pub use admin::{Check, Readiness};
 pub use observe::observe;
 pub use openapi::document;
 use problem::Problem;
+pub use stream::Streams;
 
 /// What requests may name and how long they may take.
 #[derive(Debug, Clone)]
@@ -57,6 +60,8 @@ pub struct Parts {
     pub reader: Data<Reader>,
     /// Runs reads on the main runtime.
     pub tasks: Data<Tasks>,
+    /// Bodies that are made while they are sent.
+    pub streams: Data<Streams>,
     /// What requests may name.
     pub rules: Data<Rules>,
     /// Whether the gateway is ready.
@@ -71,6 +76,8 @@ mod path {
     pub(super) const SHARES: &str = "/images/{image_id}/shares";
     pub(super) const EVENTS: &str = "/audit/events";
     pub(super) const EVENT: &str = "/audit/events/{id}";
+    pub(super) const ENTRIES: &str = "/audit/entries";
+    pub(super) const SUMMARY: &str = "/audit/summary";
     pub(super) const OPENAPI: &str = "/openapi.json";
     pub(super) const SWAGGER_UI: &str = "/swagger-ui";
     /// The page itself, as the document names it; [`SWAGGER_UI_FILE`] serves it.
@@ -80,11 +87,13 @@ mod path {
     pub(super) const READYZ: &str = "/readyz";
     pub(super) const METRICS: &str = "/metrics";
     pub(super) const ROOT: &str = "/";
-    pub(super) const ALL: [&str; 11] = [
+    pub(super) const ALL: [&str; 13] = [
         SHARE,
         SHARES,
         EVENTS,
         EVENT,
+        ENTRIES,
+        SUMMARY,
         OPENAPI,
         SWAGGER_UI,
         SWAGGER_UI_FILE,
@@ -103,6 +112,7 @@ pub fn routes(parts: &Parts, config: &mut ServiceConfig) {
         .app_data(parts.sharing.clone())
         .app_data(parts.reader.clone())
         .app_data(parts.tasks.clone())
+        .app_data(parts.streams.clone())
         .app_data(parts.rules.clone())
         .service(
             resource(path::SHARE, "DELETE, GET, HEAD, PUT")
@@ -118,13 +128,23 @@ pub fn routes(parts: &Parts, config: &mut ServiceConfig) {
         ))
         .service(readable(
             path::EVENTS,
-            || web::get().to(audit::list_events),
-            || web::head().to(audit::list_events),
+            || web::get().to(audit::events::list_events),
+            || web::head().to(audit::events::list_events),
         ))
         .service(readable(
             path::EVENT,
-            || web::get().to(audit::get_event),
-            || web::head().to(audit::get_event),
+            || web::get().to(audit::events::get_event),
+            || web::head().to(audit::events::get_event),
+        ))
+        .service(readable(
+            path::ENTRIES,
+            || web::get().to(audit::entries::feed_entries),
+            || web::head().to(audit::entries::feed_entries),
+        ))
+        .service(readable(
+            path::SUMMARY,
+            || web::get().to(audit::summary::summarize_events),
+            || web::head().to(audit::summary::summarize_events),
         ))
         .service(readable(
             path::OPENAPI,

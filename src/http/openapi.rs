@@ -36,8 +36,10 @@ use super::{admin, audit, pages, path, shares};
         shares::delete_share,
         shares::get_share,
         shares::list_shares,
-        audit::list_events,
-        audit::get_event,
+        audit::events::list_events,
+        audit::events::get_event,
+        audit::entries::feed_entries,
+        audit::summary::summarize_events,
         serve,
         pages::to_swagger_ui,
         pages::swagger_ui,
@@ -109,21 +111,28 @@ const OF_CHANGES: [Kind; 9] = [
     Kind::OutcomeUnrecorded,
     Kind::UpstreamTimeout,
 ];
-const OF_LISTS: [Kind; 5] = [
+const OF_LISTS: [Kind; 6] = [
     Kind::NotFound,
     Kind::UpstreamError,
     Kind::UpstreamUnavailable,
+    Kind::AuditUnavailable,
     Kind::Overloaded,
     Kind::UpstreamTimeout,
 ];
-const OF_EVENTS: [Kind; 1] = [Kind::AuditUnavailable];
+const OF_SUMMARIES: [Kind; 1] = [Kind::AuditUnavailable];
+const OF_STREAMS: [Kind; 3] = [
+    Kind::NotAcceptable,
+    Kind::AuditUnavailable,
+    Kind::Overloaded,
+];
 const OF_ONE_EVENT: [Kind; 2] = [Kind::NotFound, Kind::AuditUnavailable];
 
 fn kinds(path: &str, changes: bool) -> Vec<Kind> {
     let own: &[Kind] = match path {
         path::SHARE if changes => &OF_CHANGES,
         path::SHARE | path::SHARES => &OF_LISTS,
-        path::EVENTS => &OF_EVENTS,
+        path::EVENTS | path::ENTRIES => &OF_STREAMS,
+        path::SUMMARY => &OF_SUMMARIES,
         path::EVENT => &OF_ONE_EVENT,
         path::OPENAPI => return [&EVERYWHERE[..], &[Kind::InvalidRequest]].concat(),
         _ => return EVERYWHERE.to_vec(),

@@ -94,6 +94,23 @@ impl<'a> Parser<'a> {
             .ok()
     }
 
+    /// A header that may be absent; an empty one is.
+    pub(super) fn header<T, E: std::fmt::Display>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let mut values = self.request.headers().get_all(name);
+        let value = values.next().filter(|value| !value.is_empty())?;
+        if values.next().is_some() {
+            self.fault("header", name, "must be sent once");
+            return None;
+        }
+        read(value.to_str().unwrap_or_default())
+            .map_err(|error| self.fault("header", name, error.to_string()))
+            .ok()
+    }
+
     /// The region that the request names, or the default.
     pub(super) fn region(&mut self, rules: &Rules) -> Region {
         let served = |text: &str| {

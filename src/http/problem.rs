@@ -329,6 +329,9 @@ impl From<ChangeError> for Problem {
 
 impl From<ListError> for Problem {
     fn from(error: ListError) -> Self {
+        if let ListError::Trail(error) = error {
+            return error.into();
+        }
         let (kind, detail) = error.told();
         Self {
             upstream: error.upstream_words().map(UpstreamBody::from),

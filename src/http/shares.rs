@@ -6,9 +6,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::authorization::{Action, Authorizer, Decision};
-use crate::domain::{AccountId, Change, Deadline, ImageId, Operation, Reason, Region};
+use crate::domain::{AccountId, Change, Deadline, ImageId, Operation, Reason};
 use crate::problem::ProblemKind;
-use crate::sharing::{Shares, Sharing};
+use crate::sharing::{Origin, Sharing};
 
 use super::Rules;
 use super::caller::Authenticated;
@@ -28,9 +28,70 @@ pub(super) struct Share {
     region: String,
     /// Always true: who has no access has no share.
     shared: bool,
-    /// The event of the change just made; null where the trail does not know.
+    /// The event of the change just made.
+    #[schema(format = "uuid")]
+    audit_id: String,
+}
+
+/// A share that stands, and what the trail knows of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct StandingShare {
+    /// The image.
+    image_id: String,
+    /// The account that may use it.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64)]
+    account_id: u64,
+    /// Where the image lives.
+    region: String,
+    /// Always true: who has no access has no share.
+    shared: bool,
+    #[serde(flatten)]
+    provenance: Provenance,
+}
+
+/// How an account came to have an image, as far as the trail knows.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Provenance {
+    /// `gateway`, `outside` (the trail has no share of it that still stands) or `unknown` (the last change of it
+    /// may have taken effect or not).
+    origin: &'static str,
+    /// When the gateway shared it; null where the trail does not know.
+    #[schema(format = DateTime)]
+    shared_at: Option<String>,
+    /// Who asked for that.
+    shared_by: Option<String>,
+    /// Why, in their words.
+    reason: Option<String>,
+    /// That share's event in the trail.
     #[schema(format = "uuid")]
     audit_id: Option<String>,
+}
+
+impl From<Origin> for Provenance {
+    fn from(origin: Origin) -> Self {
+        let (word, standing) = match origin {
+            Origin::Gateway(standing) => ("gateway", Some(standing)),
+            Origin::Outside => ("outside", None),
+            Origin::Unknown => ("unknown", None),
+        };
+        let blank = Self {
+            origin: word,
+            shared_at: None,
+            shared_by: None,
+            reason: None,
+            audit_id: None,
+        };
+        match standing {
+            None => blank,
+            Some(standing) => Self {
+                shared_at: Some(standing.shared_at.to_string()),
+                shared_by: Some(standing.shared_by),
+                reason: standing.reason,
+                audit_id: Some(standing.event_id.to_string()),
+                ..blank
+            },
+        }
+    }
 }
 
 /// Who has access to an image now, as the upstream says.
@@ -52,6 +113,8 @@ pub(super) struct ListedAccount {
     account_id: u64,
     /// Its name, where the upstream gives one.
     account_name: Option<String>,
+    #[serde(flatten)]
+    provenance: Provenance,
 }
 
 /// Share an image with an account.
@@ -94,7 +157,7 @@ pub(super) async fn put_share(
         account_id: change.account_id.get(),
         region: change.region.as_str().to_owned(),
         shared: true,
-        audit_id: Some(audit_id.clone()),
+        audit_id: audit_id.clone(),
     };
     Ok(HttpResponse::Ok()
         .insert_header((AUDIT_ID, audit_id))
@@ -148,9 +211,11 @@ pub(super) async fn delete_share(
         ("region" = Option<String>, Query, description = "Where the image lives; one that the gateway serves",
             nullable = false),
     ),
-    responses((status = 200, description = "The account may use the image", body = Share, content_type = "application/json",
+    responses((status = 200, description = "The account may use the image", body = StandingShare,
+        content_type = "application/json",
         example = json!({"image_id": "compshareImage-sandbox1", "account_id": 12345, "region": "cn-wlcb",
-            "shared": true, "audit_id": null}))),
+            "shared": true, "origin": "gateway", "shared_at": "2025-11-24T10:23:48.643121Z", "shared_by": "team-a",
+            "reason": "OPS-17", "audit_id": "019ab3c4-d5e6-7f00-8123-456789abcdef"}))),
     security(("bearer" = ["shares:read"]))
 )]
 pub(super) async fn get_share(
@@ -167,27 +232,24 @@ pub(super) async fn get_share(
     );
     let region = parser.region(&rules);
     let (image_id, account_id) = parser.finish(image_id.zip(account_id))?;
-    let shares = list(
-        &caller,
-        &authorizer,
-        &sharing,
-        region,
-        image_id,
-        parse::deadline(&request, &rules),
-    )
-    .await?;
-    if !shares.has(account_id) {
-        return Err(Problem::new(
+    may_list(&caller, &authorizer)?;
+    let deadline = parse::deadline(&request, &rules);
+    let found = sharing
+        .find(region.clone(), image_id.clone(), account_id, deadline)
+        .await?;
+    let absent = || {
+        Problem::new(
             ProblemKind::NotFound,
             "the image is not shared with the account",
-        ));
-    }
-    Ok(HttpResponse::Ok().json(Share {
-        image_id: shares.image_id.as_str().to_owned(),
+        )
+    };
+    let access = found.ok_or_else(absent)?;
+    Ok(HttpResponse::Ok().json(StandingShare {
+        image_id: image_id.as_str().to_owned(),
         account_id: account_id.get(),
-        region: shares.region.as_str().to_owned(),
+        region: region.as_str().to_owned(),
         shared: true,
-        audit_id: None,
+        provenance: access.origin.into(),
     }))
 }
 
@@ -203,7 +265,12 @@ pub(super) async fn get_share(
     responses((status = 200, description = "Who may use the image now, as the upstream says", body = ShareList,
         content_type = "application/json",
         example = json!({"image_id": "compshareImage-sandbox1", "region": "cn-wlcb",
-            "accounts": [{"account_id": 12345, "account_name": "account-12345"}]}))),
+            "accounts": [
+                {"account_id": 12345, "account_name": "account-12345", "origin": "gateway",
+                    "shared_at": "2025-11-24T10:23:48.643121Z", "shared_by": "team-a", "reason": "OPS-17",
+                    "audit_id": "019ab3c4-d5e6-7f00-8123-456789abcdef"},
+                {"account_id": 67890, "account_name": null, "origin": "outside", "shared_at": null, "shared_by": null,
+                    "reason": null, "audit_id": null}]}))),
     security(("bearer" = ["shares:read"]))
 )]
 pub(super) async fn list_shares(
@@ -216,15 +283,9 @@ pub(super) async fn list_shares(
     let mut parser = Parser::new(&request, &["region"]);
     let (image_id, region) = (parser.segment::<ImageId>("image_id"), parser.region(&rules));
     let image_id = parser.finish(image_id)?;
-    let shares = list(
-        &caller,
-        &authorizer,
-        &sharing,
-        region,
-        image_id,
-        parse::deadline(&request, &rules),
-    )
-    .await?;
+    may_list(&caller, &authorizer)?;
+    let deadline = parse::deadline(&request, &rules);
+    let shares = sharing.list(region, image_id, deadline).await?;
     let accounts = shares.accounts.into_iter();
     Ok(HttpResponse::Ok().json(ShareList {
         image_id: shares.image_id.as_str().to_owned(),
@@ -233,6 +294,7 @@ pub(super) async fn list_shares(
             .map(|account| ListedAccount {
                 account_id: account.account_id.get(),
                 account_name: account.account_name,
+                provenance: account.origin.into(),
             })
             .collect(),
     }))
@@ -263,16 +325,9 @@ async fn parse_change(
     ))
 }
 
-async fn list(
-    caller: &Authenticated,
-    authorizer: &Authorizer,
-    sharing: &Sharing,
-    region: Region,
-    image_id: ImageId,
-    deadline: Deadline,
-) -> Result<Shares, Problem> {
+fn may_list(caller: &Authenticated, authorizer: &Authorizer) -> Result<(), Problem> {
     match authorizer.decide(caller.principal(), Action::ListShares) {
-        Decision::Allowed { .. } => Ok(sharing.list(region, image_id, deadline).await?),
+        Decision::Allowed { .. } => Ok(()),
         Decision::Refused(refusal) => Err(refusal.into()),
     }
 }

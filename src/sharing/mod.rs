@@ -8,21 +8,23 @@ mod change;
 mod completion;
 mod lane;
 mod listing;
+mod provenance;
 mod recovery;
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::audit::{EnqueueError, Reader, Writer};
+use crate::audit::{EnqueueError, Reader, StoreError, Writer};
 use crate::authorization::{Authorizer, Refusal};
 use crate::domain::{AccountId, EventId, ImageId, Region};
 use crate::problem::{Effect, ProblemKind};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
-use crate::upstream::{CallError, SharedAccount, Upstream};
+use crate::upstream::{CallError, Upstream};
 
 use lane::Lanes;
+pub use provenance::{Origin, Standing};
 
 /// Most reads that wait for a call or are in one.
 const READS_MAX: usize = 256;
@@ -35,6 +37,7 @@ pub struct Sharing(Arc<Parts>);
 struct Parts {
     authorizer: Arc<Authorizer>,
     writer: Writer,
+    reader: Reader,
     upstream: Arc<Upstream>,
     lanes: Lanes,
     /// A place for each read that waits or is in flight.
@@ -124,6 +127,9 @@ pub enum ListError {
     /// The upstream did not give it.
     #[error("the upstream did not give the list")]
     Upstream(#[source] CallError),
+    /// The trail, which knows where shares come from, cannot be read.
+    #[error("the audit trail could not be read")]
+    Trail(#[source] StoreError),
     /// A fault of the gateway.
     #[error("the read's task was lost")]
     Lost,
@@ -137,17 +143,18 @@ pub struct Shares {
     /// Where it lives.
     pub region: Region,
     /// Who has access, ascending by account.
-    pub accounts: Vec<SharedAccount>,
+    pub accounts: Vec<Access>,
 }
 
-impl Shares {
-    /// Whether `account_id` has access.
-    #[must_use]
-    pub fn has(&self, account_id: AccountId) -> bool {
-        self.accounts
-            .iter()
-            .any(|account| account.account_id == account_id)
-    }
+/// An account that has access, and how it came to have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// The account.
+    pub account_id: AccountId,
+    /// Its name, where the upstream gives one.
+    pub account_name: Option<String>,
+    /// What the trail knows of it.
+    pub origin: Origin,
 }
 
 impl Sharing {
@@ -156,6 +163,7 @@ impl Sharing {
     pub fn new(
         authorizer: Arc<Authorizer>,
         writer: Writer,
+        reader: Reader,
         upstream: Arc<Upstream>,
         tasks: Tasks,
         metrics: Metrics,
@@ -164,6 +172,7 @@ impl Sharing {
         Self(Arc::new(Parts {
             authorizer,
             writer,
+            reader,
             upstream,
             lanes,
             reads: Arc::new(Semaphore::new(READS_MAX)),
@@ -175,8 +184,8 @@ impl Sharing {
     /// Closes, in the background, what a run before this one left pending: each intent without an outcome
     /// becomes `unknown`, with what the upstream says now. Call it before the first change is taken, since
     /// everything pending is held for a leftover.
-    pub async fn recover(&self, reader: &Reader) {
-        match reader.pending().await {
+    pub async fn recover(&self) {
+        match self.0.reader.pending().await {
             Ok(pending) if pending.is_empty() => {}
             Ok(pending) => {
                 tracing::warn!(

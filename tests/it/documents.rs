@@ -56,8 +56,10 @@ async fn the_document_tells_every_route_with_an_example_for_each_status() {
     let paths = document["paths"].as_object().unwrap();
     let expected = [
         "/",
+        "/audit/entries",
         "/audit/events",
         "/audit/events/{id}",
+        "/audit/summary",
         "/images/{image_id}/shares",
         "/images/{image_id}/shares/{account_id}",
         "/livez",

@@ -4,14 +4,18 @@
 //! made above it.
 
 mod appender;
-mod queries;
+mod connections;
+mod events;
 mod rows;
+mod standing;
 
 use std::path::PathBuf;
 
 pub(super) use appender::Appender;
-pub(super) use queries::{EventRow, EventsQuery, ReadConnections};
-pub(super) use rows::RowReader;
+pub(super) use connections::ReadConnections;
+pub(super) use events::{EventRow, EventsQuery};
+pub(super) use rows::{RowReader, StoredRow};
+pub(super) use standing::LastRow;
 
 /// Why the store could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]

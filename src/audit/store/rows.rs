@@ -5,12 +5,17 @@ use std::sync::LazyLock;
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Row as _, SqliteConnection, TypeInfo as _, ValueRef as _,
+    AssertSqlSafe, ConnectOptions as _, Executor, Row as _, Sqlite, SqliteConnection,
+    TypeInfo as _, ValueRef as _,
 };
 
 use super::StoreError;
 use super::appender::options;
-use crate::audit::entry::{COLUMNS, Cell};
+use crate::audit::entry::{COLUMNS, CellRef};
+
+/// Rows that a connection may read ahead of whoever takes them: a page, so that the next page is read while
+/// this one is looked at.
+pub(super) const ROWS_AT_ONCE: usize = 512;
 
 static SELECT_ROWS: LazyLock<String> = LazyLock::new(|| {
     format!(
@@ -18,6 +23,49 @@ static SELECT_ROWS: LazyLock<String> = LazyLock::new(|| {
         COLUMNS.join(", ")
     )
 });
+
+/// A row of the trail as the file holds it.
+pub(crate) struct StoredRow(SqliteRow);
+
+impl StoredRow {
+    /// The hashed columns, in their order.
+    pub(crate) fn cells(&self) -> impl Iterator<Item = Result<CellRef<'_>, StoreError>> {
+        (0..COLUMNS.len()).map(|index| self.cell(index))
+    }
+
+    /// One of the hashed columns.
+    pub(crate) fn cell(&self, index: usize) -> Result<CellRef<'_>, StoreError> {
+        let value = self.0.try_get_raw(index)?;
+        if value.is_null() {
+            return Ok(CellRef::Null);
+        }
+        let kind = value.type_info();
+        Ok(match kind.name() {
+            "INTEGER" => CellRef::Integer(self.0.try_get_unchecked(index)?),
+            "TEXT" => CellRef::Text(self.0.try_get_unchecked(index)?),
+            // The table is STRICT: only a file that was written to by other means holds anything else.
+            _ => CellRef::Foreign,
+        })
+    }
+
+    /// The hash that the row claims.
+    pub(crate) fn claimed_hash(&self) -> Result<CellRef<'_>, StoreError> {
+        self.cell(COLUMNS.len())
+    }
+}
+
+/// Up to `limit` rows from `sequence` on.
+pub(super) async fn select_rows(
+    executor: impl Executor<'_, Database = Sqlite>,
+    sequence: i64,
+    limit: usize,
+) -> Result<Vec<StoredRow>, StoreError> {
+    let query = sqlx::query(AssertSqlSafe(SELECT_ROWS.as_str()))
+        .bind(sequence)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX));
+    let rows = query.fetch_all(executor).await?;
+    Ok(rows.into_iter().map(StoredRow).collect())
+}
 
 /// One connection that reads the trail row by row in chain order, a page at a time.
 pub(crate) struct RowReader(SqliteConnection);
@@ -29,51 +77,23 @@ impl RowReader {
             path: path.into(),
             source,
         };
-        let options = options(path).create_if_missing(false).read_only(true);
+        let options = options(path)
+            .create_if_missing(false)
+            .read_only(true)
+            .row_buffer_size(ROWS_AT_ONCE);
         let mut connection = options
             .connect()
             .await
             .map_err(|error| open(error.into()))?;
         // A file that is no trail fails here and not as a broken chain.
-        let look = sqlx::query(AssertSqlSafe(SELECT_ROWS.as_str()))
-            .bind(0)
-            .bind(1);
-        look.fetch_optional(&mut connection)
+        select_rows(&mut connection, 0, 1)
             .await
             .map_err(|error| open(error.into()))?;
         Ok(Self(connection))
     }
 
-    /// Up to `limit` rows from `sequence` on: their cells, and the hash that they claim.
-    pub(crate) async fn page(
-        &mut self,
-        sequence: i64,
-        limit: i64,
-    ) -> Result<Vec<(Vec<Cell>, Cell)>, StoreError> {
-        let query = sqlx::query(AssertSqlSafe(SELECT_ROWS.as_str()))
-            .bind(sequence)
-            .bind(limit);
-        let rows = query.fetch_all(&mut self.0).await?;
-        rows.iter()
-            .map(|row| Ok((cells(row)?, cell(row, COLUMNS.len())?)))
-            .collect()
+    /// The next rows from `sequence` on; none at the end.
+    pub(crate) async fn page(&mut self, sequence: i64) -> Result<Vec<StoredRow>, StoreError> {
+        select_rows(&mut self.0, sequence, ROWS_AT_ONCE).await
     }
-}
-
-fn cells(row: &SqliteRow) -> Result<Vec<Cell>, StoreError> {
-    (0..COLUMNS.len()).map(|index| cell(row, index)).collect()
-}
-
-/// The value as it is stored; types other than the table's own become text that no hash fits.
-fn cell(row: &SqliteRow, index: usize) -> Result<Cell, StoreError> {
-    let value = row.try_get_raw(index)?;
-    if value.is_null() {
-        return Ok(Cell::Null);
-    }
-    let kind = value.type_info();
-    Ok(match kind.name() {
-        "INTEGER" => Cell::Integer(row.try_get_unchecked(index)?),
-        "TEXT" => Cell::Text(row.try_get_unchecked(index)?),
-        other => Cell::Text(format!("a value of type {other}").into_bytes()),
-    })
 }

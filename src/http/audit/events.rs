@@ -1,6 +1,4 @@
-//! The trail for those who may read it.
-//!
-//! Reads go from the authorizer straight to the trail's reader: a use case between would only pass on.
+//! Events: what happened to each change, page by page or all in one stream.
 
 use std::fmt::Write as _;
 
@@ -12,38 +10,33 @@ use url::form_urlencoded;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::audit::{
-    Cursor, Event, EventOperation, EventWithEntries, Filter, Order, Reader, StoreError,
-};
-use crate::authorization::{Action, Authorizer, Decision};
-use crate::domain::{EventId, Outcome, Timestamp};
+use crate::audit::{Cursor, Event, EventWithEntries, Export, Format, Order, Reader, StoreError};
+use crate::authorization::Authorizer;
+use crate::domain::EventId;
 use crate::problem::ProblemKind;
 use crate::tasks::Tasks;
 
-use super::caller::Authenticated;
-use super::parse::Parser;
-use super::path;
-use super::problem::Problem;
+use super::{FILTERS, log_broken_stream, may_read, on_main_runtime, read_filter};
+use crate::http::accept;
+use crate::http::caller::Authenticated;
+use crate::http::parse::Parser;
+use crate::http::path;
+use crate::http::problem::Problem;
+use crate::http::stream::Streams;
 
 const LIMIT_MAX: usize = 1000;
 const LIMIT_DEFAULT: usize = 100;
-const PARAMETERS: [&str; 11] = [
-    "from",
-    "to",
-    "subject",
-    "image_id",
-    "account_id",
-    "operation",
-    "outcome",
-    "request_id",
-    "limit",
-    "cursor",
-    "order",
+
+/// What a caller can ask for; the first unless it says.
+const FORMATS: [(&str, Option<Format>); 3] = [
+    ("application/json", None),
+    ("application/x-ndjson", Some(Format::Ndjson)),
+    ("text/csv", Some(Format::Csv)),
 ];
 
 /// A page of events.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct EventList {
+pub(in crate::http) struct EventList {
     /// In the order asked.
     events: Vec<Event>,
     /// Give it as `cursor` for the next page; null at the end.
@@ -53,7 +46,8 @@ pub(super) struct EventList {
 /// Look through the audit trail.
 ///
 /// One event a change, newest first unless asked otherwise. Pages follow one another by `next_cursor`, or
-/// the `Link` header: no event comes twice and none is skipped, whatever is written meanwhile.
+/// the `Link` header: no event comes twice and none is skipped, whatever is written meanwhile. As NDJSON or CSV
+/// all events that fit come in one stream, bounded by `limit` where it is given.
 #[utoipa::path(
     get, path = path::EVENTS, operation_id = "list_events", tag = "audit",
     params(
@@ -78,35 +72,26 @@ pub(super) struct EventList {
         ("order" = Option<String>, Query, description = "`desc` (newest first, the default) or `asc`",
             nullable = false, pattern = "^(desc|asc)$"),
     ),
-    responses((status = 200, description = "A page of events", body = EventList, content_type = "application/json",
+    responses((status = 200, description = "A page of events; or all of them, an event a line",
         headers(("Link" = String, description = "`<…>; rel=\"next\"` where a next page exists")),
-        example = json!({"events": [example_event()], "next_cursor": null}))),
+        content(
+            (EventList = "application/json", example = json!({"events": [example_event()], "next_cursor": null})),
+            (String = "application/x-ndjson", example = json!(example_line())),
+            (String = "text/csv", example = json!(EXAMPLE_CSV)),
+        ))),
     security(("bearer" = ["audit:read"]))
 )]
-pub(super) async fn list_events(
+pub(in crate::http) async fn list_events(
     caller: Authenticated,
     request: HttpRequest,
     authorizer: Data<Authorizer>,
     reader: Data<Reader>,
     tasks: Data<Tasks>,
+    streams: Data<Streams>,
 ) -> Result<HttpResponse, Problem> {
-    let mut parser = Parser::new(&request, &PARAMETERS);
-    let text = |text: &str| Ok::<_, &str>(text.to_owned());
-    let filter = Filter {
-        from: parser.parameter("from", Timestamp::parse_rfc3339),
-        to: parser.parameter("to", Timestamp::parse_rfc3339),
-        subject: parser.parameter("subject", text),
-        image_id: parser.parameter("image_id", str::parse),
-        account_id: parser.parameter("account_id", str::parse),
-        operation: parser.parameter("operation", |word| {
-            EventOperation::from_word(word).ok_or("must be share, unshare or update")
-        }),
-        outcome: parser.parameter("outcome", |word| {
-            let outcome = Outcome::from_word(word).map(Into::into);
-            outcome.ok_or("must be pending, succeeded, invalid_account, denied, failed or unknown")
-        }),
-        request_id: parser.parameter("request_id", text),
-    };
+    let known = [&FILTERS[..], &["limit", "cursor", "order"]].concat();
+    let mut parser = Parser::new(&request, &known);
+    let filter = read_filter(&mut parser);
     let order = parser.parameter("order", |word| match word {
         "desc" => Ok(Order::Descending),
         "asc" => Ok(Order::Ascending),
@@ -123,14 +108,21 @@ pub(super) async fn list_events(
     });
     let cursor = parser.parameter("cursor", |text| Cursor::parse(text, &filter, order));
     parser.finish(Some(()))?;
+    let format = accept::choose(&request, &FORMATS)?;
     may_read(&caller, &authorizer)?;
 
-    let (limit, after) = (limit.unwrap_or(LIMIT_DEFAULT), cursor.map(Cursor::after));
+    let after = cursor.map(Cursor::after);
+    if let Some(format) = format {
+        let reader = Reader::clone(&reader);
+        let export = Export::new(reader, filter, order, format, after, limit);
+        return stream(&request, &tasks, &streams, export, format).await;
+    }
+    let limit = limit.unwrap_or(LIMIT_DEFAULT);
     let asked = filter.clone();
     let page = on_main_runtime(&tasks, async move {
         reader.page(&asked, order, limit, after).await
     });
-    let page = page.await?;
+    let page = page.await??;
     let next_cursor = page
         .next
         .map(|last| Cursor::new(last, &filter, order).to_string());
@@ -153,7 +145,7 @@ pub(super) async fn list_events(
         content_type = "application/json", example = json!(example_event_with_entries()))),
     security(("bearer" = ["audit:read"]))
 )]
-pub(super) async fn get_event(
+pub(in crate::http) async fn get_event(
     caller: Authenticated,
     request: HttpRequest,
     authorizer: Data<Authorizer>,
@@ -170,24 +162,38 @@ pub(super) async fn get_event(
         .filter(|_| text.len() == 36)
         .ok_or_else(absent)?;
     let event = on_main_runtime(&tasks, async move { reader.event(EventId::new(id)).await });
-    let event = event.await?.ok_or_else(absent)?;
+    let event = event.await??.ok_or_else(absent)?;
     Ok(HttpResponse::Ok().json(event))
 }
 
-/// The pool's connections belong to the main runtime.
-async fn on_main_runtime<T: Send + 'static>(
+/// The first chunk is read before the answer begins, so that a trail that cannot be read is a problem and not
+/// a broken body.
+async fn stream(
+    request: &HttpRequest,
     tasks: &Tasks,
-    read: impl Future<Output = Result<T, StoreError>> + Send + 'static,
-) -> Result<T, Problem> {
-    let lost = || Problem::new(ProblemKind::InternalError, "the gateway failed");
-    Ok(tasks.run(read).await.ok_or_else(lost)??)
-}
-
-fn may_read(caller: &Authenticated, authorizer: &Authorizer) -> Result<(), Problem> {
-    match authorizer.decide(caller.principal(), Action::ReadAudit) {
-        Decision::Allowed { .. } => Ok(()),
-        Decision::Refused(refusal) => Err(refusal.into()),
-    }
+    streams: &Streams,
+    mut export: Export,
+    format: Format,
+) -> Result<HttpResponse, Problem> {
+    let place = streams.place()?;
+    let begun = on_main_runtime(tasks, async move {
+        Ok::<_, StoreError>((export.next().await?, export))
+    });
+    let (mut chunk, mut export) = begun.await??;
+    Ok(
+        place.respond(request.method(), format.media_type(), |sink| async move {
+            while let Some(lines) = chunk {
+                if sink.send(lines).await.is_err() {
+                    return;
+                }
+                chunk = match export.next().await {
+                    Ok(next) => next,
+                    Err(error) => return log_broken_stream(&error),
+                };
+            }
+            sink.end().await;
+        }),
+    )
 }
 
 /// The same query with another cursor (RFC 8288).
@@ -219,6 +225,17 @@ fn example_event() -> serde_json::Value {
         "detail": null
     })
 }
+
+fn example_line() -> String {
+    format!("{}\n", example_event())
+}
+
+const EXAMPLE_CSV: &str = "id,occurred_at,completed_at,subject,issuer,token_id,client_ip,user_agent,request_id,trace_id,operation,\
+    image_id,account_id,region,outcome,http_status,upstream_ret_code,upstream_request_id,upstream_calls,duration_ms,\
+    reason,expires_at,policy_ids,detail\r\n019ab3c4-d5e6-7f00-8123-456789abcdef,2025-11-24T10:23:48.582000Z,\
+    2025-11-24T10:23:48.643121Z,team-a,https://issuer.example,b7f2,10.1.2.3,curl/8.5.0,\
+    4f0c2e9a-6c1b-4a55-9b0e-0c6f3a1d2b77,,share,compshareImage-sandbox1,12345,cn-wlcb,succeeded,200,0,\
+    4f2a6c1e-0000-4000-8000-000000000001,1,61,OPS-17,,,\r\n";
 
 fn example_event_with_entries() -> serde_json::Value {
     let mut event = example_event();

@@ -1,0 +1,374 @@
+//! The trail as it grows: every row in chain order with the hash before it, for whoever copies it.
+//!
+//! Events change from `pending` to their outcome; rows never change. A feed reads rows from the database, a
+//! page at a time, then waits for the writer's next commit. So a slow reader costs no memory and never holds
+//! the writer up, and one that was cut off goes on behind its last cursor without a gap or a repeat.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+use utoipa::ToSchema;
+
+use super::chain::Hash;
+use super::entry::{CHAIN_ID, COLUMNS, CellRef};
+use super::reader::Reader;
+use super::store::{StoreError, StoredRow};
+use crate::domain::Timestamp;
+
+/// Rows of one page.
+const PAGE_ROWS: usize = 512;
+/// Bytes of a row's hash that its cursor holds, to tell it from the row of another trail.
+const HASH_BYTES: usize = 8;
+const CURSOR_VERSION: u8 = 1;
+
+/// One row of the trail, as it is published.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Entry)]
+pub struct Entry {
+    /// Give it as `after` to go on behind this row.
+    pub cursor: String,
+    /// The chain that the row stands in.
+    pub chain_id: String,
+    /// The row's place in the chain, from 1.
+    pub sequence: i64,
+    /// `intent`, `outcome` or `denial`.
+    pub kind: String,
+    /// The version of the canonical encoding that the hash is taken over.
+    pub version: i64,
+    /// UUID of version 7; an intent and its outcome share it.
+    #[schema(format = "uuid")]
+    pub event_id: String,
+    /// When the row was sealed; the hash covers it as microseconds since 1970.
+    #[schema(format = DateTime)]
+    pub recorded_at: String,
+    /// The hash of the row before; zeros before the first.
+    pub previous_hash: String,
+    /// SHA-256 over the row before and this one, lower-case hex.
+    pub hash: String,
+    /// Who asked.
+    pub subject: String,
+    /// The token's `iss`; on first rows.
+    pub issuer: Option<String>,
+    /// The token's `jti`; on first rows.
+    pub token_id: Option<String>,
+    /// Where the request came from; on first rows.
+    pub client_ip: Option<String>,
+    /// What the client called itself; on first rows.
+    pub user_agent: Option<String>,
+    /// The request's id.
+    pub request_id: Option<String>,
+    /// The caller's trace; on first rows.
+    pub trace_id: Option<String>,
+    /// `share`, `unshare`, or `update` where a bulk request was denied as a whole.
+    pub operation: String,
+    /// The image.
+    pub image_id: String,
+    /// The account; null where a bulk request was denied as a whole.
+    pub account_id: Option<i64>,
+    /// The region.
+    pub region: String,
+    /// Why, in the caller's words; on first rows.
+    pub reason: Option<String>,
+    /// When the share ends by itself; null: it does not.
+    #[schema(format = DateTime)]
+    pub expires_at: Option<String>,
+    /// The policies that decided, the hash covers their compact JSON; null on outcomes.
+    #[schema(value_type = Option<Vec<String>>)]
+    pub policy_ids: Option<Box<RawValue>>,
+    /// How it ended; on outcomes and denials.
+    pub outcome: Option<String>,
+    /// What the caller was told.
+    pub http_status: Option<i64>,
+    /// The upstream's last `RetCode`.
+    pub upstream_ret_code: Option<i64>,
+    /// The upstream's name for its last answer.
+    pub upstream_request_id: Option<String>,
+    /// Calls that carried the change.
+    pub upstream_calls: Option<i64>,
+    /// From the request's arrival to this row.
+    pub duration_ms: Option<i64>,
+    /// What else an auditor should know.
+    pub detail: Option<String>,
+}
+
+/// A place in each chain of the trail, of which there is one. Opaque outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryCursor {
+    sequence: i64,
+    hash: [u8; HASH_BYTES],
+}
+
+/// The text is no cursor of the feed, or not one of this trail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be the cursor of a row of this trail")]
+pub struct InvalidEntryCursor;
+
+impl EntryCursor {
+    fn of(sequence: i64, hash: Hash) -> Self {
+        Self {
+            sequence,
+            hash: hash.first_bytes(),
+        }
+    }
+}
+
+impl std::fmt::Display for EntryCursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut bytes = vec![CURSOR_VERSION];
+        // A place a chain: length and name, sequence, hash.
+        bytes.extend(u8::try_from(CHAIN_ID.len()));
+        bytes.extend(CHAIN_ID.as_bytes());
+        bytes.extend(self.sequence.to_be_bytes());
+        bytes.extend(self.hash);
+        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+impl std::str::FromStr for EntryCursor {
+    type Err = InvalidEntryCursor;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEntryCursor> {
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text)
+            .map_err(|_| InvalidEntryCursor)?;
+        let (rest, hash) = bytes
+            .split_last_chunk::<HASH_BYTES>()
+            .ok_or(InvalidEntryCursor)?;
+        let (_, sequence) = rest.split_last_chunk::<8>().ok_or(InvalidEntryCursor)?;
+        let cursor = Self {
+            sequence: i64::from_be_bytes(*sequence),
+            hash: *hash,
+        };
+        if cursor.to_string() == text {
+            Ok(cursor)
+        } else {
+            Err(InvalidEntryCursor)
+        }
+    }
+}
+
+/// Why a feed does not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    /// It cannot go on behind a row that is not in this trail.
+    #[error(transparent)]
+    Cursor(#[from] InvalidEntryCursor),
+    /// The trail cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A walk along the trail that knows where it is.
+#[derive(Debug)]
+pub struct Feed {
+    reader: Reader,
+    committed: watch::Receiver<i64>,
+    /// The last row given; `None` before the first.
+    sequence: Option<i64>,
+    hash: Hash,
+}
+
+impl Reader {
+    /// A feed that begins behind `after`, or with the oldest row.
+    ///
+    /// # Errors
+    /// [`FeedError::Cursor`] where `after` is not a row of this trail.
+    pub async fn feed(&self, after: Option<EntryCursor>) -> Result<Feed, FeedError> {
+        let mut feed = Feed {
+            reader: self.clone(),
+            committed: self.committed(),
+            sequence: None,
+            hash: Hash::GENESIS,
+        };
+        if let Some(cursor) = after {
+            let row = self.rows(cursor.sequence, 1).await?.into_iter().next();
+            let row = row.ok_or(InvalidEntryCursor)?;
+            let (sequence, hash) = place(&row)?;
+            if EntryCursor::of(sequence, hash) != cursor {
+                return Err(InvalidEntryCursor.into());
+            }
+            (feed.sequence, feed.hash) = (Some(sequence), hash);
+        }
+        Ok(feed)
+    }
+}
+
+impl Feed {
+    /// The next rows, a page at most; none where the trail ends for now.
+    ///
+    /// # Errors
+    /// Where the database cannot be read or holds what the gateway never writes.
+    pub async fn next(&mut self) -> Result<Vec<Entry>, StoreError> {
+        // From below the first sequence that the gateway gives: what the file holds is what is shown.
+        let from = self.sequence.map_or(i64::MIN, |last| last + 1);
+        let rows = self.reader.rows(from, PAGE_ROWS).await?;
+        let mut entries = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (sequence, hash) = place(&row)?;
+            entries.push(entry(&row, sequence, self.hash, hash)?);
+            (self.sequence, self.hash) = (Some(sequence), hash);
+        }
+        Ok(entries)
+    }
+
+    /// Waits until there are rows behind those given. Returns `false` where the writer has ended.
+    pub async fn wait(&mut self) -> bool {
+        let given = self.sequence.unwrap_or(0);
+        let grown = self.committed.wait_for(|sequence| *sequence > given).await;
+        grown.is_ok()
+    }
+}
+
+const SEQUENCE_COLUMN: usize = 2;
+
+fn place(row: &StoredRow) -> Result<(i64, Hash), StoreError> {
+    let CellRef::Integer(sequence) = row.cell(SEQUENCE_COLUMN)? else {
+        return Err(StoreError::Row {
+            sequence: 0,
+            column: "sequence",
+        });
+    };
+    let damaged = StoreError::Row {
+        sequence,
+        column: "hash",
+    };
+    match row.claimed_hash()? {
+        CellRef::Text(hash) => std::str::from_utf8(hash)
+            .ok()
+            .and_then(|hash| hash.parse().ok())
+            .map(|hash| (sequence, hash))
+            .ok_or(damaged),
+        _ => Err(damaged),
+    }
+}
+
+/// Reads the columns of one row by their place, each as the type that the gateway writes.
+struct Columns<'a> {
+    row: &'a StoredRow,
+    sequence: i64,
+    next: usize,
+}
+
+impl Columns<'_> {
+    fn cell(&mut self) -> Result<(CellRef<'_>, StoreError), StoreError> {
+        let index = self.next;
+        self.next += 1;
+        let damaged = StoreError::Row {
+            sequence: self.sequence,
+            column: COLUMNS[index],
+        };
+        Ok((self.row.cell(index)?, damaged))
+    }
+
+    fn text(&mut self) -> Result<Option<String>, StoreError> {
+        match self.cell()? {
+            (CellRef::Null, _) => Ok(None),
+            (CellRef::Text(text), damaged) => match std::str::from_utf8(text) {
+                Ok(text) => Ok(Some(text.to_owned())),
+                Err(_) => Err(damaged),
+            },
+            (_, damaged) => Err(damaged),
+        }
+    }
+
+    fn number(&mut self) -> Result<Option<i64>, StoreError> {
+        match self.cell()? {
+            (CellRef::Null, _) => Ok(None),
+            (CellRef::Integer(number), _) => Ok(Some(number)),
+            (_, damaged) => Err(damaged),
+        }
+    }
+
+    fn time(&mut self) -> Result<Option<String>, StoreError> {
+        let micros = self.number()?;
+        Ok(micros.map(|micros| Timestamp::from_micros(micros).to_string()))
+    }
+
+    /// The column before holds something, since the table says NOT NULL.
+    fn must<T>(&self, value: Option<T>) -> Result<T, StoreError> {
+        value.ok_or(StoreError::Row {
+            sequence: self.sequence,
+            column: COLUMNS[self.next - 1],
+        })
+    }
+}
+
+fn entry(row: &StoredRow, sequence: i64, before: Hash, hash: Hash) -> Result<Entry, StoreError> {
+    let mut columns = Columns {
+        row,
+        sequence,
+        next: 0,
+    };
+    macro_rules! must {
+        ($read:ident) => {{
+            let value = columns.$read()?;
+            columns.must(value)?
+        }};
+    }
+    let version = must!(number);
+    let chain_id = must!(text);
+    let sequence = must!(number);
+    let kind = must!(text);
+    let event_id = must!(text);
+    let recorded_at = must!(time);
+    Ok(Entry {
+        cursor: EntryCursor::of(sequence, hash).to_string(),
+        chain_id,
+        sequence,
+        kind,
+        version,
+        event_id,
+        recorded_at,
+        previous_hash: before.to_string(),
+        hash: hash.to_string(),
+        subject: must!(text),
+        issuer: columns.text()?,
+        token_id: columns.text()?,
+        client_ip: columns.text()?,
+        user_agent: columns.text()?,
+        request_id: columns.text()?,
+        trace_id: columns.text()?,
+        operation: must!(text),
+        image_id: must!(text),
+        account_id: columns.number()?,
+        region: must!(text),
+        reason: columns.text()?,
+        expires_at: columns.time()?,
+        policy_ids: match columns.text()? {
+            None => None,
+            Some(json) => {
+                let raw = RawValue::from_string(json).ok();
+                Some(columns.must(raw)?)
+            }
+        },
+        outcome: columns.text()?,
+        http_status: columns.number()?,
+        upstream_ret_code: columns.number()?,
+        upstream_request_id: columns.text()?,
+        upstream_calls: columns.number()?,
+        duration_ms: columns.number()?,
+        detail: columns.text()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_cursor_reads_back(sequence in any::<i64>(), bytes in any::<[u8; HASH_BYTES]>()) {
+            let cursor = EntryCursor { sequence, hash: bytes };
+            prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
+
+        #[test]
+        fn no_other_text_is_a_cursor(text in "\\PC{0,50}|[A-Za-z0-9_-]{0,50}") {
+            prop_assert_eq!(text.parse::<EntryCursor>(), Err(InvalidEntryCursor));
+        }
+    }
+}

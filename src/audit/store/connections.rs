@@ -1,0 +1,138 @@
+//! Connections that only read, and the small look-ups over them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::sqlite::SqlitePoolOptions;
+use sqlx::{QueryBuilder, SqlitePool};
+
+use crate::domain::EventId;
+
+use super::StoreError;
+use super::appender::{BUSY_TIMEOUT, options};
+use super::events::{
+    EventRow, EventsQuery, FROM_FIRST_ROWS, FROM_PENDING, IS_FIRST_ROW, SELECT_EVENT,
+};
+use super::rows::{ROWS_AT_ONCE, StoredRow, select_rows};
+
+const READ_CONNECTIONS_MAX: u32 = 4;
+
+/// Connections for queries; never the writer's.
+///
+/// Each statement is one short read: a read transaction that stays open keeps the write-ahead log growing.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadConnections(pub(super) SqlitePool);
+
+impl ReadConnections {
+    /// Opens the trail for reading. Nothing is made where it does not exist.
+    pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
+        let open = |source: sqlx::Error| StoreError::Open {
+            path: path.into(),
+            source: source.into(),
+        };
+        let options = options(path)
+            .create_if_missing(false)
+            .read_only(true)
+            .row_buffer_size(ROWS_AT_ONCE);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(READ_CONNECTIONS_MAX)
+            .acquire_timeout(BUSY_TIMEOUT)
+            // A connection that idles keeps its page cache; the next query can open a new one.
+            .idle_timeout(Duration::from_mins(1));
+        let pool = pool.connect_with(options).await.map_err(open)?;
+        // A file that is no trail, or one of an older version, fails here and not at somebody's query.
+        sqlx::query("SELECT id FROM audit_log LIMIT 0")
+            .fetch_optional(&pool)
+            .await
+            .map_err(open)?;
+        Ok(Self(pool))
+    }
+
+    /// The first rows of events with their outcomes, in the order asked.
+    pub(crate) async fn events(
+        &self,
+        query: &EventsQuery<'_>,
+    ) -> Result<Vec<EventRow>, StoreError> {
+        let mut page = query.page();
+        Ok(page.build_query_as().fetch_all(&self.0).await?)
+    }
+
+    /// How many events of each outcome there are.
+    pub(crate) async fn counts(
+        &self,
+        query: &EventsQuery<'_>,
+    ) -> Result<Vec<(String, i64)>, StoreError> {
+        let mut counts = query.counts();
+        Ok(counts.build_query_as().fetch_all(&self.0).await?)
+    }
+
+    /// The steps of `EXPLAIN QUERY PLAN` for a statement, with nothing bound.
+    #[cfg(test)]
+    pub(crate) async fn plan(&self, statement: &str) -> Vec<String> {
+        use sqlx::{AssertSqlSafe, Row as _};
+        let statement = format!("EXPLAIN QUERY PLAN {statement}");
+        let steps = sqlx::raw_sql(AssertSqlSafe(statement))
+            .fetch_all(&self.0)
+            .await;
+        steps
+            .expect("explains")
+            .iter()
+            .map(|step| step.get("detail"))
+            .collect()
+    }
+
+    /// One event.
+    pub(crate) async fn event(&self, id: EventId) -> Result<Option<EventRow>, StoreError> {
+        let mut statement = QueryBuilder::new(SELECT_EVENT);
+        statement
+            .push(FROM_FIRST_ROWS)
+            .push(" WHERE f.event_id = ")
+            .push_bind(id.to_string());
+        statement.push(" AND ").push(IS_FIRST_ROW);
+        Ok(statement.build_query_as().fetch_optional(&self.0).await?)
+    }
+
+    /// Where an event's rows stand in the chain: kind, chain, sequence, time and hash, oldest first.
+    pub(crate) async fn places(
+        &self,
+        id: EventId,
+    ) -> Result<Vec<(String, String, i64, i64, String)>, StoreError> {
+        let statement = "SELECT kind, chain_id, sequence, recorded_at, hash FROM audit_entries \
+                         WHERE event_id = ? ORDER BY sequence";
+        Ok(sqlx::query_as(statement)
+            .bind(id.to_string())
+            .fetch_all(&self.0)
+            .await?)
+    }
+
+    /// Up to `limit` events without an outcome whose id follows `after`, oldest first.
+    pub(crate) async fn pending(
+        &self,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<EventRow>, StoreError> {
+        let mut statement = QueryBuilder::new(SELECT_EVENT);
+        statement
+            .push(FROM_PENDING)
+            .push(" WHERE p.event_id > ")
+            .push_bind(after.to_owned());
+        statement
+            .push(" ORDER BY p.event_id LIMIT ")
+            .push_bind(limit);
+        Ok(statement.build_query_as().fetch_all(&self.0).await?)
+    }
+
+    /// Up to `limit` rows of the trail from `sequence` on, in chain order.
+    pub(crate) async fn rows(
+        &self,
+        sequence: i64,
+        limit: usize,
+    ) -> Result<Vec<StoredRow>, StoreError> {
+        select_rows(&self.0, sequence, limit).await
+    }
+
+    /// Closes all connections.
+    pub(crate) async fn close(&self) {
+        self.0.close().await;
+    }
+}

@@ -1,0 +1,49 @@
+//! `audit export`: streams events to stdout.
+
+use std::io::{ErrorKind, Write as _};
+use std::process::ExitCode;
+
+use super::{ExportArgs, ExportFormat, ExportOrder, Failure, trail_at};
+use crate::audit::{Export, Filter, Format, Order, Reader};
+
+pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, Failure> {
+    let path = trail_at(args.database_url, args.config.as_deref())?;
+    let reader = Reader::open(&path).await;
+    let reader = reader.map_err(|error| Failure::could_not_run(&error))?;
+    let format = match args.format {
+        ExportFormat::Ndjson => Format::Ndjson,
+        ExportFormat::Csv => Format::Csv,
+    };
+    let order = match args.order {
+        ExportOrder::Desc => Order::Descending,
+        ExportOrder::Asc => Order::Ascending,
+    };
+    let filter = Filter {
+        from: args.from,
+        to: args.to,
+        subject: args.subject,
+        image_id: args.image_id,
+        account_id: args.account_id,
+        operation: args.operation,
+        outcome: args.outcome.map(Into::into),
+        request_id: args.request_id,
+    };
+    let mut export = Export::new(reader.clone(), filter, order, format, None, args.limit);
+    let mut stdout = std::io::stdout().lock();
+    while let Some(lines) = export
+        .next()
+        .await
+        .map_err(|error| Failure::could_not_run(&error))?
+    {
+        match stdout.write_all(&lines) {
+            Ok(()) => {}
+            // `| head` has what it wants.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
+            Err(error) => return Err(Failure::could_not_run(&error)),
+        }
+    }
+    match stdout.flush() {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::could_not_run(&error)),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}

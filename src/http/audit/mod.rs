@@ -1,0 +1,75 @@
+//! The trail for those who may read it.
+//!
+//! Reads go from the authorizer straight to the trail's reader: a use case between would only pass on.
+
+pub(super) mod entries;
+pub(super) mod events;
+pub(super) mod summary;
+
+use crate::audit::{EventOperation, Filter, StoreError};
+use crate::authorization::{Action, Authorizer, Decision};
+use crate::domain::{Outcome, Timestamp};
+use crate::problem::ProblemKind;
+use crate::tasks::Tasks;
+
+use super::caller::Authenticated;
+use super::parse::Parser;
+use super::problem::Problem;
+
+/// The names of [`read_filter`]'s parameters.
+const FILTERS: [&str; 8] = [
+    "from",
+    "to",
+    "subject",
+    "image_id",
+    "account_id",
+    "operation",
+    "outcome",
+    "request_id",
+];
+
+/// Which events the query asks for.
+fn read_filter(parser: &mut Parser<'_>) -> Filter {
+    let text = |text: &str| Ok::<_, &str>(text.to_owned());
+    Filter {
+        from: parser.parameter("from", Timestamp::parse_rfc3339),
+        to: parser.parameter("to", Timestamp::parse_rfc3339),
+        subject: parser.parameter("subject", text),
+        image_id: parser.parameter("image_id", str::parse),
+        account_id: parser.parameter("account_id", str::parse),
+        operation: parser.parameter("operation", |word| {
+            EventOperation::from_word(word).ok_or("must be share, unshare or update")
+        }),
+        outcome: parser.parameter("outcome", |word| {
+            let outcome = Outcome::from_word(word).map(Into::into);
+            outcome.ok_or("must be pending, succeeded, invalid_account, denied, failed or unknown")
+        }),
+        request_id: parser.parameter("request_id", text),
+    }
+}
+
+/// The pool's connections belong to the main runtime.
+async fn on_main_runtime<T, E>(
+    tasks: &Tasks,
+    read: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<Result<T, E>, Problem>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    let lost = || Problem::new(ProblemKind::InternalError, "the gateway failed");
+    tasks.run(read).await.ok_or_else(lost)
+}
+
+fn may_read(caller: &Authenticated, authorizer: &Authorizer) -> Result<(), Problem> {
+    match authorizer.decide(caller.principal(), Action::ReadAudit) {
+        Decision::Allowed { .. } => Ok(()),
+        Decision::Refused(refusal) => Err(refusal.into()),
+    }
+}
+
+/// A stream that cannot go on: there is nobody to tell but the log and, by a broken body, its reader.
+fn log_broken_stream(error: &StoreError) {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    tracing::error!(error = %error, cause, "a stream of the audit trail was broken off");
+}
