@@ -10,7 +10,7 @@ use sqlx::{Connection as _, QueryBuilder, SqliteConnection};
 
 use super::callers::drive;
 use super::load;
-use super::process::{Process, cpu_of};
+use super::process::{ISSUER, Process, cpu_of};
 
 const CALLERS: usize = 64;
 const CALLS: usize = 20_000;
@@ -200,7 +200,7 @@ async fn insert_group(connection: &mut SqliteConnection, sequence: &mut i64) {
             .push_bind(event_id.clone())
             .push_bind(1_800_000_000_000_000_i64 + *sequence)
             .push_bind(format!("team-{}", *sequence % 64))
-            .push_bind(only_intent(super::ISSUER))
+            .push_bind(only_intent(ISSUER))
             .push_bind(only_intent("2c0f6a51-5a0b-4a55-9b0e-0c6f3a1d2b77"))
             .push_bind(only_intent("127.0.0.1"))
             .push_bind(None::<&str>)

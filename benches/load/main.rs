@@ -15,6 +15,8 @@
 
 mod callers;
 mod floor;
+#[path = "../shared/process.rs"]
+#[allow(dead_code, reason = "each bench takes what it needs")]
 mod process;
 
 use std::path::PathBuf;
@@ -23,15 +25,7 @@ use std::time::Duration;
 use image_share_gateway::auth::{Grant, Mint};
 
 use callers::{Load, drive};
-use process::Process;
-
-const ISSUER: &str = "https://bench.example";
-const AUDIENCE: &str = "image-share-gateway";
-const PUBLIC_KEY: &str = "bench-public-key";
-const PRIVATE_KEY: &str = "bench-private-key";
-
-/// A P-256 key made for this bench alone.
-const KEYS: &str = include_str!("keys.json");
+use process::{AUDIENCE, ISSUER, KEYS, Process};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();

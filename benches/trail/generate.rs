@@ -53,16 +53,29 @@ const COLUMNS: [&str; 28] = [
     "hash",
 ];
 
-/// What a change is about, spread as a busy company would: 200 teams, 2000 images, 5000 accounts.
+/// What a change is about, spread as in a busy company: 200 teams, 2000 images, 5000 accounts, and of each ten
+/// that every fifth change is about, so that they fill pages in small trails too.
 #[derive(Debug, Clone)]
-pub(crate) struct Subject {
-    pub(crate) subject: String,
+pub(crate) struct Facts {
+    pub(crate) team: String,
     pub(crate) image_id: String,
     pub(crate) account_id: u64,
     pub(crate) shares: bool,
     pub(crate) request_id: String,
     pub(crate) reason: Option<String>,
     luck: u64,
+}
+
+pub(crate) fn team(number: u64) -> String {
+    format!("team-{number:03}")
+}
+
+pub(crate) fn image_id(number: u64) -> String {
+    format!("compshareImage-{number:012x}")
+}
+
+pub(crate) fn account_id(number: u64) -> u64 {
+    1_000_000 + number
 }
 
 /// Mixes a number into bits that look random (splitmix64).
@@ -73,13 +86,17 @@ fn mix(number: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
-impl Subject {
+impl Facts {
     pub(crate) fn of(event: u64) -> Self {
         let (one, other) = (mix(event), mix(event ^ 0x5bd1_e995_0000_0000));
+        let among = |bits: u64, all: u64| {
+            let hot = bits.is_multiple_of(5);
+            (bits >> 4) % if hot { 10 } else { all }
+        };
         Self {
-            subject: format!("team-{:03}", one % 200),
-            image_id: format!("compshareImage-{:012x}", (one >> 8) % 2000),
-            account_id: 1_000_000 + (one >> 24) % 5000,
+            team: team(among(one, 200)),
+            image_id: image_id(among(one >> 20, 2000)),
+            account_id: account_id(among(one >> 40, 5000)),
             shares: other % 5 != 0,
             request_id: uuid::Builder::from_random_bytes(
                 (u128::from(one) << 64 | u128::from(other)).to_be_bytes(),
@@ -87,11 +104,11 @@ impl Subject {
             .into_uuid()
             .to_string(),
             reason: (other % 3 == 0).then(|| format!("OPS-{}: new tenant", other % 100_000)),
-            luck: (other >> 32) % 100,
+            luck: (other >> 32) % 50,
         }
     }
 
-    fn outcome(&self) -> (&'static str, i64, Option<i64>) {
+    pub(crate) fn outcome(&self) -> (&'static str, i64, Option<i64>) {
         match self.luck {
             0 => ("denied", 403, None),
             1 => ("invalid_account", 422, Some(0)),
@@ -135,8 +152,8 @@ struct Chain {
 impl Chain {
     fn seal(&mut self, event: u64, kind: &str) -> Vec<Value> {
         self.sequence += 1;
-        let subject = Subject::of(event);
-        let (outcome, status, ret_code) = subject.outcome();
+        let facts = Facts::of(event);
+        let (outcome, status, ret_code) = facts.outcome();
         let at = BEGIN + i64::try_from(event).unwrap() * STEP;
         let first = kind != "outcome";
         let ended = kind != "intent";
@@ -147,7 +164,7 @@ impl Chain {
             kind.into(),
             event_id(event).as_str().into(),
             (at + if first { 310 } else { 60_310 }).into(),
-            subject.subject.as_str().into(),
+            facts.team.as_str().into(),
             first.then_some("https://login.example.com").into(),
             first
                 .then(|| format!("{:016x}", mix(event >> 6)))
@@ -157,13 +174,13 @@ impl Chain {
             first
                 .then_some("Mozilla/5.0 (X11; Linux x86_64) image-tool/3.1")
                 .into(),
-            subject.request_id.as_str().into(),
+            facts.request_id.as_str().into(),
             Value::Null,
-            (if subject.shares { "share" } else { "unshare" }).into(),
-            subject.image_id.as_str().into(),
-            i64::try_from(subject.account_id).unwrap().into(),
+            (if facts.shares { "share" } else { "unshare" }).into(),
+            facts.image_id.as_str().into(),
+            i64::try_from(facts.account_id).unwrap().into(),
             "cn-wlcb".into(),
-            subject.reason.as_deref().filter(|_| first).into(),
+            facts.reason.as_deref().filter(|_| first).into(),
             Value::Null,
             first.then_some("[]").into(),
             ended.then_some(outcome).into(),
@@ -303,7 +320,7 @@ async fn insert(connection: &mut SqliteConnection, chain: &mut Chain, events: Ra
         let end = events.end.min(begin + TRANSACTION_EVENTS);
         for group in (begin..end).step_by(usize::try_from(GROUP_EVENTS).unwrap()) {
             let group = group..end.min(group + GROUP_EVENTS);
-            let denied = |event: u64| Subject::of(event).outcome().0 == "denied";
+            let denied = |event: u64| Facts::of(event).outcome().0 == "denied";
             for event in group.clone() {
                 let kind = if denied(event) { "denial" } else { "intent" };
                 rows.push(chain.seal(event, kind));

@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 
 use image_share_gateway::audit::{self, Completion, Elapsed, HttpStatus, Intent, Recalled, Writer};
 use image_share_gateway::domain::{
-    Caller, Change, Deadline, Operation, Outcome, Principal, Stopwatch,
+    Caller, Change, Deadline, Operation, Outcome, Principal, RequestId, Stopwatch,
 };
 use image_share_gateway::telemetry::Metrics;
 
-use super::generate::Subject;
-use super::process::{cpu_of, written_by_self};
+use super::generate::Facts;
+use super::process::{cpu_of, io_of};
 
 /// Tasks that record at once.
 const TASKS: usize = 64;
 
 /// An intent as the gateway makes it, of the same kind as the generator's.
 fn intent(event: u64) -> Intent {
-    let subject = Subject::of(event);
+    let facts = Facts::of(event);
     let principal = Principal {
-        subject: subject.subject,
+        subject: facts.team,
         issuer: "https://login.example.com".into(),
         token_id: Some("b7f2c0ffee".into()),
         scopes: std::iter::once("shares:write".to_owned()).collect(),
@@ -30,20 +30,20 @@ fn intent(event: u64) -> Intent {
         principal,
         client_ip: "10.20.30.40".parse().ok(),
         user_agent: Some("Mozilla/5.0 (X11; Linux x86_64) image-tool/3.1".into()),
-        request_id: subject.request_id.parse().unwrap(),
+        request_id: RequestId::generate(),
         trace_id: None,
         since_arrival: Stopwatch::start(),
     };
     let change = Change {
-        operation: if subject.shares {
+        operation: if facts.shares {
             Operation::Share
         } else {
             Operation::Unshare
         },
-        image_id: subject.image_id.parse().unwrap(),
-        account_id: subject.account_id.try_into().unwrap(),
+        image_id: facts.image_id.parse().unwrap(),
+        account_id: facts.account_id.try_into().unwrap(),
         region: "cn-wlcb".parse().unwrap(),
-        reason: subject.reason.as_deref().and_then(|text| text.parse().ok()),
+        reason: facts.reason.as_deref().and_then(|text| text.parse().ok()),
     };
     Intent {
         caller,
@@ -94,20 +94,18 @@ async fn changes(
     done.into_iter().map(Result::unwrap).sum()
 }
 
-/// Records 64 at a time into the trail at `path`; prints CPU microseconds and KiB written for one change.
-pub(crate) async fn cost(path: &Path, count: u64) {
+/// Records 64 at a time into the trail at `path`; gives CPU microseconds and KiB written for one change,
+/// checkpoints among it.
+pub(crate) async fn cost(path: &Path, count: u64) -> (f64, f64) {
     let (writer, task, reader) = audit::open(path, Metrics::new()).await.unwrap();
     changes(&writer, TASKS, |number| number < 2000).await;
-    let (cpu, written) = (cpu_of("self"), written_by_self());
+    let (cpu, written) = (cpu_of("self"), io_of("self", "wchar: "));
     changes(&writer, TASKS, move |number| number < count).await;
-    let (cpu, written) = (cpu_of("self") - cpu, written_by_self() - written);
-    println!(
-        "{} {}",
-        cpu.as_secs_f64() * 1e6 / count as f64,
-        written as f64 / 1024.0 / count as f64
-    );
+    let cpu = cpu_of("self").saturating_sub(cpu).as_secs_f64() * 1e6;
+    let written = (io_of("self", "wchar: ") - written) as f64 / 1024.0;
     reader.close().await;
     task.stop(Deadline::after(Duration::from_secs(30))).await;
+    (cpu / count as f64, written / count as f64)
 }
 
 /// Entries made durable a second by this many tasks.

@@ -34,6 +34,8 @@ const GROUP_ENTRIES_MAX: usize = 256;
 const WAITING_BYTES_MAX: usize = 1024 * 1024;
 /// Most outcomes that are kept in memory while the trail cannot be written. Each is at most a few KiB.
 const KEPT_OUTCOMES_MAX: usize = 10_000;
+/// How often a group that grows is let grow before it is written.
+const GATHER_ROUNDS_MAX: usize = 4;
 /// How often a writer that cannot write tries again by itself.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the head goes to the log while it moves.
@@ -293,12 +295,25 @@ impl Work {
                 }
             }
             self.commit(group).await;
+            self.gather().await;
             if logged.0 != self.last_tip.sequence() && logged.1.elapsed() >= HEAD_LOG_INTERVAL {
                 logged = (self.last_tip.sequence(), Stopwatch::start());
                 tracing::info!(audit.head = %self.last_tip.head(), "the audit trail's head");
             }
         }
         self.finish().await
+    }
+
+    /// Lets those run who were just answered, as long as that brings more to write: else they would go into
+    /// every second group. There is no timer in it: who cannot run is not waited for.
+    async fn gather(&self) {
+        for _ in 0..GATHER_ROUNDS_MAX {
+            let waiting = self.waiting.len();
+            tokio::task::yield_now().await;
+            if self.waiting.len() == waiting {
+                return;
+            }
+        }
     }
 
     fn keep(&mut self, completion: Box<Completion>) {

@@ -174,7 +174,7 @@ impl RequestId {
     /// Makes a new id.
     #[must_use]
     pub fn generate() -> Self {
-        Self(Uuid::new_v4().as_hyphenated().to_string().into())
+        Self(Uuid::now_v7().as_hyphenated().to_string().into())
     }
 
     /// The id as text.

@@ -5,7 +5,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::{AUDIENCE, ISSUER, KEYS, PRIVATE_KEY, PUBLIC_KEY};
+pub(crate) const ISSUER: &str = "https://bench.example";
+pub(crate) const AUDIENCE: &str = "image-share-gateway";
+const PUBLIC_KEY: &str = "bench-public-key";
+const PRIVATE_KEY: &str = "bench-private-key";
+
+/// A P-256 key made for the benches alone.
+pub(crate) const KEYS: &str = include_str!("keys.json");
 
 /// Linux counts CPU time in these (`getconf CLK_TCK`).
 const TICKS_PER_SECOND: u64 = 100;
@@ -66,6 +72,11 @@ impl Process {
 
     /// The gateway in front of `upstream`, ready, with its log in a file as in earnest.
     pub(crate) fn gateway(directory: &Path, upstream: &str) -> Self {
+        Self::gateway_with_trail(directory, upstream, &directory.join("data/audit.db"))
+    }
+
+    /// The same with the trail somewhere else.
+    pub(crate) fn gateway_with_trail(directory: &Path, upstream: &str, trail: &Path) -> Self {
         std::fs::write(directory.join("keys.json"), KEYS).unwrap();
         let log = directory.join("log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_image-share-gateway"));
@@ -78,6 +89,10 @@ impl Process {
             ("ISG__UPSTREAM__BASE_URL", upstream),
             ("ISG__UPSTREAM__PUBLIC_KEY", PUBLIC_KEY),
             ("ISG__UPSTREAM__PRIVATE_KEY", PRIVATE_KEY),
+            (
+                "ISG__AUDIT__DATABASE_URL",
+                &format!("sqlite://{}", trail.display()),
+            ),
         ]);
         let stderr = std::fs::File::create(&log).unwrap();
         let child = command
@@ -113,12 +128,17 @@ impl Process {
 
     /// Resident memory.
     pub(crate) fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
+        memory_kib(self.child.id(), "VmRSS:").unwrap()
+    }
+
+    /// The most resident memory so far.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        memory_kib(self.child.id(), "VmHWM:").unwrap()
+    }
+
+    /// Bytes that the process has read so far, from files and sockets.
+    pub(crate) fn read_bytes(&self) -> u64 {
+        io_of(&self.child.id().to_string(), "rchar: ")
     }
 
     /// The gateway's group commits so far.
@@ -158,6 +178,20 @@ impl Process {
             buckets: text.lines().filter_map(bucket).collect(),
         }
     }
+}
+
+/// A line of a process' memory figures; `None` where it has ended.
+pub(crate) fn memory_kib(process: u32, name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// A line of what a process, `self` among them, has read and written by system calls, in bytes.
+pub(crate) fn io_of(process: &str, name: &str) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{process}/io")).unwrap();
+    let line = io.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap().parse().unwrap()
 }
 
 /// User and system time of a process, `self` among them.
