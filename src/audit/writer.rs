@@ -409,11 +409,14 @@ impl Work {
     }
 
     /// After a failure: whether the trail can be written again, and where it ends.
+    ///
+    /// By a new connection: SQLite ends a transaction by itself where the disk is full or fails, and the old
+    /// connection would take itself to be in it for ever. Only where the files are those that were opened: a
+    /// new connection would make a new log in place of one that was deleted, and what stood there would be lost.
     async fn look_again(&mut self) -> Result<Tip, StoreError> {
-        if self.appender.try_commit(Timestamp::now()).await.is_err() {
-            self.appender.reopen().await?;
-            self.appender.try_commit(Timestamp::now()).await?;
-        }
+        self.appender.check_files().await?;
+        self.appender.reopen().await?;
+        self.appender.try_commit(Timestamp::now()).await?;
         self.appender.check_files().await?;
         self.appender.tip().await
     }

@@ -1,9 +1,12 @@
-//! The process killed between an intent and its outcome.
+//! The process killed between an intent and its outcome, and at any other moment.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Call, Program, Reply, Scripted, eventually};
+use crate::support::{Call, Luck, Program, Reply, Scripted, eventually, rounds};
 
 struct Setting {
     directory: tempfile::TempDir,
@@ -159,4 +162,140 @@ async fn a_stop_during_recovery_waits_for_rows_and_not_for_answers() {
         !log.contains("left changes without an outcome"),
         "it was closed before: {log}"
     );
+}
+
+/// What a caller holds: the account of its change, and the event that a 2xx named.
+type Held = (u64, String);
+
+impl Setting {
+    /// Callers that go on until the gateway is gone; gives every 2xx that they hold.
+    async fn call_until_it_dies(&self, base_url: &str, next: &AtomicU64) -> Vec<Held> {
+        let client = client();
+        let callers = (0..16).map(|caller| {
+            let (client, token) = (client.clone(), &self.token);
+            async move {
+                let mut held = Vec::new();
+                loop {
+                    let account = next.fetch_add(1, Ordering::Relaxed);
+                    let url = format!("{base_url}/images/img-{}/shares/{account}", caller % 5);
+                    let sent = client.put(url).bearer_auth(token).send().await;
+                    let Ok(answer) = sent else {
+                        return held;
+                    };
+                    if answer.status() == 200 {
+                        let id = answer.headers()["audit-id"].to_str().unwrap().to_owned();
+                        held.push((account, id));
+                    }
+                }
+            }
+        });
+        let all = futures_util::future::join_all(callers).await;
+        all.into_iter().flatten().collect()
+    }
+
+    /// Every event, read in one stream, once none is pending any more.
+    async fn all_events(&self, base_url: &str) -> Vec<Value> {
+        eventually("nothing stays pending", async || {
+            let pending = client()
+                .get(format!("{base_url}/audit/events?outcome=pending"))
+                .bearer_auth(&self.auditor);
+            let page: Value =
+                serde_json::from_str(&pending.send().await.unwrap().text().await.unwrap()).unwrap();
+            page["events"].as_array().unwrap().is_empty().then_some(())
+        })
+        .await;
+        let stream = client()
+            .get(format!("{base_url}/audit/events?order=asc"))
+            .header("Accept", "application/x-ndjson")
+            .bearer_auth(&self.auditor);
+        let text = stream.send().await.unwrap().text().await.unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_at_random_moments_under_load_lose_no_change_and_no_outcome() {
+    let setting = Setting::new();
+    let upstream = Scripted::start(lists_nothing).await;
+    let mut luck = Luck::new();
+    let (next, mut held) = (AtomicU64::new(1), Vec::new());
+    for _ in 0..rounds(12, 200) {
+        let mut program = setting.start(&upstream.url);
+        let base_url = program.base_url().await;
+        // Sometimes before the first change is through, sometimes in the middle of many.
+        let calls = upstream.calls().len() + usize::try_from(luck.below(80)).unwrap();
+        let steps = luck.below(200);
+        let killing = async {
+            upstream.wait_for_calls(calls).await;
+            for _ in 0..steps {
+                tokio::task::yield_now().await;
+            }
+            program.signal(Signal::KILL);
+            program.wait().await
+        };
+        let (holding, ended) = tokio::join!(setting.call_until_it_dies(&base_url, &next), killing);
+        assert_eq!(ended, None, "ended by the signal");
+        held.extend(holding);
+    }
+    let seed = luck.seed;
+    let mut program = setting.start(&upstream.url);
+    let events = setting.all_events(&program.base_url().await).await;
+    let by_account: BTreeMap<u64, &Value> = events
+        .iter()
+        .map(|event| (event["account_id"].as_u64().unwrap(), event))
+        .collect();
+    assert_eq!(
+        by_account.len(),
+        events.len(),
+        "one event a change, seed {seed}"
+    );
+    let mut forwarded = 0;
+    for call in upstream.calls() {
+        if let Some(account) = call.fields.get("AddAccounts.0") {
+            forwarded += 1;
+            let account: u64 = account.parse().unwrap();
+            assert!(
+                by_account.contains_key(&account),
+                "{account} was forwarded and has no event, seed {seed}"
+            );
+        }
+    }
+    assert!(
+        forwarded > 20 && held.len() > 10,
+        "there was load: {forwarded} forwarded, {} held",
+        held.len()
+    );
+    for (account, id) in held {
+        let event = by_account[&account];
+        assert_eq!(
+            (&event["id"], &event["outcome"]),
+            (&id.into(), &"succeeded".into()),
+            "seed {seed}"
+        );
+    }
+    for event in &events {
+        let outcome = event["outcome"].as_str().unwrap();
+        assert!(matches!(outcome, "succeeded" | "unknown"), "{event}");
+    }
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait().await, Some(0));
+    let database = setting.directory.path().join("data/audit.db");
+    let report = image_share_gateway::audit::verify(&database, &[])
+        .await
+        .unwrap();
+    assert!(
+        matches!(report, image_share_gateway::audit::Report::Intact(Some(_))),
+        "{report:?}, seed {seed}"
+    );
+}
+
+fn lists_nothing(call: &Call) -> Reply {
+    if call.action().starts_with("Describe") {
+        let answer = r#"{"Action":"DescribeCompShareImageShareAccountsResponse","RetCode":0,"AccountSet":[]}"#;
+        Reply::Body(answer.into())
+    } else {
+        Reply::Done
+    }
 }

@@ -113,19 +113,10 @@ impl Appender {
         })
     }
 
-    /// Opens a new connection in place of one that failed, to the same file.
+    /// Opens a new connection in place of one that failed, to the same files.
     pub(crate) async fn reopen(&mut self) -> Result<(), StoreError> {
-        let found = Files::at(&self.path).await?;
-        if found.database != self.files.database {
-            return Err(StoreError::Moved);
-        }
         let options = appending(&self.path).create_if_missing(false);
         self.connection = options.connect().await?;
-        // The log is made anew where the old connection was the last one.
-        sqlx::query("SELECT 1 FROM audit_entries LIMIT 1")
-            .fetch_optional(&mut self.connection)
-            .await?;
-        self.files = Files::at(&self.path).await?;
         Ok(())
     }
 

@@ -34,3 +34,41 @@ where
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// How many rounds a long test makes: `few` in `tests/run`, `many` where `ISG_TEST_FULL` is set.
+pub(crate) fn rounds(few: u32, many: u32) -> u32 {
+    if std::env::var_os("ISG_TEST_FULL").is_some() {
+        many
+    } else {
+        few
+    }
+}
+
+/// Numbers that look random (splitmix64); tests name the seed when they fail, and take it from `ISG_TEST_SEED`.
+#[derive(Debug, Clone)]
+pub(crate) struct Luck {
+    pub(crate) seed: u64,
+    state: u64,
+}
+
+impl Luck {
+    pub(crate) fn new() -> Self {
+        let given = std::env::var_os("ISG_TEST_SEED");
+        let seed = match given {
+            Some(text) => text.to_str().unwrap().parse().unwrap(),
+            None => {
+                u64::from(std::process::id()) << 32 | u64::from(uuid::Uuid::new_v4().as_fields().0)
+            }
+        };
+        Self { seed, state: seed }
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.state;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (bits ^ (bits >> 31)) % bound
+    }
+}

@@ -34,13 +34,36 @@ impl Program {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Self {
+        Self::started(binary(), directory, arguments, environment)
+    }
+
+    /// The same, in whom the signal of a file that grows past its limit does nothing.
+    pub(crate) fn spawn_ignoring_file_size(
+        directory: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let mut command = Command::new("bash");
+        command
+            .args(["-c", r#"trap '' XFSZ; exec "$0" "$@""#])
+            .arg(env!("CARGO_BIN_EXE_image-share-gateway"))
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null());
+        Self::started(command, directory, arguments, environment)
+    }
+
+    fn started(
+        mut command: Command,
+        directory: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let log = directory.join("log");
         let stderr = std::fs::File::options()
             .create(true)
             .append(true)
             .open(&log)
             .unwrap();
-        let mut command = binary();
         command
             .args(arguments)
             .envs(environment.iter().copied())
@@ -92,6 +115,11 @@ impl Program {
             Some(format!("http://{}", line["server.address"].as_str()?))
         };
         super::eventually("the gateway serves", async || found()).await
+    }
+
+    /// The process' id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
