@@ -10,11 +10,12 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev &
 WORKDIR /build
 # Dependencies change seldom: built over empty targets, they stay in a layer of their own.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src tests/it benches/load \
-    && echo 'fn main() {}' | tee src/main.rs tests/it/main.rs benches/load/main.rs > /dev/null \
+RUN mkdir -p src tests/it benches/load benches/trail \
+    && echo 'fn main() {}' | tee src/main.rs tests/it/main.rs benches/load/main.rs benches/trail/main.rs > /dev/null \
     && touch src/lib.rs \
     && cargo build --locked --profile dist \
     && rm -rf src
+COPY build.rs build.rs
 COPY migrations migrations
 COPY src src
 # The copied files may be older than the empty ones that were built.

@@ -1,13 +1,15 @@
 //! The audit trail: who asked for which change, and how it ended.
 //!
 //! Two doors: the [`Writer`] appends and cannot look, the [`Reader`] looks and cannot append, and neither
-//! can update. The promises:
+//! can update. Events come as pages, summaries and [`Export`]s, rows as a [`Feed`]. The promises:
 //!
 //! - a [`Ticket`] resolves with `Ok` only when its entry is on disk (a commit with `synchronous=FULL`);
 //! - entries are never updated, replaced or deleted; the database refuses it by triggers;
 //! - each row's hash covers the row and the hash before it, so [`verify`](verify()) finds any that was
 //!   changed, removed, inserted or moved ([`chain`] says how);
-//! - an event has exactly one outcome row, or one denial.
+//! - an event has exactly one outcome row, or one denial;
+//! - whoever pages, exports or follows misses nothing and sees nothing twice, whatever is written meanwhile,
+//!   and holds no read transaction open between two pages.
 //!
 //! Who may read the trail is decided elsewhere, and so is what an outcome means.
 

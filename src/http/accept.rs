@@ -18,7 +18,7 @@ pub(super) fn choose<T: Copy>(
 ) -> Result<T, Problem> {
     let refused = || {
         let names: Vec<&str> = offers.iter().map(|(name, _)| *name).collect();
-        let detail = format!("there is {} here", names.join(", "));
+        let detail = format!("this path answers in {}", names.join(" or "));
         Problem::new(ProblemKind::NotAcceptable, detail)
     };
     // A header that nobody can read says nothing.

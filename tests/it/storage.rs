@@ -123,10 +123,14 @@ impl Running {
         self.program.signal(Signal::TERM);
         assert_eq!(self.program.wait().await, Some(0), "{}", self.program.log());
         let report = image_share_gateway::audit::verify(database, &[]).await;
-        let report = report.unwrap();
+        let Ok(image_share_gateway::audit::Report::Intact(Some(head))) = report else {
+            panic!("{report:?}")
+        };
+        let closed = format!("closed\",\"audit.head\":\"{head}\"");
+        let log = self.program.log();
         assert!(
-            matches!(report, image_share_gateway::audit::Report::Intact(Some(_))),
-            "{report:?}"
+            log.contains(&closed),
+            "the head is noted at the stop: {log}"
         );
     }
 }
@@ -332,4 +336,40 @@ async fn a_trail_that_is_taken_away_under_load_is_noticed_and_nothing_more_is_fo
     assert!(events > told, "{events} events, {told} told");
     assert!(events <= upstream.calls().len());
     running.stop_and_verify(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trail_on_a_read_only_disk_can_be_looked_at_and_not_served() {
+    let directory = tempfile::tempdir().unwrap();
+    keys_file(directory.path());
+    let Some(disk) = SmallDisk::mount(directory.path().join("disk")) else {
+        return;
+    };
+    let upstream = Scripted::start(|_| Reply::Done).await;
+    let database = disk.0.join("audit.db");
+    let url = format!("sqlite://{}", database.display());
+    let program = Program::spawn(directory.path(), &["serve"], &environment(&upstream, &url));
+    let running = Running::new(program).await;
+    assert_eq!(running.put(1).await.status, 200);
+    running.stop_and_verify(&database).await;
+    let remounted = Command::new("mount")
+        .args(["-o", "remount,ro"])
+        .arg(&disk.0)
+        .status();
+    assert!(remounted.unwrap().success());
+
+    let mut refused = Program::spawn(directory.path(), &["serve"], &environment(&upstream, &url));
+    assert_eq!(refused.wait().await, Some(1));
+    let words = refused.log();
+    let last = words.lines().last().unwrap();
+    assert!(last.starts_with("image-share-gateway: cannot "), "{words}");
+
+    for command in ["verify", "export"] {
+        let looked = crate::support::binary()
+            .args(["audit", command, "--database-url", &url])
+            .output()
+            .unwrap();
+        assert!(looked.status.success(), "{looked:?}");
+        assert!(!looked.stdout.is_empty());
+    }
 }

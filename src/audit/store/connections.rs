@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::sqlite::SqlitePoolOptions;
-use sqlx::{QueryBuilder, SqlitePool};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _, QueryBuilder, SqlitePool};
 
 use crate::domain::EventId;
 
@@ -16,6 +16,38 @@ use super::events::{
 use super::rows::{ROWS_AT_ONCE, StoredRow, select_rows};
 
 const READ_CONNECTIONS_MAX: u32 = 4;
+
+/// How to open the trail at `path` so that `look` succeeds; nothing is made where there is none.
+///
+/// On a disk that is read-only SQLite cannot make the files that readers and a writer share. Where there is no
+/// write-ahead log either, nobody can be writing, and the file is read as one that does not change.
+pub(super) async fn reading(
+    path: &Path,
+    look: &'static str,
+) -> Result<SqliteConnectOptions, sqlx::Error> {
+    let usual = options(path)
+        .create_if_missing(false)
+        .read_only(true)
+        .row_buffer_size(ROWS_AT_ONCE);
+    let refused = match try_out(&usual, look).await {
+        Ok(()) => return Ok(usual),
+        Err(refused) => refused,
+    };
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let log_exists = tokio::fs::try_exists(&log).await.unwrap_or(true);
+    let unchanging = usual.immutable(true);
+    if !log_exists && try_out(&unchanging, look).await.is_ok() {
+        return Ok(unchanging);
+    }
+    Err(refused)
+}
+
+async fn try_out(options: &SqliteConnectOptions, look: &'static str) -> Result<(), sqlx::Error> {
+    let mut connection = options.connect().await?;
+    sqlx::query(look).fetch_optional(&mut connection).await?;
+    connection.close().await
+}
 
 /// Connections for queries; never the writer's.
 ///
@@ -30,22 +62,16 @@ impl ReadConnections {
             path: path.into(),
             source: source.into(),
         };
-        let options = options(path)
-            .create_if_missing(false)
-            .read_only(true)
-            .row_buffer_size(ROWS_AT_ONCE);
+        // A trail of an older version fails here and not at somebody's query.
+        let options = reading(path, "SELECT id FROM audit_log LIMIT 0")
+            .await
+            .map_err(open)?;
         let pool = SqlitePoolOptions::new()
             .max_connections(READ_CONNECTIONS_MAX)
             .acquire_timeout(BUSY_TIMEOUT)
             // A connection that idles keeps its page cache; the next query can open a new one.
             .idle_timeout(Duration::from_mins(1));
-        let pool = pool.connect_with(options).await.map_err(open)?;
-        // A file that is no trail, or one of an older version, fails here and not at somebody's query.
-        sqlx::query("SELECT id FROM audit_log LIMIT 0")
-            .fetch_optional(&pool)
-            .await
-            .map_err(open)?;
-        Ok(Self(pool))
+        pool.connect_with(options).await.map(Self).map_err(open)
     }
 
     /// The first rows of events with their outcomes, in the order asked.

@@ -12,7 +12,7 @@ use sqlx::{
 };
 
 use super::StoreError;
-use super::appender::options;
+use super::connections::reading;
 use crate::audit::entry::{COLUMNS, CellRef};
 
 /// Rows that a connection may read ahead of whoever takes them: a page, so that the next page is read while
@@ -185,16 +185,11 @@ impl RowReader {
             path: path.into(),
             source,
         };
-        let options = options(path)
-            .create_if_missing(false)
-            .read_only(true)
-            .row_buffer_size(ROWS_AT_ONCE);
-        let mut connection = options
-            .connect()
-            .await
-            .map_err(|error| open(error.into()))?;
         // A file that is no trail fails here and not as a broken chain.
-        select_rows(&mut connection, 0, 1)
+        let options = reading(path, "SELECT hash FROM audit_entries LIMIT 0").await;
+        let options = options.map_err(|error| open(error.into()))?;
+        let connection = options
+            .connect()
             .await
             .map_err(|error| open(error.into()))?;
         Ok(Self(connection))

@@ -16,7 +16,7 @@ use crate::domain::EventId;
 use crate::problem::ProblemKind;
 use crate::tasks::Tasks;
 
-use super::{FILTERS, log_broken_stream, may_read, on_main_runtime, read_filter};
+use super::{FILTERS, FilterParameters, log_broken_stream, may_read, on_main_runtime, read_filter};
 use crate::http::accept;
 use crate::http::caller::Authenticated;
 use crate::http::parse::Parser;
@@ -51,20 +51,7 @@ pub(in crate::http) struct EventList {
 #[utoipa::path(
     get, path = path::EVENTS, operation_id = "list_events", tag = "audit",
     params(
-        ("from" = Option<String>, Query, description = "Events at or after this time (RFC 3339), as 2026-01-31T00:00:00Z", nullable = false,
-            format = DateTime),
-        ("to" = Option<String>, Query, description = "Events before this time (RFC 3339)", nullable = false,
-            format = DateTime),
-        ("subject" = Option<String>, Query, description = "Who asked, exactly", nullable = false),
-        ("image_id" = Option<String>, Query, description = "The image", nullable = false),
-        ("account_id" = Option<u64>, Query, description = "The account", nullable = false, minimum = 1,
-            maximum = 9_007_199_254_740_991_u64),
-        ("operation" = Option<String>, Query, description = "`share`, `unshare` or `update`", nullable = false,
-            pattern = "^(share|unshare|update)$"),
-        ("outcome" = Option<String>, Query, nullable = false,
-            description = "`pending`, `succeeded`, `invalid_account`, `denied`, `failed` or `unknown`",
-            pattern = "^(pending|succeeded|invalid_account|denied|failed|unknown)$"),
-        ("request_id" = Option<String>, Query, description = "The request's id, exactly", nullable = false),
+        FilterParameters,
         ("limit" = Option<u64>, Query, description = "Events a page, 100 unless given", nullable = false, minimum = 1,
             maximum = 1000),
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of a page of the same query",

@@ -6,6 +6,8 @@ pub(super) mod entries;
 pub(super) mod events;
 pub(super) mod summary;
 
+use utoipa::IntoParams;
+
 use crate::audit::{EventOperation, Filter, StoreError};
 use crate::authorization::{Action, Authorizer, Decision};
 use crate::domain::{Outcome, Timestamp};
@@ -15,6 +17,40 @@ use crate::tasks::Tasks;
 use super::caller::Authenticated;
 use super::parse::Parser;
 use super::problem::Problem;
+
+/// [`read_filter`]'s parameters, as the document tells them.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only the document reads it")]
+struct FilterParameters {
+    /// Events at or after this time (RFC 3339), as 2026-01-31T00:00:00Z
+    #[param(nullable = false, format = DateTime)]
+    from: Option<String>,
+    /// Events before this time (RFC 3339)
+    #[param(nullable = false, format = DateTime)]
+    to: Option<String>,
+    /// Who asked, exactly
+    #[param(nullable = false)]
+    subject: Option<String>,
+    /// The image
+    #[param(nullable = false)]
+    image_id: Option<String>,
+    /// The account
+    #[param(nullable = false, minimum = 1, maximum = 9_007_199_254_740_991_u64)]
+    account_id: Option<u64>,
+    /// `share`, `unshare` or `update`
+    #[param(nullable = false, pattern = "^(share|unshare|update)$")]
+    operation: Option<String>,
+    /// `pending`, `succeeded`, `invalid_account`, `denied`, `failed` or `unknown`
+    #[param(
+        nullable = false,
+        pattern = "^(pending|succeeded|invalid_account|denied|failed|unknown)$"
+    )]
+    outcome: Option<String>,
+    /// The request's id, exactly
+    #[param(nullable = false)]
+    request_id: Option<String>,
+}
 
 /// The names of [`read_filter`]'s parameters.
 const FILTERS: [&str; 8] = [

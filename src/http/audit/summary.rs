@@ -8,7 +8,7 @@ use crate::authorization::Authorizer;
 use crate::domain::Timestamp;
 use crate::tasks::Tasks;
 
-use super::{FILTERS, may_read, on_main_runtime, read_filter};
+use super::{FILTERS, FilterParameters, may_read, on_main_runtime, read_filter};
 use crate::http::caller::Authenticated;
 use crate::http::parse::Parser;
 use crate::http::path;
@@ -16,27 +16,14 @@ use crate::http::problem::Problem;
 
 /// Count changes by outcome over time.
 ///
-/// A count for each outcome in each hour or day (UTC), the last 30 days unless asked otherwise, empty buckets
-/// included.
+/// A count for each outcome in each hour or day (UTC), from 30 days back to now unless `from` and `to` say
+/// otherwise, empty buckets included; at most 1000 buckets.
 #[utoipa::path(
     get, path = path::SUMMARY, operation_id = "summarize_events", tag = "audit",
     params(
         ("bucket" = Option<String>, Query, description = "`hour` or `day` (the default)", nullable = false,
             pattern = "^(hour|day)$"),
-        ("from" = Option<String>, Query, description = "Events at or after this time (RFC 3339); 30 days back unless given",
-            nullable = false, format = DateTime),
-        ("to" = Option<String>, Query, description = "Events before this time (RFC 3339); now unless given",
-            nullable = false, format = DateTime),
-        ("subject" = Option<String>, Query, description = "Who asked, exactly", nullable = false),
-        ("image_id" = Option<String>, Query, description = "The image", nullable = false),
-        ("account_id" = Option<u64>, Query, description = "The account", nullable = false, minimum = 1,
-            maximum = 9_007_199_254_740_991_u64),
-        ("operation" = Option<String>, Query, description = "`share`, `unshare` or `update`", nullable = false,
-            pattern = "^(share|unshare|update)$"),
-        ("outcome" = Option<String>, Query, nullable = false,
-            description = "`pending`, `succeeded`, `invalid_account`, `denied`, `failed` or `unknown`",
-            pattern = "^(pending|succeeded|invalid_account|denied|failed|unknown)$"),
-        ("request_id" = Option<String>, Query, description = "The request's id, exactly", nullable = false),
+        FilterParameters,
     ),
     responses((status = 200, description = "Counts by outcome, bucket by bucket", body = Summary,
         content_type = "application/json", example = json!({"bucket": "day", "buckets": [
