@@ -8,12 +8,12 @@ use image_share_gateway::audit::{Report, verify};
 
 use crate::support::{Gateway, python, rounds};
 
-/// Opens, reads and closes the database so many times, by Python's `sqlite3` and by Datasette.
+/// Opens, reads and closes the database so many times by Python's `sqlite3`, then by Datasette.
 const OPENERS: &str = r#"
 import asyncio, sqlite3, sys
 from datasette.app import Datasette
 
-path, times = sys.argv[1], int(sys.argv[2])
+path, times, datasettes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 for number in range(times):
     # Every second one may write, as sqlite3 opens files: closing it looks whether the log can be folded in.
     mode = "ro" if number % 2 else "rw"
@@ -22,7 +22,7 @@ for number in range(times):
     connection.close()
 
 async def datasette():
-    for number in range(max(times // 10, 1)):
+    for number in range(datasettes):
         look = Datasette([path])
         await look.invoke_startup()
         answer = await look.client.get("/audit/audit_log.json?_size=1&_sort_desc=id")
@@ -34,14 +34,10 @@ async def datasette():
 asyncio.run(datasette())
 "#;
 
-fn python_and_datasette(database: &Path, times: u32) {
+fn python_and_datasette(database: &Path, times: u32, datasettes: u32) {
     let output = Command::new(python())
-        .args([
-            "-c",
-            OPENERS,
-            database.to_str().unwrap(),
-            &times.to_string(),
-        ])
+        .args(["-c", OPENERS, database.to_str().unwrap()])
+        .args([times.to_string(), datasettes.to_string()])
         .output()
         .unwrap();
     assert!(
@@ -53,12 +49,15 @@ fn python_and_datasette(database: &Path, times: u32) {
 
 fn sqlite3(database: &Path, times: u32) {
     for _ in 0..times {
-        let status = Command::new("sqlite3")
+        // Python waits for another's lock by itself, sqlite3 has to be told.
+        let output = Command::new("sqlite3")
+            .args(["-cmd", ".timeout 5000"])
             .arg(database)
             .arg("SELECT * FROM audit_log ORDER BY id DESC LIMIT 5")
             .stdout(Stdio::null())
-            .status();
-        assert!(status.unwrap().success());
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
     }
 }
 
@@ -66,7 +65,7 @@ fn sqlite3(database: &Path, times: u32) {
 async fn programs_that_open_and_close_the_file_lose_nothing() {
     let mut gateway = Gateway::spawn().await;
     gateway.sharer().put("/images/img/shares/1").await;
-    let times = rounds(50, 1000);
+    let (times, datasettes) = (rounds(50, 1000), rounds(5, 1000));
     let (database, over) = (gateway.database(), AtomicBool::new(false));
     let done = AtomicUsize::new(1);
     let writers = (0..8).map(|writer| {
@@ -84,7 +83,7 @@ async fn programs_that_open_and_close_the_file_lose_nothing() {
     let opening = async {
         let (one, other) = (database.clone(), database.clone());
         let opened = tokio::join!(
-            tokio::task::spawn_blocking(move || python_and_datasette(&one, times)),
+            tokio::task::spawn_blocking(move || python_and_datasette(&one, times, datasettes)),
             tokio::task::spawn_blocking(move || sqlite3(&other, times)),
         );
         over.store(true, Ordering::Relaxed);
