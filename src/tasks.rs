@@ -67,12 +67,6 @@ impl Tasks {
         self.stopping.cancel();
     }
 
-    /// Whether a stop has begun.
-    #[must_use]
-    pub fn is_stopping(&self) -> bool {
-        self.stopping.is_cancelled()
-    }
-
     /// Resolves when a stop has begun.
     pub async fn stopping(&self) {
         self.stopping.cancelled().await;

@@ -4,6 +4,7 @@ mod files;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::auth::{Authenticator, KeySet};
 use crate::authorization::Authorizer;
 use crate::config::{self, Config, Faults, KeySource, Sources};
 use crate::domain::{Deadline, Timestamp};
-use crate::http::{self, Check, Parts, Readiness};
+use crate::http::{self, Check, Parts, Readiness, Requests};
 use crate::sharing::Sharing;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
@@ -75,6 +76,7 @@ pub struct App {
     admin: Option<Listening>,
     secure: bool,
     tasks: Tasks,
+    requests: Requests,
     writer: WriterTask,
     reader: Reader,
     readiness: Data<Readiness>,
@@ -113,7 +115,7 @@ impl App {
         let secure = tls.is_some();
 
         let metrics = Metrics::new();
-        let tasks = Tasks::on_this_runtime();
+        let (tasks, requests) = (Tasks::on_this_runtime(), Requests::default());
         let authenticator = authenticator(&config.auth, sandbox_keys)?;
         let authenticator = Data::new(authenticator);
         let authorizer = match config.authorization.policy_file {
@@ -155,7 +157,8 @@ impl App {
             sharing: Data::new(sharing),
             reader: Data::new(reader.clone()),
             tasks: Data::new(tasks.clone()),
-            streams: Data::new(http::Streams::new(tasks.clone())),
+            streams: Data::new(http::Streams::new(tasks.clone(), requests.clone())),
+            requests: Data::new(requests.clone()),
             rules: Data::new(http::Rules {
                 region: config.upstream.region.clone(),
                 regions: config.upstream.regions.clone(),
@@ -177,6 +180,7 @@ impl App {
             admin,
             secure,
             tasks,
+            requests,
             writer: writer_task,
             reader,
             readiness,
@@ -235,9 +239,8 @@ impl App {
         let deadline = Deadline::after(self.settings.shutdown_timeout);
         // Closes the listener at once; resolves when every request that came is answered.
         let mut answering = std::pin::pin!(self.rest.handle.stop(true));
-        let answered = timeout_at(deadline.instant().into(), &mut answering)
-            .await
-            .is_ok();
+        let all = all_answered(&self.requests, answering.as_mut());
+        let answered = timeout_at(deadline.instant().into(), all).await.is_ok();
         let finished = self.tasks.finish(deadline, GIVING_UP_TIME).await;
         if !answered {
             // Work that gave up has an answer now; it gets a moment to reach its caller.
@@ -254,6 +257,21 @@ impl App {
         let clean = answered && finished && recorded;
         tracing::info!(clean, at = %Timestamp::now(), "stopped");
         clean
+    }
+}
+
+/// Waits until every request that came is answered. Followers of the feed were told to end by then; one whose
+/// client takes nothing cannot be, and is not waited for.
+async fn all_answered(requests: &Requests, mut answering: Pin<&mut impl Future<Output = ()>>) {
+    loop {
+        tokio::select! {
+            () = &mut answering => return,
+            () = requests.only_followers() => {}
+        }
+        let ended = timeout(LAST_ANSWERS_TIME, &mut answering).await.is_ok();
+        if ended || requests.none() {
+            return;
+        }
     }
 }
 
@@ -312,6 +330,7 @@ fn serve_rest(
     let server = HttpServer::new(move || {
         ActixApp::new()
             .app_data(parts.metrics.clone())
+            .app_data(parts.requests.clone())
             .configure(|routes| http::routes(&parts, routes))
             .wrap(from_fn(http::observe))
     });

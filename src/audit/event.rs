@@ -21,51 +21,64 @@ pub struct Event {
     #[schema(format = DateTime)]
     pub occurred_at: String,
     /// When the outcome was sealed; null while pending.
-    #[schema(format = DateTime)]
+    #[schema(required, format = DateTime)]
     pub completed_at: Option<String>,
     /// Who asked: the token's `sub`, or `system:…` for what the gateway does by itself.
     pub subject: String,
     /// The token's `iss`.
+    #[schema(required)]
     pub issuer: Option<String>,
     /// The token's `jti`.
+    #[schema(required)]
     pub token_id: Option<String>,
     /// Where the request came from.
+    #[schema(required)]
     pub client_ip: Option<String>,
     /// What the client called itself.
+    #[schema(required)]
     pub user_agent: Option<String>,
     /// The request's id.
+    #[schema(required)]
     pub request_id: Option<String>,
     /// The caller's trace.
+    #[schema(required)]
     pub trace_id: Option<String>,
     /// `share` or `unshare`; `update` where a bulk request was denied as a whole.
     pub operation: String,
     /// The image.
     pub image_id: String,
     /// The account; null where a bulk request was denied as a whole.
-    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
+    #[schema(required, minimum = 1, maximum = 9_007_199_254_740_991_i64)]
     pub account_id: Option<i64>,
     /// The region.
     pub region: String,
     /// `pending`, `succeeded`, `invalid_account`, `denied`, `failed` or `unknown`.
     pub outcome: String,
     /// What the caller was told; null while pending.
+    #[schema(required)]
     pub http_status: Option<i64>,
     /// The upstream's last `RetCode`.
+    #[schema(required)]
     pub upstream_ret_code: Option<i64>,
     /// The upstream's name for its last answer.
+    #[schema(required)]
     pub upstream_request_id: Option<String>,
     /// Calls that carried this change; null while pending.
+    #[schema(required)]
     pub upstream_calls: Option<i64>,
     /// From the request's arrival to the outcome; null while pending.
+    #[schema(required)]
     pub duration_ms: Option<i64>,
     /// Why, in the caller's words.
+    #[schema(required)]
     pub reason: Option<String>,
     /// When the share ends by itself; null: it does not.
-    #[schema(format = DateTime)]
+    #[schema(required, format = DateTime)]
     pub expires_at: Option<String>,
     /// The policies that decided; empty where scopes alone did.
     pub policy_ids: Vec<String>,
     /// What else an auditor should know.
+    #[schema(required)]
     pub detail: Option<String>,
 }
 

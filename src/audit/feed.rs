@@ -18,7 +18,7 @@ use super::store::{StoreError, StoredRow};
 use crate::domain::Timestamp;
 
 /// Rows of one page.
-const PAGE_ROWS: usize = 512;
+const PAGE_ROWS: usize = 256;
 /// Bytes of a row's hash that its cursor holds, to tell it from the row of another trail.
 const HASH_BYTES: usize = 8;
 const CURSOR_VERSION: u8 = 1;
@@ -50,46 +50,61 @@ pub struct Entry {
     /// Who asked.
     pub subject: String,
     /// The token's `iss`; on first rows.
+    #[schema(required)]
     pub issuer: Option<String>,
     /// The token's `jti`; on first rows.
+    #[schema(required)]
     pub token_id: Option<String>,
     /// Where the request came from; on first rows.
+    #[schema(required)]
     pub client_ip: Option<String>,
     /// What the client called itself; on first rows.
+    #[schema(required)]
     pub user_agent: Option<String>,
     /// The request's id.
+    #[schema(required)]
     pub request_id: Option<String>,
     /// The caller's trace; on first rows.
+    #[schema(required)]
     pub trace_id: Option<String>,
     /// `share`, `unshare`, or `update` where a bulk request was denied as a whole.
     pub operation: String,
     /// The image.
     pub image_id: String,
     /// The account; null where a bulk request was denied as a whole.
+    #[schema(required)]
     pub account_id: Option<i64>,
     /// The region.
     pub region: String,
     /// Why, in the caller's words; on first rows.
+    #[schema(required)]
     pub reason: Option<String>,
     /// When the share ends by itself; null: it does not.
-    #[schema(format = DateTime)]
+    #[schema(required, format = DateTime)]
     pub expires_at: Option<String>,
     /// The policies that decided, the hash covers their compact JSON; null on outcomes.
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(required, value_type = Option<Vec<String>>)]
     pub policy_ids: Option<Box<RawValue>>,
     /// How it ended; on outcomes and denials.
+    #[schema(required)]
     pub outcome: Option<String>,
     /// What the caller was told.
+    #[schema(required)]
     pub http_status: Option<i64>,
     /// The upstream's last `RetCode`.
+    #[schema(required)]
     pub upstream_ret_code: Option<i64>,
     /// The upstream's name for its last answer.
+    #[schema(required)]
     pub upstream_request_id: Option<String>,
     /// Calls that carried the change.
+    #[schema(required)]
     pub upstream_calls: Option<i64>,
     /// From the request's arrival to this row.
+    #[schema(required)]
     pub duration_ms: Option<i64>,
     /// What else an auditor should know.
+    #[schema(required)]
     pub detail: Option<String>,
 }
 
@@ -201,6 +216,8 @@ impl Feed {
     /// # Errors
     /// Where the database cannot be read or holds what the gateway never writes.
     pub async fn next(&mut self) -> Result<Vec<Entry>, StoreError> {
+        // Looked at first: a commit that comes after is a change to wait for.
+        self.committed.borrow_and_update();
         // From below the first sequence that the gateway gives: what the file holds is what is shown.
         let from = self.sequence.map_or(i64::MIN, |last| last + 1);
         let rows = self.reader.rows(from, PAGE_ROWS).await?;
@@ -213,11 +230,10 @@ impl Feed {
         Ok(entries)
     }
 
-    /// Waits until there are rows behind those given. Returns `false` where the writer has ended.
+    /// Waits for a commit that was not there at the last [`Self::next`]. Returns `false` where the writer has
+    /// ended.
     pub async fn wait(&mut self) -> bool {
-        let given = self.sequence.unwrap_or(0);
-        let grown = self.committed.wait_for(|sequence| *sequence > given).await;
-        grown.is_ok()
+        self.committed.changed().await.is_ok()
     }
 }
 

@@ -8,8 +8,9 @@
 //! - each row's hash covers the row and the hash before it, so [`verify`](verify()) finds any that was
 //!   changed, removed, inserted or moved ([`chain`] says how);
 //! - an event has exactly one outcome row, or one denial;
-//! - whoever pages, exports or follows misses nothing and sees nothing twice, whatever is written meanwhile,
-//!   and holds no read transaction open between two pages.
+//! - whoever pages, exports or follows misses nothing and sees nothing twice, whatever is written meanwhile
+//!   (an event that gets its outcome may come to fit a filter by outcome behind the page that was read), and
+//!   holds no read transaction open between two pages.
 //!
 //! Who may read the trail is decided elsewhere, and so is what an outcome means.
 

@@ -124,7 +124,7 @@ impl Reader {
     /// # Errors
     /// As [`Self::page`].
     pub async fn event(&self, id: EventId) -> Result<Option<EventWithEntries>, StoreError> {
-        let Some(row) = self.connections.event(id).await? else {
+        let Some((row, places)) = self.connections.event(id).await? else {
             return Ok(None);
         };
         let place = |(kind, chain_id, sequence, recorded_at, hash)| EntryPlace {
@@ -134,13 +134,7 @@ impl Reader {
             recorded_at: Timestamp::from_micros(recorded_at).to_string(),
             hash,
         };
-        let entries = self
-            .connections
-            .places(id)
-            .await?
-            .into_iter()
-            .map(place)
-            .collect();
+        let entries = places.into_iter().map(place).collect();
         Ok(Some(EventWithEntries {
             event: row.try_into()?,
             entries,

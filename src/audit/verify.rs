@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::chain::{Following, Hash, Head};
 use super::entry::{CHAIN_ID, CellRef};
-use super::store::{RowReader, StoreError, WalkedRow};
+use super::store::{PackedRow, RowReader, StoreError};
 
 /// Where `sequence` stands among the columns.
 const SEQUENCE_COLUMN: usize = 2;
@@ -129,7 +129,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn over(&mut self, page: &[WalkedRow]) -> Result<Result<(), Break>, StoreError> {
+    fn over(&mut self, page: &[PackedRow]) -> Result<Result<(), Break>, StoreError> {
         for row in page {
             if let Err(broken) = self.step(row)? {
                 return Ok(Err(broken));
@@ -138,7 +138,7 @@ impl Walk<'_> {
         Ok(Ok(()))
     }
 
-    fn step(&mut self, row: &WalkedRow) -> Result<Result<(), Break>, StoreError> {
+    fn step(&mut self, row: &PackedRow) -> Result<Result<(), Break>, StoreError> {
         let next = self.sequence + 1;
         let (mut following, mut column, mut found) = (Following::new(self.hash), 0, None);
         row.cells(|cell| {
@@ -200,7 +200,7 @@ fn sequence(cell: CellRef<'_>) -> Option<i64> {
     }
 }
 
-fn last_sequence(row: &WalkedRow) -> Result<Option<i64>, StoreError> {
+fn last_sequence(row: &PackedRow) -> Result<Option<i64>, StoreError> {
     let (mut column, mut found) = (0, None);
     row.cells(|cell| {
         if column == SEQUENCE_COLUMN {

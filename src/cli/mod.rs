@@ -147,7 +147,7 @@ struct ExportArgs {
     #[arg(long, value_name = "TIME", value_parser = Timestamp::parse_rfc3339)]
     to: Option<Timestamp>,
     /// Who asked, exactly.
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     subject: Option<String>,
     /// The image.
     #[arg(long, value_name = "IMAGE")]
@@ -162,7 +162,7 @@ struct ExportArgs {
     #[arg(long, value_name = "OUTCOME", value_parser = parse_outcome)]
     outcome: Option<Outcome>,
     /// The request's id, exactly.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     request_id: Option<String>,
     /// Most events; all of them unless given.
     #[arg(long, value_name = "N", value_parser = parse_limit)]

@@ -71,8 +71,18 @@ impl Timestamp {
         if !plain {
             return Err(InvalidTimestamp);
         }
-        let read: jiff::Timestamp = text.parse().map_err(|_| InvalidTimestamp)?;
-        Ok(Self(read.as_microsecond()))
+        // Read in parts: jiff's own instants end before the year 9999 does, which people write for "no end".
+        let pieces = jiff::fmt::temporal::Pieces::parse(text).map_err(|_| InvalidTimestamp)?;
+        let offset = pieces.to_numeric_offset().ok_or(InvalidTimestamp)?;
+        let local = pieces
+            .date()
+            .to_datetime(pieces.time().ok_or(InvalidTimestamp)?);
+        let epoch = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
+        let micros =
+            local.duration_since(epoch).as_micros() - i128::from(offset.seconds()) * 1_000_000;
+        i64::try_from(micros)
+            .map(Self)
+            .map_err(|_| InvalidTimestamp)
     }
 }
 
@@ -157,6 +167,8 @@ mod tests {
             read("2026-01-31T12:00:00.5+08:00").as_deref(),
             Ok("2026-01-31T04:00:00.500000Z")
         );
+        let end = Timestamp::parse_rfc3339("9999-12-31T23:59:59.999999-23:59");
+        assert_eq!(end.map(Timestamp::as_micros), Ok(253_402_387_139_999_999));
         for bad in [
             "",
             "2026-01-31",

@@ -13,6 +13,7 @@ mod openapi;
 mod pages;
 mod parse;
 mod problem;
+mod requests;
 mod shares;
 mod stream;
 
@@ -34,6 +35,7 @@ pub use admin::{Check, Readiness};
 pub use observe::observe;
 pub use openapi::document;
 use problem::Problem;
+pub use requests::Requests;
 pub use stream::Streams;
 
 /// What requests may name and how long they may take.
@@ -62,6 +64,8 @@ pub struct Parts {
     pub tasks: Data<Tasks>,
     /// Bodies that are made while they are sent.
     pub streams: Data<Streams>,
+    /// What is being answered.
+    pub requests: Data<Requests>,
     /// What requests may name.
     pub rules: Data<Rules>,
     /// Whether the gateway is ready.

@@ -14,6 +14,7 @@ use crate::telemetry::Metrics;
 
 use super::path;
 use super::problem::{AUDIT_ID, Problem};
+use super::requests::Requests;
 
 /// Largest head: request line and headers.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -46,6 +47,8 @@ pub async fn observe(
     };
     request.extensions_mut().insert(arrival.clone());
     let metrics = request.app_data::<Data<Metrics>>().cloned();
+    let requests = request.app_data::<Data<Requests>>();
+    let _counted = requests.map(|requests| requests.begin());
     let changes = !request.method().is_safe();
     let head = head_bytes(&request);
     let (mut response, problem) = if head > HEAD_BYTES_MAX {

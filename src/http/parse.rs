@@ -70,6 +70,11 @@ impl<'a> Parser<'a> {
         });
     }
 
+    /// Whether no fault was found so far.
+    pub(super) fn is_sound(&self) -> bool {
+        self.faults.is_empty()
+    }
+
     /// A segment of the path.
     pub(super) fn segment<T: FromStr<Err: std::fmt::Display>>(&mut self, name: &str) -> Option<T> {
         let text = self.request.match_info().get(name).unwrap_or_default();

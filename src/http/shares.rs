@@ -56,14 +56,16 @@ pub(super) struct Provenance {
     /// may have taken effect or not).
     origin: &'static str,
     /// When the gateway shared it; null where the trail does not know.
-    #[schema(format = DateTime)]
+    #[schema(required, format = DateTime)]
     shared_at: Option<String>,
     /// Who asked for that.
+    #[schema(required)]
     shared_by: Option<String>,
     /// Why, in their words.
+    #[schema(required)]
     reason: Option<String>,
     /// That share's event in the trail.
-    #[schema(format = "uuid")]
+    #[schema(required, format = "uuid")]
     audit_id: Option<String>,
 }
 
@@ -112,6 +114,7 @@ pub(super) struct ListedAccount {
     #[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64)]
     account_id: u64,
     /// Its name, where the upstream gives one.
+    #[schema(required)]
     account_name: Option<String>,
     #[serde(flatten)]
     provenance: Provenance,

@@ -18,14 +18,14 @@ for number in range(times):
     # Every second one may write, as sqlite3 opens files: closing it looks whether the log can be folded in.
     mode = "ro" if number % 2 else "rw"
     connection = sqlite3.connect(f"file:{path}?mode={mode}", uri=True)
-    connection.execute("SELECT count(*) FROM audit_log").fetchone()
+    connection.execute("SELECT max(id) FROM audit_log").fetchone()
     connection.close()
 
 async def datasette():
     for number in range(datasettes):
         look = Datasette([path])
         await look.invoke_startup()
-        answer = await look.client.get("/audit/audit_log.json?_size=1&_sort_desc=id")
+        answer = await look.client.get("/audit.json?sql=select+max(id)+from+audit_log")
         assert answer.status_code == 200, answer.text
         for database in look.databases.values():
             database.close()

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::{Answer, Gateway, Reply, Scripted, rounds};
+use crate::support::{Answer, Gateway, LONG_TRAIL_ROWS, eventually, rounds};
 
 async fn with_changes() -> Gateway {
     let gateway = Gateway::spawn().await;
@@ -454,29 +454,68 @@ async fn a_follower_hears_that_the_gateway_lives_and_is_ended_by_a_drain() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_finishes_a_stream_that_is_being_taken_and_breaks_off_one_that_is_not() {
-    let upstream = Scripted::start(|_| Reply::Done).await;
-    let settings = [("server.shutdown_timeout", "5s")];
-    let mut gateway = Gateway::in_front_of(&upstream.url, &settings).await;
-    // More than sockets and buffers hold.
-    let writers = (0..16).map(|writer| {
-        let gateway = &gateway;
-        async move {
-            for number in 1..=300 {
-                let reason = "r".repeat(500);
-                let path = format!("/images/img-{writer}/shares/{number}?reason={reason}");
-                assert_eq!(gateway.sharer().put(&path).await.status, 200);
-            }
-        }
-    });
-    futures_util::future::join_all(writers).await;
+    let mut gateway = Gateway::with_long_trail(&[("server.shutdown_timeout", "5s")]).await;
     let begin = || async {
         let request = gateway.auditor().request("GET", "/audit/entries");
         request.send().await.unwrap()
     };
     let (taken, left) = (begin().await, begin().await);
     let (text, clean) = tokio::join!(taken.text(), gateway.stop());
-    assert_eq!(text.unwrap().lines().count(), 9600);
+    assert_eq!(text.unwrap().lines().count(), LONG_TRAIL_ROWS);
     assert!(!clean, "the one that nobody takes was in flight");
     let broken = left.text().await;
     assert!(broken.is_err(), "a part is not taken for the whole");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_takes_nothing_keeps_no_stop_waiting() {
+    let mut gateway = Gateway::with_long_trail(&[("server.shutdown_timeout", "10m")]).await;
+    let request = gateway
+        .auditor()
+        .request("GET", "/audit/entries?follow=true");
+    let stalled = request.send().await.unwrap();
+    assert!(
+        gateway.stop().await,
+        "a stop does not wait for it, and is clean"
+    );
+    assert!(
+        stalled.text().await.is_err(),
+        "a part is not taken for the whole"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_caller_cannot_take_the_places_of_all_streams() {
+    let gateway = Gateway::with_long_trail(&[]).await;
+    let export = || async {
+        let request = gateway.auditor().request("GET", "/audit/events");
+        let request = request.header("Accept", "application/x-ndjson");
+        request.send().await.unwrap()
+    };
+    let mut open = Vec::new();
+    for _ in 0..32 {
+        let response = export().await;
+        assert_eq!(response.status(), 200);
+        open.push(response);
+    }
+    let refused = get_as(&gateway, "application/x-ndjson", "/audit/events").await;
+    refused.assert_problem(503, "overloaded");
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(
+        gateway.auditor().get("/audit/events").await.status,
+        200,
+        "pages go on"
+    );
+    let mut other = gateway.auditor();
+    other.token = Some(crate::support::token("team-b", "audit:read"));
+    assert_eq!(
+        other.get("/audit/entries").await.status,
+        200,
+        "so do others"
+    );
+    open.pop();
+    eventually("a place is free again", async || {
+        (export().await.status() == 200).then_some(())
+    })
+    .await;
 }

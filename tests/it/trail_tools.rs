@@ -140,6 +140,7 @@ async fn export_tells_what_it_cannot_do() {
         ["--account-id", "0"],
         ["--image-id", "-"],
         ["--limit", "0"],
+        ["--subject", ""],
         ["--format", "xml"],
     ] {
         let exported = export(&absent, &faulty);

@@ -17,6 +17,9 @@ use super::rows::{ROWS_AT_ONCE, StoredRow, select_rows};
 
 const READ_CONNECTIONS_MAX: u32 = 4;
 
+/// Kind, chain, sequence, time and hash of a row.
+pub(crate) type PlaceRow = (String, String, i64, i64, String);
+
 /// How to open the trail at `path` so that `look` succeeds; nothing is made where there is none.
 ///
 /// On a disk that is read-only SQLite cannot make the files that readers and a writer share. Where there is no
@@ -37,10 +40,19 @@ pub(super) async fn reading(
     log.push("-wal");
     let log_exists = tokio::fs::try_exists(&log).await.unwrap_or(true);
     let unchanging = usual.immutable(true);
-    if !log_exists && try_out(&unchanging, look).await.is_ok() {
+    if !log_exists && is_of_a_read_only_disk(&refused) && try_out(&unchanging, look).await.is_ok() {
         return Ok(unchanging);
     }
     Err(refused)
+}
+
+/// `SQLITE_READONLY` or `SQLITE_CANTOPEN`, extended codes among them (sqlite.org/rescode.html).
+fn is_of_a_read_only_disk(error: &sqlx::Error) -> bool {
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
+    let code = code.and_then(|code| code.parse::<u32>().ok());
+    matches!(code.map(|code| code & 0xff), Some(8 | 14))
 }
 
 async fn try_out(options: &SqliteConnectOptions, look: &'static str) -> Result<(), sqlx::Error> {
@@ -107,28 +119,29 @@ impl ReadConnections {
             .collect()
     }
 
-    /// One event.
-    pub(crate) async fn event(&self, id: EventId) -> Result<Option<EventRow>, StoreError> {
+    /// One event, and where its rows stand in the chain: kind, chain, sequence, time and hash, oldest first.
+    /// Both of one moment, so that they tell the same.
+    pub(crate) async fn event(
+        &self,
+        id: EventId,
+    ) -> Result<Option<(EventRow, Vec<PlaceRow>)>, StoreError> {
+        let mut snapshot = self.0.begin().await?;
         let mut statement = QueryBuilder::new(SELECT_EVENT);
         statement
             .push(FROM_FIRST_ROWS)
             .push(" WHERE f.event_id = ")
             .push_bind(id.to_string());
         statement.push(" AND ").push(IS_FIRST_ROW);
-        Ok(statement.build_query_as().fetch_optional(&self.0).await?)
-    }
-
-    /// Where an event's rows stand in the chain: kind, chain, sequence, time and hash, oldest first.
-    pub(crate) async fn places(
-        &self,
-        id: EventId,
-    ) -> Result<Vec<(String, String, i64, i64, String)>, StoreError> {
-        let statement = "SELECT kind, chain_id, sequence, recorded_at, hash FROM audit_entries \
-                         WHERE event_id = ? ORDER BY sequence";
-        Ok(sqlx::query_as(statement)
-            .bind(id.to_string())
-            .fetch_all(&self.0)
-            .await?)
+        let event = statement.build_query_as();
+        let Some(event) = event.fetch_optional(&mut *snapshot).await? else {
+            return Ok(None);
+        };
+        let places = "SELECT kind, chain_id, sequence, recorded_at, hash FROM audit_entries \
+                      WHERE event_id = ? ORDER BY sequence";
+        let places = sqlx::query_as(places).bind(id.to_string());
+        let places = places.fetch_all(&mut *snapshot).await?;
+        snapshot.rollback().await?;
+        Ok(Some((event, places)))
     }
 
     /// Up to `limit` events without an outcome whose id follows `after`, oldest first.

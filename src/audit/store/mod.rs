@@ -14,7 +14,7 @@ use std::path::PathBuf;
 pub(super) use appender::Appender;
 pub(super) use connections::ReadConnections;
 pub(super) use events::{EventRow, EventsQuery};
-pub(super) use rows::{RowReader, StoredRow, WalkedRow};
+pub(super) use rows::{PackedRow, RowReader, StoredRow};
 pub(super) use standing::LastRow;
 
 /// Why the store could not do what it was asked to.

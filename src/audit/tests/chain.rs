@@ -198,13 +198,22 @@ impl Victim {
         let (directory, path, head) = trail.close().await;
         let options = SqliteConnectOptions::new()
             .filename(&path)
-            .synchronous(sqlx::sqlite::SqliteSynchronous::Off)
-            .pragma("ignore_check_constraints", "ON");
+            .synchronous(sqlx::sqlite::SqliteSynchronous::Off);
         let mut connection = SqliteConnection::connect_with(&options)
             .await
             .expect("opens");
-        let pristine = format!("{UNLOCK} CREATE TABLE pristine AS SELECT * FROM audit_entries");
-        run(&mut connection, &pristine).await.expect("unlocks");
+        // A table of the same name that takes anything anywhere.
+        let columns = entry::COLUMNS
+            .join(", ")
+            .replace("sequence", "sequence INTEGER PRIMARY KEY");
+        let loose = format!(
+            "DROP VIEW audit_log; DROP TRIGGER audit_entries_no_update; DROP TRIGGER audit_entries_no_delete; \
+             DROP TRIGGER audit_entries_no_replace; DROP TRIGGER audit_entries_intent; \
+             DROP TRIGGER audit_entries_outcome; ALTER TABLE audit_entries RENAME TO pristine; \
+             CREATE TABLE audit_entries ({columns}, hash); \
+             INSERT INTO audit_entries SELECT * FROM pristine"
+        );
+        run(&mut connection, &loose).await.expect("loosens");
         Self {
             _directory: directory,
             path,
@@ -266,15 +275,26 @@ impl Victim {
                 .await
                 .expect("looks");
         let mut bytes = hex::decode(hex).expect("hex");
-        let value = match kind.as_str() {
-            "integer" if !bit.is_multiple_of(9) => (number? ^ (1 << (bit % 64))).to_string(),
-            "text" if !bit.is_multiple_of(9) && !bytes.is_empty() => {
+        let value = match (kind.as_str(), bit % 9) {
+            // The same in other types; a BLOB that reads as JSON of the same value among them.
+            (_, 0) => {
+                let forms = [
+                    "NULL",
+                    "CAST({} AS BLOB)",
+                    "jsonb(json_quote({}))",
+                    "CAST({} AS TEXT)",
+                    "{} + 0.0",
+                ];
+                forms[bit / 9 % forms.len()].replace("{}", name)
+            }
+            ("integer", _) => (number? ^ (1 << (bit % 64))).to_string(),
+            ("text", _) if !bytes.is_empty() => {
                 let index = bit / 8 % bytes.len();
                 bytes[index] ^= 1 << (bit % 8);
                 format!("CAST(x'{}' AS TEXT)", hex::encode(bytes))
             }
-            "null" => (if bit.is_multiple_of(2) { "0" } else { "''" }).to_owned(),
-            _ => "NULL".to_owned(),
+            ("null", at) => ["0", "''", "x''", "x'00'"][at % 4].to_owned(),
+            _ => "'x'".to_owned(),
         };
         Some(format!(
             "UPDATE audit_entries SET {name} = {value} WHERE sequence = {}",
@@ -283,9 +303,17 @@ impl Victim {
     }
 
     async fn differs(&mut self) -> bool {
-        let differ = "SELECT EXISTS (SELECT * FROM audit_entries EXCEPT SELECT * FROM pristine) \
-                      OR (SELECT COUNT(*) FROM audit_entries) <> (SELECT COUNT(*) FROM pristine)";
-        sqlx::query_scalar(differ)
+        // `quote` tells types apart, which comparisons of numbers do not.
+        let quoted: Vec<String> = entry::COLUMNS
+            .iter()
+            .map(|name| format!("quote({name})"))
+            .collect();
+        let quoted = format!("{}, quote(hash)", quoted.join(", "));
+        let differ = format!(
+            "SELECT EXISTS (SELECT {quoted} FROM audit_entries EXCEPT SELECT {quoted} FROM pristine) \
+             OR (SELECT COUNT(*) FROM audit_entries) <> (SELECT COUNT(*) FROM pristine)"
+        );
+        sqlx::query_scalar(AssertSqlSafe(differ))
             .fetch_one(&mut self.connection)
             .await
             .expect("compares")

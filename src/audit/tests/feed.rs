@@ -127,3 +127,18 @@ async fn a_row_that_the_gateway_never_writes_ends_the_feed_with_an_error() {
         "{read:?}"
     );
 }
+
+#[tokio::test]
+async fn a_follower_of_a_trail_that_was_cut_waits_for_the_next_commit() {
+    let trail = Trail::open().await;
+    trail.share(1).await;
+    let cut = "DROP TRIGGER audit_entries_no_delete; DELETE FROM audit_entries WHERE sequence = 2";
+    trail.sql(cut).await.expect("cuts");
+    let mut feed = trail.reader.feed(None).await.expect("begins");
+    assert_eq!(read_all(&mut feed).await.len(), 1);
+    // The writer has told of a second row, which is not there: waiting for it must not be reading for ever.
+    let mut waiting = std::pin::pin!(feed.wait());
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    trail.intend(intent(2)).await;
+    assert!(waiting.await);
+}

@@ -16,7 +16,7 @@ use crate::http::caller::Authenticated;
 use crate::http::parse::Parser;
 use crate::http::path;
 use crate::http::problem::{FieldError, Problem};
-use crate::http::stream::{KEEP_ALIVE, Sink, Streams};
+use crate::http::stream::{KEEP_ALIVE, Length, Sink, Streams};
 
 const LAST_EVENT_ID: &str = "Last-Event-ID";
 
@@ -111,7 +111,7 @@ pub(in crate::http) async fn feed_entries(
         Some(_) => ("header", LAST_EVENT_ID),
         None => ("query", "after"),
     };
-    let stream = streams.place()?;
+    let stream = streams.place(&caller.principal().subject)?;
     let begun = on_main_runtime(&tasks, async move {
         let mut feed = reader.feed(last_event_id.or(after)).await?;
         Ok::<_, FeedError>((feed.next().await?, feed))
@@ -120,14 +120,22 @@ pub(in crate::http) async fn feed_entries(
         FeedError::Cursor(error) => foreign(place, name, error),
         FeedError::Store(error) => error.into(),
     })?;
+    let follow = follow.unwrap_or(false);
+    let length = if follow {
+        Length::Following
+    } else {
+        Length::Whole
+    };
     let walk = Walk {
         feed,
         format,
-        follow: follow.unwrap_or(false),
-        tasks: Tasks::clone(&tasks),
+        follow,
     };
-    let media_type = format.media_type();
-    Ok(stream.respond(request.method(), media_type, |sink| walk.run(first, sink)))
+    Ok(
+        stream.respond(request.method(), format.media_type(), length, |sink| {
+            walk.run(first, sink)
+        }),
+    )
 }
 
 fn foreign(place: &'static str, name: &str, error: InvalidEntryCursor) -> Problem {
@@ -143,17 +151,12 @@ struct Walk {
     feed: Feed,
     format: Format,
     follow: bool,
-    tasks: Tasks,
 }
 
 impl Walk {
     async fn run(mut self, first: Vec<Entry>, sink: Sink) {
         let mut entries = first;
         loop {
-            // A stop ends a follower in order, wherever it is: it goes on elsewhere behind its last cursor.
-            if self.follow && self.tasks.is_stopping() {
-                return sink.end().await;
-            }
             if entries.is_empty() && !(self.follow && self.wait(&sink).await) {
                 return sink.end().await;
             }
@@ -170,7 +173,6 @@ impl Walk {
     /// Waits for rows, or for long enough to say that there are none. Returns whether to go on.
     async fn wait(&mut self, sink: &Sink) -> bool {
         tokio::select! {
-            () = self.tasks.stopping() => false,
             grown = self.feed.wait() => grown,
             () = sleep(KEEP_ALIVE) => sink.send(self.format.keep_alive()).await.is_ok(),
         }

@@ -22,7 +22,7 @@ use crate::http::caller::Authenticated;
 use crate::http::parse::Parser;
 use crate::http::path;
 use crate::http::problem::Problem;
-use crate::http::stream::Streams;
+use crate::http::stream::{Length, Place, Streams};
 
 const LIMIT_MAX: usize = 1000;
 const LIMIT_DEFAULT: usize = 100;
@@ -40,6 +40,7 @@ pub(in crate::http) struct EventList {
     /// In the order asked.
     events: Vec<Event>,
     /// Give it as `cursor` for the next page; null at the end.
+    #[schema(required)]
     next_cursor: Option<String>,
 }
 
@@ -48,6 +49,9 @@ pub(in crate::http) struct EventList {
 /// One event a change, newest first unless asked otherwise. Pages follow one another by `next_cursor`, or
 /// the `Link` header: no event comes twice and none is skipped, whatever is written meanwhile. As NDJSON or CSV
 /// all events that fit come in one stream, bounded by `limit` where it is given.
+///
+/// An event is shown as it is when its page is read. Behind a filter by outcome one may come to fit, or no longer
+/// fit, between two pages: whoever copies the trail follows `/audit/entries`.
 #[utoipa::path(
     get, path = path::EVENTS, operation_id = "list_events", tag = "audit",
     params(
@@ -102,7 +106,8 @@ pub(in crate::http) async fn list_events(
     if let Some(format) = format {
         let reader = Reader::clone(&reader);
         let export = Export::new(reader, filter, order, format, after, limit);
-        return stream(&request, &tasks, &streams, export, format).await;
+        let place = streams.place(&caller.principal().subject)?;
+        return stream(&request, &tasks, place, export, format).await;
     }
     let limit = limit.unwrap_or(LIMIT_DEFAULT);
     let asked = filter.clone();
@@ -158,17 +163,19 @@ pub(in crate::http) async fn get_event(
 async fn stream(
     request: &HttpRequest,
     tasks: &Tasks,
-    streams: &Streams,
+    place: Place,
     mut export: Export,
     format: Format,
 ) -> Result<HttpResponse, Problem> {
-    let place = streams.place()?;
     let begun = on_main_runtime(tasks, async move {
         Ok::<_, StoreError>((export.next().await?, export))
     });
     let (mut chunk, mut export) = begun.await??;
-    Ok(
-        place.respond(request.method(), format.media_type(), |sink| async move {
+    Ok(place.respond(
+        request.method(),
+        format.media_type(),
+        Length::Whole,
+        |sink| async move {
             while let Some(lines) = chunk {
                 if sink.send(lines).await.is_err() {
                     return;
@@ -179,8 +186,8 @@ async fn stream(
                 };
             }
             sink.end().await;
-        }),
-    )
+        },
+    ))
 }
 
 /// The same query with another cursor (RFC 8288).

@@ -16,8 +16,8 @@ use crate::http::problem::Problem;
 
 /// Count changes by outcome over time.
 ///
-/// A count for each outcome in each hour or day (UTC), from 30 days back to now unless `from` and `to` say
-/// otherwise, empty buckets included; at most 1000 buckets.
+/// A count for each outcome in each hour or day (UTC), empty ones included, at most 1000 of them: up to `to`, which
+/// is now unless given, from `from`, which is 30 days before `to` unless given.
 #[utoipa::path(
     get, path = path::SUMMARY, operation_id = "summarize_events", tag = "audit",
     params(
@@ -45,10 +45,14 @@ pub(in crate::http) async fn summarize_events(
         Bucket::from_word(word).ok_or("must be hour or day")
     });
     let bucket = bucket.unwrap_or_default();
-    let buckets = Buckets::new(bucket, filter.from, filter.to, Timestamp::now());
-    let buckets = buckets
-        .map_err(|error| parser.fault("query", "from", error.to_string()))
-        .ok();
+    // What is wrong with a time is told by itself.
+    let buckets = if parser.is_sound() {
+        Buckets::new(bucket, filter.from, filter.to, Timestamp::now())
+            .map_err(|error| parser.fault("query", "from", error.to_string()))
+            .ok()
+    } else {
+        None
+    };
     let buckets = parser.finish(buckets)?;
     may_read(&caller, &authorizer)?;
     let summary = on_main_runtime(

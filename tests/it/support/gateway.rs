@@ -44,6 +44,57 @@ pub(crate) fn token(subject: &str, scope: &str) -> String {
         .unwrap()
 }
 
+/// Rows of a trail that no buffer holds.
+pub(crate) const LONG_TRAIL_ROWS: usize = 8000;
+
+/// Writes so many denials with long details, as a gateway would.
+async fn fill(database: &std::path::Path, rows: usize) {
+    use image_share_gateway::audit::{self, Denial, HttpStatus};
+    use image_share_gateway::domain::{
+        Caller, Change, Deadline, Operation, Principal, RequestId, Stopwatch,
+    };
+    let metrics = image_share_gateway::telemetry::Metrics::new();
+    let (writer, task, reader) = audit::open(database, metrics).await.unwrap();
+    let denial = || Denial {
+        caller: Caller {
+            principal: Principal {
+                subject: "team-a".into(),
+                issuer: ISSUER.into(),
+                token_id: None,
+                scopes: std::collections::BTreeSet::new(),
+            },
+            client_ip: None,
+            user_agent: None,
+            request_id: RequestId::generate(),
+            trace_id: None,
+            since_arrival: Stopwatch::start(),
+        },
+        change: Change {
+            operation: Operation::Share,
+            image_id: "img".parse().unwrap(),
+            account_id: 7.try_into().unwrap(),
+            region: "cn-wlcb".parse().unwrap(),
+            reason: None,
+        },
+        policy_ids: Vec::new(),
+        http_status: HttpStatus::new(403),
+        detail: "no ".repeat(300),
+    };
+    let mut tickets = Vec::new();
+    while tickets.len() < rows {
+        match writer.enqueue_denial(denial()) {
+            Ok(ticket) => tickets.push(ticket),
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    reader.close().await;
+    let closed = task.stop(Deadline::after(Duration::from_secs(30))).await;
+    assert_eq!(closed.unwrap().lost_outcomes, 0);
+}
+
 /// A running gateway with a database of its own.
 pub(crate) struct Gateway {
     app: Option<App>,
@@ -77,7 +128,21 @@ impl Gateway {
 
     /// In front of any URL, with more settings by key.
     pub(crate) async fn in_front_of(url: &str, settings: &[(&'static str, &str)]) -> Self {
+        Self::in_directory(tempfile::tempdir().unwrap(), url, settings).await
+    }
+
+    /// The same over a trail of some 12 MB of denials: more than sockets and buffers hold.
+    pub(crate) async fn with_long_trail(settings: &[(&'static str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        fill(&directory.path().join("audit.db"), LONG_TRAIL_ROWS).await;
+        Self::in_directory(directory, "http://127.0.0.1:9", settings).await
+    }
+
+    async fn in_directory(
+        directory: tempfile::TempDir,
+        url: &str,
+        settings: &[(&'static str, &str)],
+    ) -> Self {
         let keys = keys_file(directory.path());
         let database = format!("sqlite://{}", directory.path().join("audit.db").display());
         let mut defaults = BTreeMap::from([

@@ -6,7 +6,7 @@ mod upstream;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use gateway::{Answer, Gateway, PRIVATE_KEY, keys_file, mint, token};
+pub(crate) use gateway::{Answer, Gateway, LONG_TRAIL_ROWS, PRIVATE_KEY, keys_file, mint, token};
 pub(crate) use program::{Program, binary, python};
 pub(crate) use upstream::{Call, Reply, Scripted};
 

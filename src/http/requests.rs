@@ -1,0 +1,40 @@
+//! What is being answered, so that a stop knows what it waits for.
+
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+/// Requests that are being answered, and apart from them the followers of the feed: those never end by
+/// themselves, and one whose client takes nothing cannot be told to. Clones count the same.
+#[derive(Debug, Clone, Default)]
+pub struct Requests {
+    answering: TaskTracker,
+    following: TaskTracker,
+}
+
+/// Counts as long as it lives.
+pub(super) struct Counted(#[expect(dead_code, reason = "counts by being there")] TaskTrackerToken);
+
+impl Requests {
+    pub(super) fn begin(&self) -> Counted {
+        Counted(self.answering.token())
+    }
+
+    pub(super) fn follow(&self) -> Counted {
+        Counted(self.following.token())
+    }
+
+    /// Resolves when nothing but followers is left; never where there are none of those.
+    pub async fn only_followers(&self) {
+        if self.following.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        self.answering.close();
+        self.answering.wait().await;
+    }
+
+    /// Whether nothing is being answered, followers apart.
+    #[must_use]
+    pub fn none(&self) -> bool {
+        self.answering.is_empty()
+    }
+}
