@@ -98,7 +98,7 @@ async fn changes(
 /// checkpoints among it.
 pub(crate) async fn cost(path: &Path, count: u64) -> (f64, f64) {
     let (writer, task, reader) = audit::open(path, Metrics::new()).await.unwrap();
-    changes(&writer, TASKS, |number| number < 2000).await;
+    changes(&writer, TASKS, |number| number < 5000).await;
     let (cpu, written) = (cpu_of("self"), io_of("self", "wchar: "));
     changes(&writer, TASKS, move |number| number < count).await;
     let cpu = cpu_of("self").saturating_sub(cpu).as_secs_f64() * 1e6;

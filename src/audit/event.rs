@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::domain::{EventId, Outcome, Timestamp};
 
-use super::chain::id_time;
+use super::ids::id_time;
 use super::store::{EventRow, StoreError};
 
 /// What happened to one change: its intent and, once there is one, its outcome; or its denial.

@@ -10,7 +10,7 @@ use super::store::StoreError;
 use crate::domain::EventId;
 
 /// Events of one page, and of one chunk.
-const PAGE_EVENTS: usize = 250;
+const PAGE_EVENTS: usize = 500;
 
 /// How events are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

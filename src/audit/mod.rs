@@ -20,6 +20,7 @@ mod event;
 mod export;
 mod feed;
 mod filter;
+mod ids;
 mod reader;
 mod store;
 mod summary;

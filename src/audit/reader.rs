@@ -9,10 +9,10 @@ use tokio::sync::watch;
 
 use crate::domain::{AccountId, EventId, ImageId, Operation, Outcome, Region, Timestamp};
 
-use super::chain::{first_id_at, id_time};
 use super::entry::Recalled;
 use super::event::{EntryPlace, Event, EventWithEntries};
 use super::filter::{EventOperation, Filter, Order};
+use super::ids::{first_id_at, id_time};
 use super::store::{EventRow, EventsQuery, LastRow, ReadConnections, StoreError, StoredRow};
 
 /// Pending intents read at once.

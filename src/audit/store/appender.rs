@@ -57,8 +57,8 @@ fn appending(path: &Path) -> SqliteConnectOptions {
         // A statement that may abort keeps the pages it changes until it is through; by default in a file,
         // which nearly doubles what a change writes.
         .pragma("temp_store", "MEMORY")
-        // 8 MiB: the pages of a group, and those above them, are mostly there already.
-        .pragma("cache_size", "-8192")
+        // 16 MiB: the pages of a group, and those above them, are mostly there already.
+        .pragma("cache_size", "-16384")
         // 16 MiB of log before it is folded in: a page that many changes touch is folded in once.
         .pragma("wal_autocheckpoint", "4096")
 }

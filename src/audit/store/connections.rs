@@ -3,63 +3,23 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _, QueryBuilder, SqlitePool};
+use sqlx::sqlite::SqlitePoolOptions;
+use sqlx::{QueryBuilder, SqlitePool};
 
 use crate::domain::EventId;
 
 use super::StoreError;
-use super::appender::{BUSY_TIMEOUT, options};
+use super::appender::BUSY_TIMEOUT;
 use super::events::{
     EventRow, EventsQuery, FROM_FIRST_ROWS, FROM_PENDING, IS_FIRST_ROW, SELECT_EVENT,
 };
-use super::rows::{ROWS_AT_ONCE, StoredRow, select_rows};
+use super::reading::reading;
+use super::rows::{StoredRow, select_rows};
 
 const READ_CONNECTIONS_MAX: u32 = 4;
 
 /// Kind, chain, sequence, time and hash of a row.
 pub(crate) type PlaceRow = (String, String, i64, i64, String);
-
-/// How to open the trail at `path` so that `look` succeeds; nothing is made where there is none.
-///
-/// On a disk that is read-only SQLite cannot make the files that readers and a writer share. Where there is no
-/// write-ahead log either, nobody can be writing, and the file is read as one that does not change.
-pub(super) async fn reading(
-    path: &Path,
-    look: &'static str,
-) -> Result<SqliteConnectOptions, sqlx::Error> {
-    let usual = options(path)
-        .create_if_missing(false)
-        .read_only(true)
-        .row_buffer_size(ROWS_AT_ONCE);
-    let refused = match try_out(&usual, look).await {
-        Ok(()) => return Ok(usual),
-        Err(refused) => refused,
-    };
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    let log_exists = tokio::fs::try_exists(&log).await.unwrap_or(true);
-    let unchanging = usual.immutable(true);
-    if !log_exists && is_of_a_read_only_disk(&refused) && try_out(&unchanging, look).await.is_ok() {
-        return Ok(unchanging);
-    }
-    Err(refused)
-}
-
-/// `SQLITE_READONLY` or `SQLITE_CANTOPEN`, extended codes among them (sqlite.org/rescode.html).
-fn is_of_a_read_only_disk(error: &sqlx::Error) -> bool {
-    let code = error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code);
-    let code = code.and_then(|code| code.parse::<u32>().ok());
-    matches!(code.map(|code| code & 0xff), Some(8 | 14))
-}
-
-async fn try_out(options: &SqliteConnectOptions, look: &'static str) -> Result<(), sqlx::Error> {
-    let mut connection = options.connect().await?;
-    sqlx::query(look).fetch_optional(&mut connection).await?;
-    connection.close().await
-}
 
 /// Connections for queries; never the writer's.
 ///

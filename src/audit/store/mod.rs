@@ -6,6 +6,7 @@
 mod appender;
 mod connections;
 mod events;
+mod reading;
 mod rows;
 mod standing;
 

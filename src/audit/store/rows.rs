@@ -12,12 +12,8 @@ use sqlx::{
 };
 
 use super::StoreError;
-use super::connections::reading;
+use super::reading::{ROWS_AT_ONCE, reading};
 use crate::audit::entry::{COLUMNS, CellRef};
-
-/// Rows that a connection may read ahead of whoever takes them: a page, so that the next page is read while
-/// this one is looked at.
-pub(super) const ROWS_AT_ONCE: usize = 512;
 
 static SELECT_ROWS: LazyLock<String> = LazyLock::new(|| {
     format!(

@@ -1,0 +1,231 @@
+//! The writer's task: takes what waits, commits it, answers, and keeps what could not be written.
+
+use std::collections::VecDeque;
+use std::error::Error as _;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::audit::chain::Tip;
+use crate::audit::entry::{Completion, Draft};
+use crate::audit::store::{Appender, StoreError};
+use crate::domain::{Stopwatch, Timestamp};
+use crate::telemetry::Metrics;
+
+use super::{Closed, GROUP_ENTRIES_MAX, Health, NotDurable, Recorded, Waiting};
+
+/// Most outcomes that are kept in memory while the trail cannot be written. Each is at most a few KiB.
+const KEPT_OUTCOMES_MAX: usize = 10_000;
+/// How often a group that grows is let grow before it is written.
+const GATHER_ROUNDS_MAX: usize = 4;
+/// How often a writer that cannot write tries again by itself.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the head goes to the log while it moves.
+const HEAD_LOG_INTERVAL: Duration = Duration::from_mins(1);
+
+/// The task's own state; nobody else touches it.
+pub(super) struct Work {
+    pub(super) appender: Appender,
+    /// `None` after a failed commit: what is on disk has to be looked at again.
+    pub(super) tip: Option<Tip>,
+    pub(super) last_tip: Tip,
+    pub(super) waiting: mpsc::Receiver<Waiting>,
+    pub(super) kept_back: mpsc::Receiver<Box<Completion>>,
+    pub(super) kept: VecDeque<Draft>,
+    /// Outcomes for which there was no room.
+    pub(super) lost_outcomes: usize,
+    pub(super) health: watch::Sender<Health>,
+    /// Whoever follows the trail wakes up by it.
+    pub(super) committed: watch::Sender<i64>,
+    pub(super) metrics: Metrics,
+    pub(super) stop: CancellationToken,
+}
+
+impl Work {
+    pub(super) async fn run(mut self) -> Closed {
+        let mut logged = (self.last_tip.sequence(), Stopwatch::start());
+        loop {
+            let mut group = Vec::new();
+            let failing = self.tip.is_none() || !self.kept.is_empty();
+            tokio::select! {
+                biased;
+                received = self.waiting.recv_many(&mut group, GROUP_ENTRIES_MAX) => {
+                    if received == 0 {
+                        break;
+                    }
+                }
+                Some(kept) = self.kept_back.recv() => self.keep(kept),
+                () = tokio::time::sleep(RETRY_INTERVAL), if failing => {}
+                () = self.stop.cancelled(), if !self.waiting.is_closed() => {
+                    self.waiting.close();
+                    self.kept_back.close();
+                }
+            }
+            self.commit(group).await;
+            self.gather().await;
+            if logged.0 != self.last_tip.sequence() && logged.1.elapsed() >= HEAD_LOG_INTERVAL {
+                logged = (self.last_tip.sequence(), Stopwatch::start());
+                tracing::info!(audit.head = %self.last_tip.head(), "the audit trail's head");
+            }
+        }
+        self.finish().await
+    }
+
+    /// Lets those run who were just answered, as long as that brings more to write: else they would go into
+    /// every second group. There is no timer in it: who cannot run is not waited for.
+    async fn gather(&self) {
+        for _ in 0..GATHER_ROUNDS_MAX {
+            let waiting = self.waiting.len();
+            tokio::task::yield_now().await;
+            if self.waiting.len() == waiting {
+                return;
+            }
+        }
+    }
+
+    fn keep(&mut self, completion: Box<Completion>) {
+        if self.kept.len() < KEPT_OUTCOMES_MAX {
+            self.kept.push_back(Draft::Completion(completion));
+        } else {
+            self.lost_outcomes += 1;
+            let event_id = completion.recalled.event_id;
+            tracing::error!(audit.event_id = %event_id, "an outcome is lost: no room to keep it");
+        }
+    }
+
+    /// Takes what was kept, then what waits, into one transaction, and answers everybody in it.
+    async fn commit(&mut self, group: Vec<Waiting>) {
+        while let Ok(kept) = self.kept_back.try_recv() {
+            self.keep(kept);
+        }
+        if group.is_empty() && self.kept.is_empty() && self.tip.is_some() {
+            return;
+        }
+        let took = Stopwatch::start();
+        match self.write(&group).await {
+            Ok((kept, places)) => {
+                let entries = kept + group.len();
+                self.metrics
+                    .audit_commit(entries, self.last_tip.sequence(), took.elapsed());
+                tracing::debug!(
+                    audit.entries = entries,
+                    duration_ms = took.elapsed().as_millis(),
+                    "group committed"
+                );
+                self.kept.drain(..kept);
+                for (waiting, place) in group.into_iter().zip(places.into_iter().skip(kept)) {
+                    let _ = waiting.answer.send(Ok(place));
+                }
+                self.tell_writable();
+            }
+            Err(error) => {
+                self.tip = None;
+                self.metrics.audit_commit_failed();
+                self.tell_failing(&error);
+                for waiting in group {
+                    let _ = waiting.answer.send(Err(NotDurable));
+                }
+            }
+        }
+        self.metrics.unrecorded_outcomes(self.kept.len());
+    }
+
+    /// Gives how many of those that were kept went along, and everybody's place, theirs first.
+    async fn write(&mut self, group: &[Waiting]) -> Result<(usize, Vec<Recorded>), StoreError> {
+        let mut tip = match &self.tip {
+            Some(tip) => tip.clone(),
+            None => self.look_again().await?,
+        };
+        self.forget_recorded().await?;
+        let kept = self.kept.len().min(GROUP_ENTRIES_MAX);
+        let drafts = self
+            .kept
+            .iter()
+            .take(kept)
+            .chain(group.iter().map(|waiting| &waiting.draft));
+        let sealed = if kept == 0 && group.is_empty() {
+            Vec::new()
+        } else {
+            self.appender
+                .append(|| tip.seal(drafts, Timestamp::now()))
+                .await?
+        };
+        self.committed.send_replace(tip.sequence());
+        self.last_tip = tip.clone();
+        self.tip = Some(tip);
+        let places = sealed.iter().map(|row| Recorded {
+            event_id: row.place.event_id,
+            recorded_at: row.place.recorded_at,
+            sequence: row.place.sequence,
+            hash: row.hash,
+        });
+        Ok((kept, places.collect()))
+    }
+
+    /// Drops, of what was kept, outcomes that are on disk: a commit that failed may have got there all the
+    /// same, and a second outcome of an event would fail every group from then on.
+    async fn forget_recorded(&mut self) -> Result<(), StoreError> {
+        for index in (0..self.kept.len().min(GROUP_ENTRIES_MAX)).rev() {
+            if let Some(event_id) = self.kept[index].event_id()
+                && self.appender.has_outcome(event_id).await?
+            {
+                self.kept.remove(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// After a failure: whether the trail can be written again, and where it ends.
+    ///
+    /// By a new connection: SQLite ends a transaction by itself where the disk is full or fails, and the old
+    /// connection would take itself to be in it for ever. Only where the files are those that were opened: a
+    /// new connection would make a new log in place of one that was deleted, and what stood there would be lost.
+    async fn look_again(&mut self) -> Result<Tip, StoreError> {
+        self.appender.check_files().await?;
+        self.appender.reopen().await?;
+        self.appender.try_commit(Timestamp::now()).await?;
+        self.appender.check_files().await?;
+        self.appender.tip().await
+    }
+
+    fn tell_writable(&self) {
+        if self.change_health(Health::Writable) {
+            tracing::info!("the audit trail can be written again");
+        }
+    }
+
+    fn tell_failing(&self, error: &StoreError) {
+        let why = error.reason();
+        if self.change_health(Health::Failing(why)) {
+            let cause = error.source().map(ToString::to_string);
+            tracing::error!(error = %error, cause, why, "the audit trail cannot be written");
+        }
+    }
+
+    fn change_health(&self, health: Health) -> bool {
+        self.health
+            .send_if_modified(|told| std::mem::replace(told, health) != health)
+    }
+
+    /// What was kept gets a last try; then the database is closed.
+    async fn finish(mut self) -> Closed {
+        self.commit(Vec::new()).await;
+        let lost_outcomes = self.lost_outcomes + self.kept.len();
+        if lost_outcomes > 0 {
+            tracing::error!(
+                audit.outcomes = lost_outcomes,
+                "outcomes are lost: the trail could not be written"
+            );
+        }
+        let head = self.last_tip.head();
+        if let Err(error) = self.appender.close().await {
+            tracing::warn!(error = %error, "the audit database did not close in order");
+        }
+        tracing::info!(audit.head = %head, "the audit trail is closed");
+        Closed {
+            head,
+            lost_outcomes,
+        }
+    }
+}
