@@ -11,7 +11,7 @@ use crate::domain::EventId;
 use super::StoreError;
 use super::appender::BUSY_TIMEOUT;
 use super::events::{
-    EventRow, EventsQuery, FROM_FIRST_ROWS, FROM_PENDING, IS_FIRST_ROW, SELECT_EVENT,
+    EventRow, EventsQuery, FROM_FIRST_ROWS, FROM_PENDING, IS_FIRST_ROW, SELECT_EVENT, fetch_events,
 };
 use super::reading::reading;
 use super::rows::{StoredRow, select_rows};
@@ -51,8 +51,7 @@ impl ReadConnections {
         &self,
         query: &EventsQuery<'_>,
     ) -> Result<Vec<EventRow>, StoreError> {
-        let mut page = query.page();
-        Ok(page.build_query_as().fetch_all(&self.0).await?)
+        fetch_events(&self.0, query.page()).await
     }
 
     /// How many events of each outcome there are.
@@ -92,8 +91,8 @@ impl ReadConnections {
             .push(" WHERE f.event_id = ")
             .push_bind(id.to_string());
         statement.push(" AND ").push(IS_FIRST_ROW);
-        let event = statement.build_query_as();
-        let Some(event) = event.fetch_optional(&mut *snapshot).await? else {
+        let found = fetch_events(&mut *snapshot, statement).await?;
+        let Some(event) = found.into_iter().next() else {
             return Ok(None);
         };
         let places = "SELECT kind, chain_id, sequence, recorded_at, hash FROM audit_entries \
@@ -118,7 +117,7 @@ impl ReadConnections {
         statement
             .push(" ORDER BY p.event_id LIMIT ")
             .push_bind(limit);
-        Ok(statement.build_query_as().fetch_all(&self.0).await?)
+        fetch_events(&self.0, statement).await
     }
 
     /// Up to `limit` rows of the trail from `sequence` on, in chain order.

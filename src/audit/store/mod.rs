@@ -62,6 +62,9 @@ pub enum StoreError {
         /// The column.
         column: &'static str,
     },
+    /// An event's rows hold what the program never writes.
+    #[error("an event's rows hold what the gateway never writes")]
+    Event(#[source] serde_json::Error),
     /// The database refused a statement or a commit.
     #[error("the audit database failed")]
     Database(#[source] sqlx::Error),
