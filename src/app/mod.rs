@@ -247,7 +247,8 @@ impl App {
             let _ = timeout(LAST_ANSWERS_TIME, &mut answering).await;
         }
         self.rest.task.abort();
-        self.reader.close().await;
+        // A query that nobody waits for any more may still run; it changes nothing.
+        let _ = timeout(LAST_ANSWERS_TIME, self.reader.close()).await;
         let closed = self.writer.stop(deadline.or_after(LAST_COMMIT_TIME)).await;
         if let Some(admin) = self.admin {
             let _ = timeout(LAST_ANSWERS_TIME, admin.handle.stop(false)).await;
@@ -269,7 +270,7 @@ async fn all_answered(requests: &Requests, mut answering: Pin<&mut impl Future<O
             () = requests.only_followers() => {}
         }
         let ended = timeout(LAST_ANSWERS_TIME, &mut answering).await.is_ok();
-        if ended || requests.none() {
+        if ended || requests.are_only_followers() {
             return;
         }
     }

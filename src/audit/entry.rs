@@ -65,7 +65,7 @@ pub(super) enum CellRef<'a> {
     Null,
     Integer(i64),
     Text(&'a [u8]),
-    /// A type that the table does not take; no hash fits it.
+    /// What the gateway never writes: another type, or text that is not UTF-8. A row with it is broken.
     Foreign,
 }
 

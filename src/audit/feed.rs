@@ -219,15 +219,31 @@ impl Feed {
         // Looked at first: a commit that comes after is a change to wait for.
         self.committed.borrow_and_update();
         // From below the first sequence that the gateway gives: what the file holds is what is shown.
-        let from = self.sequence.map_or(i64::MIN, |last| last + 1);
+        let from = match self.sequence {
+            None => Some(i64::MIN),
+            Some(last) => last.checked_add(1),
+        };
+        let Some(from) = from else {
+            return Ok(Vec::new());
+        };
         let rows = self.reader.rows(from, PAGE_ROWS).await?;
         let mut entries = Vec::with_capacity(rows.len());
         for row in rows {
-            let (sequence, hash) = place(&row)?;
-            entries.push(entry(&row, sequence, self.hash, hash)?);
-            (self.sequence, self.hash) = (Some(sequence), hash);
+            match self.step(&row) {
+                Ok(entry) => entries.push(entry),
+                // What stands before a damaged row is given; the next call begins with it.
+                Err(_) if !entries.is_empty() => break,
+                Err(error) => return Err(error),
+            }
         }
         Ok(entries)
+    }
+
+    fn step(&mut self, row: &StoredRow) -> Result<Entry, StoreError> {
+        let (sequence, hash) = place(row)?;
+        let entry = entry(row, sequence, self.hash, hash)?;
+        (self.sequence, self.hash) = (Some(sequence), hash);
+        Ok(entry)
     }
 
     /// Waits for a commit that was not there at the last [`Self::next`]. Returns `false` where the writer has

@@ -9,6 +9,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
+/// The first and the last instant that RFC 3339 can write in UTC, to the microsecond.
+const YEAR_ZERO: i64 = -62_167_219_200_000_000;
+const END_OF_YEARS: i64 = 253_402_300_799_999_999;
+
 /// The text is no instant of RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a time of RFC 3339, such as 2026-01-31T12:00:00Z")]
@@ -80,6 +84,8 @@ impl Timestamp {
         let epoch = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
         let micros =
             local.duration_since(epoch).as_micros() - i128::from(offset.seconds()) * 1_000_000;
+        // An offset may lead out of the years that can be written.
+        let micros = micros.clamp(YEAR_ZERO.into(), END_OF_YEARS.into());
         i64::try_from(micros)
             .map(Self)
             .map_err(|_| InvalidTimestamp)
@@ -89,8 +95,14 @@ impl Timestamp {
 /// RFC 3339 in UTC with `Z` and microseconds.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_microsecond(self.0) {
-            Ok(time) => write!(f, "{time:.6}"),
+        if let Ok(time) = jiff::Timestamp::from_microsecond(self.0) {
+            return write!(f, "{time:.6}");
+        }
+        // The last hours of the year 9999, which are none of jiff's instants.
+        let since = jiff::SignedDuration::from_micros(self.0.clamp(YEAR_ZERO, END_OF_YEARS));
+        let epoch = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
+        match epoch.checked_add(since) {
+            Ok(local) => write!(f, "{local:.6}Z"),
             Err(_) => f.write_str("out of range"),
         }
     }
@@ -168,7 +180,15 @@ mod tests {
             Ok("2026-01-31T04:00:00.500000Z")
         );
         let end = Timestamp::parse_rfc3339("9999-12-31T23:59:59.999999-23:59");
-        assert_eq!(end.map(Timestamp::as_micros), Ok(253_402_387_139_999_999));
+        assert_eq!(end.map(Timestamp::as_micros), Ok(END_OF_YEARS));
+        assert_eq!(
+            read("9999-12-31T23:59:59Z").as_deref(),
+            Ok("9999-12-31T23:59:59.000000Z")
+        );
+        assert_eq!(
+            read("0000-01-01T00:00:00+23:00").as_deref(),
+            Ok("0000-01-01T00:00:00.000000Z")
+        );
         for bad in [
             "",
             "2026-01-31",

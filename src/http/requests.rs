@@ -25,16 +25,16 @@ impl Requests {
 
     /// Resolves when nothing but followers is left; never where there are none of those.
     pub async fn only_followers(&self) {
+        self.answering.close();
+        self.answering.wait().await;
         if self.following.is_empty() {
             std::future::pending::<()>().await;
         }
-        self.answering.close();
-        self.answering.wait().await;
     }
 
-    /// Whether nothing is being answered, followers apart.
+    /// Whether followers are all that is left.
     #[must_use]
-    pub fn none(&self) -> bool {
-        self.answering.is_empty()
+    pub fn are_only_followers(&self) -> bool {
+        self.answering.is_empty() && !self.following.is_empty()
     }
 }

@@ -454,7 +454,7 @@ async fn a_follower_hears_that_the_gateway_lives_and_is_ended_by_a_drain() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_finishes_a_stream_that_is_being_taken_and_breaks_off_one_that_is_not() {
-    let mut gateway = Gateway::with_long_trail(&[("server.shutdown_timeout", "5s")]).await;
+    let mut gateway = Gateway::with_long_trail(&[("server.shutdown_timeout", "10s")]).await;
     let begin = || async {
         let request = gateway.auditor().request("GET", "/audit/entries");
         request.send().await.unwrap()

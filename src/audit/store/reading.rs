@@ -13,8 +13,9 @@ pub(super) const ROWS_AT_ONCE: usize = 512;
 
 /// How to open the trail at `path` so that `look` succeeds; nothing is made where there is none.
 ///
-/// On a disk that is read-only SQLite cannot make the files that readers and a writer share. Where there is no
-/// write-ahead log either, nobody can be writing, and the file is read as one that does not change.
+/// Where the disk is read-only, or the directory not ours to write in, SQLite cannot make the files that readers
+/// and a writer share. Without a write-ahead log nobody is writing, and the file is read as one that does not
+/// change: a gateway that is started meanwhile may make a walk find a break that is none.
 pub(super) async fn reading(
     path: &Path,
     look: &'static str,

@@ -79,7 +79,7 @@ pub(crate) struct PackedRow(SqliteRow);
 
 impl PackedRow {
     /// Gives the hashed columns to `take`, in their order. What the gateway never writes is given as
-    /// [`CellRef::Foreign`], which no hash fits.
+    /// [`CellRef::Foreign`], and what stands behind it may be left out.
     pub(crate) fn cells(&self, mut take: impl FnMut(CellRef<'_>)) -> Result<(), StoreError> {
         let json: Option<&[u8]> = self.0.try_get_unchecked(0)?;
         let mut cells = Cells {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 
 use super::*;
+use crate::audit::chain::Following;
 
 /// Lets somebody who owns the file do what the triggers refuse.
 const UNLOCK: &str = "DROP TRIGGER audit_entries_no_update; DROP TRIGGER audit_entries_no_delete; \
@@ -141,6 +142,64 @@ proptest! {
     #[test]
     fn no_text_makes_the_parser_of_heads_panic(text in "\\PC{0,80}|[a-f0-9:-]{0,90}") {
         let _ = text.parse::<Expected>();
+    }
+}
+
+#[tokio::test]
+async fn a_row_with_what_is_not_hashed_is_broken_whatever_hash_it_claims() {
+    let trail = Trail::open().await;
+    let recorded = trail.intend(intent(1)).await;
+    let columns = entry::COLUMNS.join(", ");
+    for subject in ["CAST(x'ff' AS TEXT)", "x'414243'", "1.5"] {
+        let forged = format!(
+            "PRAGMA writable_schema = ON; \
+             UPDATE sqlite_schema SET sql = replace(sql, 'STRICT', '') WHERE name = 'audit_entries'; \
+             PRAGMA writable_schema = RESET; \
+             INSERT INTO audit_entries ({columns}, hash) SELECT version, chain_id, 2, kind, 'forged', recorded_at, \
+             {subject}, {}, 'forged' FROM audit_entries WHERE sequence = 1",
+            entry::COLUMNS[7..].join(", ")
+        );
+        let mut connection =
+            SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&trail.path))
+                .await
+                .expect("opens");
+        sqlx::raw_sql(AssertSqlSafe(forged))
+            .execute(&mut connection)
+            .await
+            .expect("forges");
+        // The hash that a walk would compute if it went on behind the column that it cannot read.
+        let row: (i64, String, i64, String, String, i64) = sqlx::query_as(
+            "SELECT version, chain_id, sequence, kind, event_id, recorded_at FROM audit_entries WHERE sequence = 2",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .expect("is there");
+        let mut following = Following::new(recorded.hash);
+        following.add(entry::CellRef::Integer(row.0));
+        following.add(entry::CellRef::Text(row.1.as_bytes()));
+        following.add(entry::CellRef::Integer(row.2));
+        following.add(entry::CellRef::Text(row.3.as_bytes()));
+        following.add(entry::CellRef::Text(row.4.as_bytes()));
+        following.add(entry::CellRef::Integer(row.5));
+        following.add(entry::CellRef::Foreign);
+        let hash = following.finish();
+        let claim = format!(
+            "DROP TRIGGER IF EXISTS audit_entries_no_update; DROP TRIGGER IF EXISTS audit_entries_no_delete; \
+             UPDATE audit_entries SET hash = '{hash}' WHERE sequence = 2"
+        );
+        sqlx::raw_sql(AssertSqlSafe(claim))
+            .execute(&mut connection)
+            .await
+            .expect("claims");
+        let Report::Broken(found) = trail.verify(&[]).await else {
+            panic!("{subject} was not seen")
+        };
+        assert_eq!(found.sequence, 2, "{subject}: {}", found.what);
+        sqlx::raw_sql("DELETE FROM audit_entries WHERE sequence = 2; DELETE FROM audit_pending")
+            .execute(&mut connection)
+            .await
+            .expect("takes back");
+        connection.close().await.expect("closes");
     }
 }
 

@@ -115,6 +115,7 @@ async fn a_row_that_the_gateway_never_writes_ends_the_feed_with_an_error() {
         UPDATE audit_entries SET detail = CAST(x'ff' AS TEXT) WHERE sequence = 2";
     trail.sql(damage).await.expect("damages");
     let mut feed = trail.reader.feed(None).await.expect("begins");
+    assert_eq!(feed.next().await.expect("what stands before").len(), 1);
     let read = feed.next().await;
     assert!(
         matches!(

@@ -166,11 +166,16 @@ impl Work {
     /// Drops, of what was kept, outcomes that are on disk: a commit that failed may have got there all the
     /// same, and a second outcome of an event would fail every group from then on.
     async fn forget_recorded(&mut self) -> Result<(), StoreError> {
-        for index in (0..self.kept.len().min(GROUP_ENTRIES_MAX)).rev() {
-            if let Some(event_id) = self.kept[index].event_id()
-                && self.appender.has_outcome(event_id).await?
-            {
+        let mut index = 0;
+        while index < self.kept.len().min(GROUP_ENTRIES_MAX) {
+            let recorded = match self.kept[index].event_id() {
+                Some(event_id) => self.appender.has_outcome(event_id).await?,
+                None => false,
+            };
+            if recorded {
                 self.kept.remove(index);
+            } else {
+                index += 1;
             }
         }
         Ok(())
