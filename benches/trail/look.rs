@@ -1,12 +1,12 @@
 //! What looking costs: pages, summaries, verification, exports, the feed, a start.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use image_share_gateway::audit::{Bucket, Buckets, EventOperation, Filter, Order, Reader};
+use image_share_gateway::audit::{Bucket, Buckets, Filter, Order, Reader};
 use image_share_gateway::auth::{Grant, Mint};
 use image_share_gateway::domain::{EventId, Outcome, Timestamp};
 
@@ -44,7 +44,9 @@ const FILTERS: [(&str, MakeFilter); 12] = [
         ..Filter::default()
     }),
     ("operation", |look, _| Filter {
-        operation: EventOperation::from_word(if look % 2 == 0 { "share" } else { "unshare" }),
+        operation: (if look % 2 == 0 { "share" } else { "unshare" })
+            .parse()
+            .ok(),
         ..Filter::default()
     }),
     ("request_id", |look, events| Filter {
@@ -82,7 +84,7 @@ const FILTERS: [(&str, MakeFilter); 12] = [
     }),
     ("image_id, operation", |look, _| Filter {
         image_id: image_id(look % 10).parse().ok(),
-        operation: EventOperation::from_word("share"),
+        operation: "share".parse().ok(),
         ..Filter::default()
     }),
 ];
@@ -255,6 +257,6 @@ pub(crate) fn feed(directory: &Path, path: &Path, rows: usize) -> (f64, u64) {
     // A slow reader: nothing is taken any more, and nothing piles up.
     std::thread::sleep(Duration::from_secs(1));
     let peak = gateway.peak_kib();
-    let _ = reader.into_inner().take(0);
+    drop(reader);
     (rate, peak)
 }

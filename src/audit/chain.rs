@@ -53,8 +53,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::domain::{EventId, Timestamp};
 use sha2::{Digest, Sha256};
+
+use crate::domain::{EventId, Timestamp};
 
 use super::entry::{CHAIN_ID, COLUMNS, Cell, CellRef, Draft, Place};
 use super::ids::following_id;
@@ -74,6 +75,11 @@ impl Hash {
             following.add(cell.borrowed());
         }
         following.finish()
+    }
+
+    /// The first bytes, enough to tell rows apart.
+    pub(super) fn first_bytes<const N: usize>(self) -> [u8; N] {
+        std::array::from_fn(|index| self.0.get(index).copied().unwrap_or(0))
     }
 }
 
@@ -109,13 +115,6 @@ impl Following {
     /// The row's hash.
     pub(super) fn finish(self) -> Hash {
         Hash(Sha256::digest(&self.0).into())
-    }
-}
-
-impl Hash {
-    /// The first bytes, enough to tell rows apart.
-    pub(super) fn first_bytes<const N: usize>(self) -> [u8; N] {
-        std::array::from_fn(|index| self.0.get(index).copied().unwrap_or(0))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Which events, in which order, and where a page of them ended.
 
+use std::str::FromStr;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
@@ -31,13 +33,21 @@ impl EventOperation {
             Self::Update => "update",
         }
     }
+}
 
-    /// Reads the word of the API and the trail.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|operation| operation.as_str() == word)
+/// The text is no operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be share, unshare or update")]
+pub struct InvalidOperation;
+
+/// Reads the word of the API and the trail.
+impl FromStr for EventOperation {
+    type Err = InvalidOperation;
+
+    fn from_str(word: &str) -> Result<Self, InvalidOperation> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|operation| operation.as_str() == word)
+            .ok_or(InvalidOperation)
     }
 }
 

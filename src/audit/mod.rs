@@ -32,10 +32,12 @@ pub use entry::{Completion, Denial, Elapsed, HttpStatus, Intent, Recalled};
 pub use event::{EntryPlace, Event, EventWithEntries};
 pub use export::{Export, Format};
 pub use feed::{Entry, EntryCursor, Feed, FeedError, InvalidEntryCursor};
-pub use filter::{Cursor, EventOperation, Filter, InvalidCursor, Order, OutcomeFilter};
+pub use filter::{
+    Cursor, EventOperation, Filter, InvalidCursor, InvalidOperation, Order, OutcomeFilter,
+};
 pub use reader::{LastChange, Page, Reader};
 pub use store::StoreError;
-pub use summary::{Bucket, Buckets, CountedBucket, Counts, Summary, TooManyBuckets};
+pub use summary::{Bucket, Buckets, CountedBucket, Counts, InvalidBucket, Summary, TooManyBuckets};
 pub use verify::{Break, Expected, InvalidExpected, Report, verify};
 pub use writer::{Closed, EnqueueError, Health, NotDurable, Recorded, Ticket, Writer, WriterTask};
 

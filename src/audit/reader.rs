@@ -237,10 +237,7 @@ fn recalled(row: EventRow) -> Result<(Recalled, Timestamp), StoreError> {
         column,
     };
     let event_id = event_id(&row)?;
-    let operation = match EventOperation::from_word(&row.operation) {
-        Some(EventOperation::Change(operation)) => operation,
-        Some(EventOperation::Update) | None => return Err(damaged("operation")),
-    };
+    let operation = change_operation(&row.operation).ok_or(damaged("operation"))?;
     let account_id = row.account_id.and_then(account_id);
     let recalled = Recalled {
         event_id,
@@ -261,19 +258,23 @@ fn last_change(row: LastRow) -> Result<(AccountId, LastChange), StoreError> {
     };
     let account_id = account_id(row.account_id).ok_or(damaged("account_id"))?;
     let event_id = row.event_id.parse().map(EventId::new);
-    let operation = match EventOperation::from_word(&row.operation) {
-        Some(EventOperation::Change(operation)) => operation,
-        Some(EventOperation::Update) | None => return Err(damaged("operation")),
-    };
+    let operation = change_operation(&row.operation).ok_or(damaged("operation"))?;
     let last = LastChange {
         event_id: event_id.map_err(|_| damaged("event_id"))?,
         operation,
-        outcome: Outcome::from_word(&row.outcome).ok_or(damaged("outcome"))?,
+        outcome: row.outcome.parse().map_err(|_| damaged("outcome"))?,
         completed_at: Timestamp::from_micros(row.recorded_at),
         subject: row.subject,
         reason: row.reason,
     };
     Ok((account_id, last))
+}
+
+fn change_operation(word: &str) -> Option<Operation> {
+    match word.parse().ok()? {
+        EventOperation::Change(operation) => Some(operation),
+        EventOperation::Update => None,
+    }
 }
 
 fn account_id(number: i64) -> Option<AccountId> {

@@ -1,5 +1,7 @@
 //! How many events of each outcome there were, by hour or day.
 
+use std::str::FromStr;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -24,14 +26,6 @@ pub enum Bucket {
 }
 
 impl Bucket {
-    /// Reads the word of the API.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Hour, Self::Day]
-            .into_iter()
-            .find(|bucket| bucket.as_str() == word)
-    }
-
     fn as_str(self) -> &'static str {
         match self {
             Self::Hour => "hour",
@@ -44,6 +38,22 @@ impl Bucket {
             Self::Hour => 3_600_000_000,
             Self::Day => 86_400_000_000,
         }
+    }
+}
+
+/// The text is no bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be hour or day")]
+pub struct InvalidBucket;
+
+/// Reads the word of the API.
+impl FromStr for Bucket {
+    type Err = InvalidBucket;
+
+    fn from_str(word: &str) -> Result<Self, InvalidBucket> {
+        let mut all = [Self::Hour, Self::Day].into_iter();
+        all.find(|bucket| bucket.as_str() == word)
+            .ok_or(InvalidBucket)
     }
 }
 
@@ -155,10 +165,11 @@ impl Reader {
             };
             let mut counts = Counts::default();
             for (word, count) in self.counts(&filter).await? {
-                let outcome = Outcome::from_word(&word).ok_or(StoreError::Row {
+                let damaged = StoreError::Row {
                     sequence: 0,
                     column: "outcome",
-                })?;
+                };
+                let outcome = word.parse().map_err(|_| damaged)?;
                 *counts.of(outcome) += count;
             }
             counted.push(CountedBucket {

@@ -7,9 +7,6 @@ use super::chain::{Following, Hash, Head};
 use super::entry::{CHAIN_ID, CellRef};
 use super::store::{PackedRow, RowReader, StoreError};
 
-/// Where `sequence` stands among the columns.
-const SEQUENCE_COLUMN: usize = 2;
-
 /// A head that was noted earlier, `[CHAIN:]SEQUENCE:HASH`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
@@ -85,27 +82,23 @@ pub async fn verify(path: &Path, expected: &[Expected]) -> Result<Report, StoreE
         hash: Hash::GENESIS,
         expected,
     };
-    if let Err(broken) = walk.check_names() {
-        return Ok(Report::Broken(broken));
+    match walk.all(&mut rows).await {
+        Ok(()) => Ok(walk.end()),
+        Err(Stop::Broken(broken)) => Ok(Report::Broken(broken)),
+        Err(Stop::Store(error)) => Err(error),
     }
-    // From below the first sequence that the gateway gives, so that a row slipped in before it is seen.
-    let mut page = rows.page(i64::MIN).await?;
-    while let Some(last) = page.last() {
-        let from = last_sequence(last)?.and_then(|last| last.checked_add(1));
-        // The next page is read while this one is hashed.
-        let next = async {
-            match from {
-                Some(from) => rows.page(from).await,
-                None => Ok(Vec::new()),
-            }
-        };
-        let (next, walked) = futures_util::join!(next, async { walk.over(&page) });
-        if let Err(broken) = walked? {
-            return Ok(Report::Broken(broken));
-        }
-        page = next?;
+}
+
+/// Why a walk does not get to the end.
+enum Stop {
+    Broken(Break),
+    Store(StoreError),
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
     }
-    Ok(walk.end())
 }
 
 /// How far the walk is.
@@ -116,7 +109,28 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn check_names(&self) -> Result<(), Break> {
+    async fn all(&mut self, rows: &mut RowReader) -> Result<(), Stop> {
+        self.check_names()?;
+        // From below the first sequence that the gateway gives, so that a row slipped in before it is seen.
+        let mut page = rows.page(i64::MIN).await?;
+        while let Some(last) = page.last() {
+            let from = last.sequence()?.and_then(|last| last.checked_add(1));
+            // The next page is read while this one is hashed.
+            let next = async {
+                match from {
+                    Some(from) => rows.page(from).await,
+                    None => Ok(Vec::new()),
+                }
+            };
+            let walk = async { page.iter().try_for_each(|row| self.step(row)) };
+            let (next, walked) = futures_util::join!(next, walk);
+            walked?;
+            page = next?;
+        }
+        Ok(())
+    }
+
+    fn check_names(&self) -> Result<(), Stop> {
         for head in self.expected {
             let named = head.chain_id.as_deref();
             if named.is_some_and(|chain| chain != CHAIN_ID) {
@@ -129,54 +143,37 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn over(&mut self, page: &[PackedRow]) -> Result<Result<(), Break>, StoreError> {
-        for row in page {
-            if let Err(broken) = self.step(row)? {
-                return Ok(Err(broken));
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    fn step(&mut self, row: &PackedRow) -> Result<Result<(), Break>, StoreError> {
+    fn step(&mut self, row: &PackedRow) -> Result<(), Stop> {
         let next = self.sequence + 1;
-        let (mut following, mut column, mut found) = (Following::new(self.hash), 0, None);
-        let mut foreign = false;
-        row.cells(|cell| {
-            foreign |= cell == CellRef::Foreign;
-            if column == SEQUENCE_COLUMN {
-                found = sequence(cell);
-            }
-            following.add(cell);
-            column += 1;
-        })?;
-        match found {
+        match row.sequence()? {
             Some(found) if found == next => {}
             Some(found) if found > next => {
                 let what = format!("the row is missing; {found} comes next");
-                return Ok(Err(broken(next, what)));
+                return Err(broken(next, what));
             }
-            Some(_) => return Ok(Err(broken(next, "a row was inserted before it"))),
-            None => foreign = true,
+            _ => return Err(broken(next, "a row was inserted before it")),
         }
+        let (mut following, mut foreign) = (Following::new(self.hash), false);
+        row.cells(|cell| {
+            foreign |= cell == CellRef::Foreign;
+            following.add(cell);
+        })?;
         // Whatever hash it claims: not all of such a row is hashed.
         if foreign {
-            let what = "the row holds what the gateway never writes";
-            return Ok(Err(broken(next, what)));
+            return Err(broken(next, "the row holds what the gateway never writes"));
         }
         self.hash = following.finish();
         self.sequence = next;
         let claimed = row.claimed_hash()?.and_then(|text| text.parse().ok());
         if claimed != Some(self.hash) {
             let what = "the row and its hash do not fit the row before";
-            return Ok(Err(broken(next, what)));
+            return Err(broken(next, what));
         }
         let other = |head: &Expected| head.sequence == next && head.hash != self.hash;
-        Ok(if self.expected.iter().any(other) {
-            Err(broken(next, "the row is not the expected one"))
-        } else {
-            Ok(())
-        })
+        if self.expected.iter().any(other) {
+            return Err(broken(next, "the row is not the expected one"));
+        }
+        Ok(())
     }
 
     fn end(&self) -> Report {
@@ -186,7 +183,7 @@ impl Walk<'_> {
                 "the row is missing; the chain reached {} before",
                 head.sequence
             );
-            return Report::Broken(broken(self.sequence + 1, what));
+            return Report::Broken(break_at(self.sequence + 1, what));
         }
         let head = Head {
             chain_id: CHAIN_ID.into(),
@@ -197,25 +194,11 @@ impl Walk<'_> {
     }
 }
 
-fn sequence(cell: CellRef<'_>) -> Option<i64> {
-    match cell {
-        CellRef::Integer(sequence) => Some(sequence),
-        _ => None,
-    }
+fn broken(sequence: i64, what: impl Into<String>) -> Stop {
+    Stop::Broken(break_at(sequence, what))
 }
 
-fn last_sequence(row: &PackedRow) -> Result<Option<i64>, StoreError> {
-    let (mut column, mut found) = (0, None);
-    row.cells(|cell| {
-        if column == SEQUENCE_COLUMN {
-            found = sequence(cell);
-        }
-        column += 1;
-    })?;
-    Ok(found)
-}
-
-fn broken(sequence: i64, what: impl Into<String>) -> Break {
+fn break_at(sequence: i64, what: impl Into<String>) -> Break {
     Break {
         chain_id: CHAIN_ID.into(),
         sequence,

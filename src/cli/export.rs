@@ -1,9 +1,8 @@
 //! `audit export`: streams events to stdout.
 
-use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
-use super::{ExportArgs, ExportFormat, ExportOrder, Failure, trail_at};
+use super::{ExportArgs, ExportFormat, ExportOrder, Failure, trail_at, write_out};
 use crate::audit::{Export, Filter, Format, Order, Reader};
 
 pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, Failure> {
@@ -28,22 +27,12 @@ pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, Failure> {
         outcome: args.outcome.map(Into::into),
         request_id: args.request_id,
     };
-    let mut export = Export::new(reader.clone(), filter, order, format, None, args.limit);
-    let mut stdout = std::io::stdout().lock();
-    while let Some(lines) = export
-        .next()
-        .await
-        .map_err(|error| Failure::could_not_run(&error))?
-    {
-        match stdout.write_all(&lines) {
-            Ok(()) => {}
-            // `| head` has what it wants.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
-            Err(error) => return Err(Failure::could_not_run(&error)),
+    let mut export = Export::new(reader, filter, order, format, None, args.limit);
+    let failed = |error| Failure::could_not_run(&error);
+    while let Some(lines) = export.next().await.map_err(failed)? {
+        if !write_out(&lines)? {
+            break;
         }
     }
-    match stdout.flush() {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::could_not_run(&error)),
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    Ok(ExitCode::SUCCESS)
 }

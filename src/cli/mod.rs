@@ -156,10 +156,10 @@ struct ExportArgs {
     #[arg(long, value_name = "ACCOUNT")]
     account_id: Option<AccountId>,
     /// `share`, `unshare` or `update`.
-    #[arg(long, value_name = "OPERATION", value_parser = parse_operation)]
+    #[arg(long, value_name = "OPERATION")]
     operation: Option<EventOperation>,
     /// `pending`, `succeeded`, `invalid_account`, `denied`, `failed` or `unknown`.
-    #[arg(long, value_name = "OUTCOME", value_parser = parse_outcome)]
+    #[arg(long, value_name = "OUTCOME")]
     outcome: Option<Outcome>,
     /// The request's id, exactly.
     #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -206,15 +206,6 @@ enum DocumentFormat {
 fn parse_rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate| (0.0..=1.0).contains(rate));
     rate.ok_or_else(|| "must be a number from 0 to 1".into())
-}
-
-fn parse_operation(word: &str) -> Result<EventOperation, &'static str> {
-    EventOperation::from_word(word).ok_or("must be share, unshare or update")
-}
-
-fn parse_outcome(word: &str) -> Result<Outcome, &'static str> {
-    Outcome::from_word(word)
-        .ok_or("must be pending, succeeded, invalid_account, denied, failed or unknown")
 }
 
 fn parse_limit(text: &str) -> Result<usize, &'static str> {
@@ -319,14 +310,15 @@ fn chain(error: &dyn Error) -> String {
 
 /// Prints results; a reader that has gone, as `| head` does, is no failure.
 fn print(text: &str) -> Result<(), Failure> {
+    write_out(text.as_bytes()).map(|_| ())
+}
+
+/// Writes to stdout. Returns whether there may be more: not where its reader has gone.
+fn write_out(bytes: &[u8]) -> Result<bool, Failure> {
     let mut stdout = std::io::stdout().lock();
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::could_not_run(&error))
-        }
-        _ => Ok(()),
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::could_not_run(&error)),
     }
 }

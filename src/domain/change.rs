@@ -119,13 +119,21 @@ impl Outcome {
             Self::Unknown => "unknown",
         }
     }
+}
 
-    /// Reads the word of the API and the trail.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|outcome| outcome.as_str() == word)
+/// The text is no outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be pending, succeeded, invalid_account, denied, failed or unknown")]
+pub struct InvalidOutcome;
+
+/// Reads the word of the API and the trail.
+impl FromStr for Outcome {
+    type Err = InvalidOutcome;
+
+    fn from_str(word: &str) -> Result<Self, InvalidOutcome> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|outcome| outcome.as_str() == word)
+            .ok_or(InvalidOutcome)
     }
 }
 
@@ -166,9 +174,9 @@ mod tests {
     #[test]
     fn outcome_words_read_back() {
         for outcome in Outcome::ALL {
-            assert_eq!(Outcome::from_word(outcome.as_str()), Some(outcome));
+            assert_eq!(outcome.as_str().parse(), Ok(outcome));
         }
-        assert_eq!(Outcome::from_word("done"), None);
+        assert_eq!("done".parse::<Outcome>(), Err(InvalidOutcome));
     }
 
     proptest! {

@@ -9,7 +9,9 @@ mod ids;
 mod time;
 
 pub use caller::{Caller, Principal, Scope};
-pub use change::{Change, InvalidReason, Operation, Outcome, REASON_CHARACTERS_MAX, Reason};
+pub use change::{
+    Change, InvalidOutcome, InvalidReason, Operation, Outcome, REASON_CHARACTERS_MAX, Reason,
+};
 pub use ids::{
     ACCOUNT_ID_MAX, AccountId, EventId, IMAGE_ID_BYTES_MAX, ImageId, InvalidAccountId,
     InvalidImageId, InvalidRegion, InvalidRequestId, Region, RequestId, TraceId,

@@ -71,27 +71,23 @@ pub(super) struct Provenance {
 
 impl From<Origin> for Provenance {
     fn from(origin: Origin) -> Self {
-        let (word, standing) = match origin {
-            Origin::Gateway(standing) => ("gateway", Some(standing)),
-            Origin::Outside => ("outside", None),
-            Origin::Unknown => ("unknown", None),
-        };
-        let blank = Self {
-            origin: word,
+        let nothing_of = |origin| Self {
+            origin,
             shared_at: None,
             shared_by: None,
             reason: None,
             audit_id: None,
         };
-        match standing {
-            None => blank,
-            Some(standing) => Self {
+        match origin {
+            Origin::Gateway(standing) => Self {
+                origin: "gateway",
                 shared_at: Some(standing.shared_at.to_string()),
                 shared_by: Some(standing.shared_by),
                 reason: standing.reason,
                 audit_id: Some(standing.event_id.to_string()),
-                ..blank
             },
+            Origin::Outside => nothing_of("outside"),
+            Origin::Unknown => nothing_of("unknown"),
         }
     }
 }

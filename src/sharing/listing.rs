@@ -13,8 +13,8 @@ use super::provenance::origins;
 use super::{Access, ListError, Shares, Sharing, UpstreamWords};
 
 impl Sharing {
-    /// Who has access to an image now, and since when by whom. The deadline bounds the wait for a free call; the call itself has
-    /// the upstream's time-out.
+    /// Who has access to an image now, and since when by whom. The deadline bounds the wait for a free call; the
+    /// call itself has the upstream's time-out.
     ///
     /// # Errors
     /// See [`ListError`].

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Call, Luck, Program, Reply, Scripted, eventually, rounds};
+use crate::support::{Call, Luck, Program, Reply, Scripted, environment, eventually, rounds};
 
 struct Setting {
     directory: tempfile::TempDir,
@@ -30,18 +30,9 @@ impl Setting {
         self.start_with(upstream, ("ISG__AUTH__LEEWAY", "30s"))
     }
 
-    fn start_with(&self, upstream: &str, more: (&str, &str)) -> Program {
-        let environment = [
-            ("ISG__SERVER__BIND", "127.0.0.1:0"),
-            ("ISG__SERVER__ADMIN_BIND", ""),
-            ("ISG__AUTH__ISSUER", "https://issuer.example"),
-            ("ISG__AUTH__AUDIENCE", "image-share-gateway"),
-            ("ISG__AUTH__JWKS_FILE", "keys.json"),
-            ("ISG__UPSTREAM__BASE_URL", upstream),
-            ("ISG__UPSTREAM__PUBLIC_KEY", "public"),
-            ("ISG__UPSTREAM__PRIVATE_KEY", "private"),
-            more,
-        ];
+    fn start_with<'a>(&self, upstream: &'a str, more: (&'static str, &'a str)) -> Program {
+        let mut environment = environment(upstream);
+        environment.push(more);
         let _ = std::fs::remove_file(self.directory.path().join("log"));
         Program::spawn(self.directory.path(), &["serve"], &environment)
     }
@@ -78,12 +69,21 @@ impl Setting {
     }
 
     async fn events(&self, base_url: &str) -> Vec<Value> {
-        let request = client()
-            .get(format!("{base_url}/audit/events?order=asc"))
-            .bearer_auth(&self.auditor);
-        let page: Value =
-            serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap();
+        self.page(base_url, "order=asc").await
+    }
+
+    async fn page(&self, base_url: &str, query: &str) -> Vec<Value> {
+        let text = self.look(base_url, query, "application/json").await;
+        let page: Value = serde_json::from_str(&text).unwrap();
         page["events"].as_array().unwrap().clone()
+    }
+
+    async fn look(&self, base_url: &str, query: &str, accept: &str) -> String {
+        let request = client()
+            .get(format!("{base_url}/audit/events?{query}"))
+            .header("Accept", accept)
+            .bearer_auth(&self.auditor);
+        request.send().await.unwrap().text().await.unwrap()
     }
 }
 
@@ -196,19 +196,13 @@ impl Setting {
     /// Every event, read in one stream, once none is pending any more.
     async fn all_events(&self, base_url: &str) -> Vec<Value> {
         eventually("nothing stays pending", async || {
-            let pending = client()
-                .get(format!("{base_url}/audit/events?outcome=pending"))
-                .bearer_auth(&self.auditor);
-            let page: Value =
-                serde_json::from_str(&pending.send().await.unwrap().text().await.unwrap()).unwrap();
-            page["events"].as_array().unwrap().is_empty().then_some(())
+            let pending = self.page(base_url, "outcome=pending").await;
+            pending.is_empty().then_some(())
         })
         .await;
-        let stream = client()
-            .get(format!("{base_url}/audit/events?order=asc"))
-            .header("Accept", "application/x-ndjson")
-            .bearer_auth(&self.auditor);
-        let text = stream.send().await.unwrap().text().await.unwrap();
+        let text = self
+            .look(base_url, "order=asc", "application/x-ndjson")
+            .await;
         text.lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()

@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Answer, Program, Reply, Scripted, eventually, keys_file, token};
+use crate::support::{Answer, Program, Reply, Scripted, environment, eventually, keys_file, token};
 
 /// A small file system that a test can fill; gone when dropped.
 struct SmallDisk(PathBuf);
@@ -56,29 +56,28 @@ struct Running {
     client: reqwest::Client,
 }
 
-fn environment<'a>(upstream: &'a Scripted, database: &'a str) -> [(&'static str, &'a str); 10] {
-    [
-        ("ISG__SERVER__BIND", "127.0.0.1:0"),
-        ("ISG__SERVER__ADMIN_BIND", ""),
-        ("ISG__SERVER__SHUTDOWN_TIMEOUT", "20s"),
-        ("ISG__AUTH__ISSUER", "https://issuer.example"),
-        ("ISG__AUTH__AUDIENCE", "image-share-gateway"),
-        ("ISG__AUTH__JWKS_FILE", "keys.json"),
-        ("ISG__UPSTREAM__BASE_URL", &upstream.url),
-        ("ISG__UPSTREAM__PUBLIC_KEY", "public"),
-        ("ISG__UPSTREAM__PRIVATE_KEY", "private"),
-        ("ISG__AUDIT__DATABASE_URL", database),
-    ]
+type Spawn = fn(&Path, &[&str], &[(&str, &str)]) -> Program;
+
+fn serve(spawn: Spawn, directory: &Path, upstream: &Scripted, database: &Path) -> Program {
+    let url = format!("sqlite://{}", database.display());
+    let mut environment = environment(&upstream.url);
+    environment.push(("ISG__SERVER__SHUTDOWN_TIMEOUT", "20s"));
+    environment.push(("ISG__AUDIT__DATABASE_URL", &url));
+    spawn(directory, &["serve"], &environment)
 }
 
 impl Running {
-    async fn new(program: Program) -> Self {
+    /// Serves over `database`, and has taken a change.
+    async fn begin(spawn: Spawn, directory: &Path, upstream: &Scripted, database: &Path) -> Self {
         let client = reqwest::Client::builder().no_proxy().tls_certs_only([]);
-        Self {
+        let program = serve(spawn, directory, upstream, database);
+        let running = Self {
             base_url: program.base_url().await,
             client: client.build().unwrap(),
             program,
-        }
+        };
+        assert_eq!(running.put(1).await.status, 200);
+        running
     }
 
     async fn send(&self, method: &str, path: &str) -> Answer {
@@ -186,10 +185,7 @@ async fn a_full_disk_stops_changes_and_nothing_else() {
     };
     let upstream = Scripted::start(holds_some).await;
     let database = disk.0.join("audit.db");
-    let url = format!("sqlite://{}", database.display());
-    let program = Program::spawn(directory.path(), &["serve"], &environment(&upstream, &url));
-    let running = Running::new(program).await;
-    assert_eq!(running.put(1).await.status, 200);
+    let running = Running::begin(Program::spawn, directory.path(), &upstream, &database).await;
 
     disk.fill();
     running
@@ -212,14 +208,8 @@ async fn an_io_error_stops_changes_and_service_comes_back() {
     keys_file(directory.path());
     let upstream = Scripted::start(holds_some).await;
     let database = directory.path().join("audit.db");
-    let url = format!("sqlite://{}", database.display());
-    let program = Program::spawn_ignoring_file_size(
-        directory.path(),
-        &["serve"],
-        &environment(&upstream, &url),
-    );
-    let running = Running::new(program).await;
-    assert_eq!(running.put(1).await.status, 200);
+    let spawn = Program::spawn_ignoring_file_size;
+    let running = Running::begin(spawn, directory.path(), &upstream, &database).await;
 
     // A write past the limit fails with EFBIG, which SQLite takes for an I/O error.
     let limit = |bytes: &str| {
@@ -246,10 +236,7 @@ async fn a_database_that_somebody_locks_stops_changes_until_they_let_go() {
     keys_file(directory.path());
     let upstream = Scripted::start(holds_some).await;
     let database = directory.path().join("audit.db");
-    let url = format!("sqlite://{}", database.display());
-    let program = Program::spawn(directory.path(), &["serve"], &environment(&upstream, &url));
-    let running = Running::new(program).await;
-    assert_eq!(running.put(1).await.status, 200);
+    let running = Running::begin(Program::spawn, directory.path(), &upstream, &database).await;
 
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&database);
     let mut person = sqlx::SqliteConnection::connect_with(&options)
@@ -275,10 +262,7 @@ async fn a_trail_that_is_taken_away_under_load_is_noticed_and_nothing_more_is_fo
     let upstream = Scripted::start(|_| Reply::Done).await;
     let home = directory.path().join("trail");
     let database = home.join("audit.db");
-    let url = format!("sqlite://{}", database.display());
-    let program = Program::spawn(directory.path(), &["serve"], &environment(&upstream, &url));
-    let running = Running::new(program).await;
-    assert_eq!(running.put(1).await.status, 200);
+    let running = Running::begin(Program::spawn, directory.path(), &upstream, &database).await;
 
     let away = directory.path().join("away");
     let callers = (1..=16).map(|caller| {
@@ -359,10 +343,7 @@ async fn a_trail_on_a_read_only_disk_can_be_looked_at_and_not_served() {
     };
     let upstream = Scripted::start(|_| Reply::Done).await;
     let database = disk.0.join("audit.db");
-    let url = format!("sqlite://{}", database.display());
-    let program = Program::spawn(directory.path(), &["serve"], &environment(&upstream, &url));
-    let running = Running::new(program).await;
-    assert_eq!(running.put(1).await.status, 200);
+    let running = Running::begin(Program::spawn, directory.path(), &upstream, &database).await;
     running.stop_and_verify(&database).await;
     let remounted = Command::new("mount")
         .args(["-o", "remount,ro"])
@@ -370,12 +351,13 @@ async fn a_trail_on_a_read_only_disk_can_be_looked_at_and_not_served() {
         .status();
     assert!(remounted.unwrap().success());
 
-    let mut refused = Program::spawn(directory.path(), &["serve"], &environment(&upstream, &url));
+    let mut refused = serve(Program::spawn, directory.path(), &upstream, &database);
     assert_eq!(refused.wait().await, Some(1));
     let words = refused.log();
     let last = words.lines().last().unwrap();
     assert!(last.starts_with("image-share-gateway: cannot "), "{words}");
 
+    let url = format!("sqlite://{}", database.display());
     for command in ["verify", "export"] {
         let looked = crate::support::binary()
             .args(["audit", command, "--database-url", &url])

@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection
 
 use crate::domain::{EventId, Timestamp};
 
-use super::StoreError;
+use super::{StoreError, beside};
 use crate::audit::chain::{Hash, Sealed, Tip};
 use crate::audit::entry::{COLUMNS, Cell};
 
@@ -80,20 +80,13 @@ impl Appender {
         let lock = {
             let path = path.to_owned();
             let locked = tokio::task::spawn_blocking(move || take_lock(&path)).await;
-            locked.map_err(|error| StoreError::Open {
-                path: PathBuf::new(),
-                source: error.into(),
-            })??
-        };
-        let open = |source: Box<dyn std::error::Error + Send + Sync>| StoreError::Open {
-            path: path.into(),
-            source,
+            locked.map_err(|error| StoreError::open(Path::new(""), error))??
         };
         let options = appending(path).create_if_missing(true);
         let mut connection = options
             .connect()
             .await
-            .map_err(|error| open(error.into()))?;
+            .map_err(|error| StoreError::open(path, error))?;
         MIGRATIONS
             .run(&mut connection)
             .await
@@ -102,7 +95,7 @@ impl Appender {
                     path: path.into(),
                     migration,
                 },
-                other => open(other.into()),
+                other => StoreError::open(path, other),
             })?;
         let files = Files::at(path).await?;
         Ok(Self {
@@ -230,15 +223,13 @@ struct Files {
 
 impl Files {
     async fn at(path: &Path) -> Result<Self, StoreError> {
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
-        let path = path.to_owned();
+        let (path, log) = (path.to_owned(), beside(path, "-wal"));
         let look = move || {
             let identity =
                 |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino()));
             Ok::<_, std::io::Error>(Self {
                 database: identity(&path)?,
-                log: identity(Path::new(&log))?,
+                log: identity(&log)?,
             })
         };
         let looked = tokio::task::spawn_blocking(look).await;
@@ -259,10 +250,9 @@ fn take_lock(path: &Path) -> Result<File, StoreError> {
         };
         std::fs::create_dir_all(directory).map_err(refused)?;
     }
-    let mut lock_path = path.as_os_str().to_owned();
-    lock_path.push(".lock");
+    let lock_path = beside(path, ".lock");
     let refused = |source| StoreError::Place {
-        path: PathBuf::from(&lock_path),
+        path: lock_path.clone(),
         source,
     };
     let file = File::options()

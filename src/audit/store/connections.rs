@@ -11,7 +11,8 @@ use crate::domain::EventId;
 use super::StoreError;
 use super::appender::BUSY_TIMEOUT;
 use super::events::{
-    EventRow, EventsQuery, FROM_FIRST_ROWS, FROM_PENDING, IS_FIRST_ROW, SELECT_EVENT, fetch_events,
+    EventRow, EventsQuery, FIRST_ROWS, FROM_PENDING, IS_FIRST_ROW, SELECT_EVENT, WITH_OUTCOME,
+    fetch_events,
 };
 use super::reading::reading;
 use super::rows::{StoredRow, select_rows};
@@ -30,10 +31,7 @@ pub(crate) struct ReadConnections(pub(super) SqlitePool);
 impl ReadConnections {
     /// Opens the trail for reading. Nothing is made where it does not exist.
     pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
-        let open = |source: sqlx::Error| StoreError::Open {
-            path: path.into(),
-            source: source.into(),
-        };
+        let open = |error| StoreError::open(path, error);
         // A trail of an older version fails here and not at somebody's query.
         let options = reading(path, "SELECT id FROM audit_log LIMIT 0")
             .await
@@ -87,7 +85,9 @@ impl ReadConnections {
         let mut snapshot = self.0.begin().await?;
         let mut statement = QueryBuilder::new(SELECT_EVENT);
         statement
-            .push(FROM_FIRST_ROWS)
+            .push(FIRST_ROWS)
+            .push("audit_entries_event")
+            .push(WITH_OUTCOME)
             .push(" WHERE f.event_id = ")
             .push_bind(id.to_string());
         statement.push(" AND ").push(IS_FIRST_ROW);

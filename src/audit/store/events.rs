@@ -36,17 +36,14 @@ pub(super) const SELECT_EVENT: &str = "SELECT json_array(f.sequence, f.kind, f.e
 const SELECT_COUNTS: &str = "SELECT COALESCE(o.outcome, f.outcome, 'pending'), COUNT(*) ";
 /// An intent or a denial; the partial indexes are over these.
 pub(super) const IS_FIRST_ROW: &str = "f.kind IN ('intent', 'denial')";
-const WITH_OUTCOME: &str =
+pub(super) const FIRST_ROWS: &str = "FROM audit_entries AS f INDEXED BY ";
+pub(super) const WITH_OUTCOME: &str =
     " LEFT JOIN audit_entries AS o ON o.event_id = f.event_id AND o.kind = 'outcome'";
 /// CROSS JOIN keeps SQLite from choosing another outer table, and with it another order.
 const BY_ITS_OUTCOME: &str =
     " CROSS JOIN audit_entries AS o ON o.event_id = f.event_id AND o.kind = 'outcome'";
-pub(super) const FROM_FIRST_ROWS: &str = "FROM audit_entries AS f \
-     LEFT JOIN audit_entries AS o ON o.event_id = f.event_id AND o.kind = 'outcome'";
 const FROM_OUTCOMES: &str = "FROM audit_entries AS o INDEXED BY audit_entries_outcome \
      CROSS JOIN audit_entries AS f ON f.event_id = o.event_id AND f.kind = 'intent'";
-const FROM_DENIALS: &str = "FROM audit_entries AS f INDEXED BY audit_entries_outcome \
-     LEFT JOIN audit_entries AS o ON o.event_id = f.event_id AND o.kind = 'outcome'";
 pub(super) const FROM_PENDING: &str = "FROM audit_pending AS p \
      CROSS JOIN audit_entries AS f ON f.event_id = p.event_id AND f.kind = 'intent' \
      LEFT JOIN audit_entries AS o ON o.event_id = p.event_id AND o.kind = 'outcome'";
@@ -212,24 +209,20 @@ impl EventsQuery<'_> {
                     .push(FROM_OUTCOMES)
                     .push(" WHERE o.kind IN ('outcome', 'denial')");
             }
-            Lead::Denials => {
-                statement
-                    .push(FROM_DENIALS)
-                    .push(" WHERE f.kind IN ('outcome', 'denial')");
-            }
-            Lead::Events | Lead::Index(_) => {
-                statement.push("FROM audit_entries AS f INDEXED BY ");
-                statement.push(match lead {
-                    Lead::Index(index) => index,
-                    _ => "audit_entries_event",
-                });
+            Lead::Events | Lead::Index(_) | Lead::Denials => {
+                let (index, kinds) = match lead {
+                    Lead::Index(index) => (index, IS_FIRST_ROW),
+                    Lead::Denials => ("audit_entries_outcome", "f.kind IN ('outcome', 'denial')"),
+                    _ => ("audit_entries_event", IS_FIRST_ROW),
+                };
                 let by_outcome = matches!(self.filter.outcome, Some(OutcomeFilter::Completed(_)));
+                statement.push(FIRST_ROWS).push(index);
                 statement.push(if by_outcome {
                     BY_ITS_OUTCOME
                 } else {
                     WITH_OUTCOME
                 });
-                statement.push(" WHERE ").push(IS_FIRST_ROW);
+                statement.push(" WHERE ").push(kinds);
             }
         }
         match self.filter.outcome {
@@ -264,21 +257,21 @@ fn push_bound(statement: &mut QueryBuilder<Sqlite>, key: &str, comparison: &str,
         statement.push_bind(id.to_string());
         return;
     }
-    let (order, otherwise) = if comparison == " > " {
-        ("<= ", "0")
+    let (bound, order, otherwise) = if comparison == " > " {
+        ("<= ", "DESC", "0")
     } else {
-        (">= ", "9223372036854775807")
+        (">= ", "ASC", "9223372036854775807")
     };
     statement
         .push(
             "COALESCE((SELECT b.sequence FROM audit_entries AS b INDEXED BY audit_entries_event \
              WHERE b.kind IN ('intent', 'denial') AND b.event_id ",
         )
-        .push(order)
+        .push(bound)
         .push_bind(id.to_string());
     statement
         .push(" ORDER BY b.event_id ")
-        .push(if comparison == " > " { "DESC" } else { "ASC" })
+        .push(order)
         .push(" LIMIT 1), ")
         .push(otherwise)
         .push(")");

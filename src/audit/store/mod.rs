@@ -10,7 +10,7 @@ mod reading;
 mod rows;
 mod standing;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub(super) use appender::Appender;
 pub(super) use connections::ReadConnections;
@@ -71,16 +71,22 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The trail at `path` cannot be opened.
+    fn open(path: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Open {
+            path: path.into(),
+            source: source.into(),
+        }
+    }
+
     /// Why the trail cannot be written, in words that anybody may read; the log has the database's own.
     pub(super) fn reason(&self) -> &'static str {
         let error = match self {
-            Self::Database(sqlx::Error::Database(error)) => error,
+            Self::Database(error @ sqlx::Error::Database(_)) => error,
             Self::Moved => return "the audit database was moved, deleted or replaced",
             _ => return "the audit database does not answer",
         };
-        // Extended result codes keep the primary one in their low byte (sqlite.org/rescode.html).
-        let code = error.code().and_then(|code| code.parse::<u32>().ok());
-        match code.map(|code| code & 0xff) {
+        match primary_code(error) {
             Some(5 | 6) => "the audit database is locked by another process",
             Some(8) => "the audit database is read-only",
             Some(10) => "the audit database's disk has an I/O error",
@@ -90,6 +96,19 @@ impl StoreError {
             _ => "the audit database refuses to be written",
         }
     }
+}
+
+/// SQLite's primary result code: extended ones keep it in their low byte (sqlite.org/rescode.html).
+fn primary_code(error: &sqlx::Error) -> Option<u32> {
+    let code = error.as_database_error()?.code()?;
+    code.parse::<u32>().ok().map(|code| code & 0xff)
+}
+
+/// The file whose name is that of `path` with `suffix` behind it.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 impl From<sqlx::Error> for StoreError {

@@ -6,6 +6,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::appender::options;
+use super::{beside, primary_code};
 
 /// Rows that a connection may read ahead of whoever takes them: a page, so that the next page is read while
 /// this one is looked at.
@@ -28,23 +29,14 @@ pub(super) async fn reading(
         Ok(()) => return Ok(usual),
         Err(refused) => refused,
     };
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    let log_exists = tokio::fs::try_exists(&log).await.unwrap_or(true);
+    // SQLITE_READONLY, SQLITE_CANTOPEN
+    let read_only = matches!(primary_code(&refused), Some(8 | 14));
+    let log = tokio::fs::try_exists(beside(path, "-wal")).await;
     let unchanging = usual.immutable(true);
-    if !log_exists && is_of_a_read_only_disk(&refused) && try_out(&unchanging, look).await.is_ok() {
+    if read_only && !log.unwrap_or(true) && try_out(&unchanging, look).await.is_ok() {
         return Ok(unchanging);
     }
     Err(refused)
-}
-
-/// `SQLITE_READONLY` or `SQLITE_CANTOPEN`, extended codes among them (sqlite.org/rescode.html).
-fn is_of_a_read_only_disk(error: &sqlx::Error) -> bool {
-    let code = error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code);
-    let code = code.and_then(|code| code.parse::<u32>().ok());
-    matches!(code.map(|code| code & 0xff), Some(8 | 14))
 }
 
 async fn try_out(options: &SqliteConnectOptions, look: &'static str) -> Result<(), sqlx::Error> {

@@ -28,23 +28,28 @@ pub(crate) struct StoredRow(SqliteRow);
 impl StoredRow {
     /// One of the hashed columns.
     pub(crate) fn cell(&self, index: usize) -> Result<CellRef<'_>, StoreError> {
-        let value = self.0.try_get_raw(index)?;
-        if value.is_null() {
-            return Ok(CellRef::Null);
-        }
-        let kind = value.type_info();
-        Ok(match kind.name() {
-            "INTEGER" => CellRef::Integer(self.0.try_get_unchecked(index)?),
-            "TEXT" => CellRef::Text(self.0.try_get_unchecked(index)?),
-            // The table is STRICT: only a file that was written to by other means holds anything else.
-            _ => CellRef::Foreign,
-        })
+        cell(&self.0, index)
     }
 
     /// The hash that the row claims.
     pub(crate) fn claimed_hash(&self) -> Result<CellRef<'_>, StoreError> {
         self.cell(COLUMNS.len())
     }
+}
+
+/// A value as it is stored.
+fn cell(row: &SqliteRow, index: usize) -> Result<CellRef<'_>, StoreError> {
+    let value = row.try_get_raw(index)?;
+    if value.is_null() {
+        return Ok(CellRef::Null);
+    }
+    let kind = value.type_info();
+    Ok(match kind.name() {
+        "INTEGER" => CellRef::Integer(row.try_get_unchecked(index)?),
+        "TEXT" => CellRef::Text(row.try_get_unchecked(index)?),
+        // The table is STRICT: only a file that was written to by other means holds anything else.
+        _ => CellRef::Foreign,
+    })
 }
 
 /// Up to `limit` rows from `sequence` on.
@@ -67,7 +72,7 @@ static SELECT_PACKED: LazyLock<String> = LazyLock::new(|| {
     let all = COLUMNS.iter().copied().chain(["hash"]);
     let blobs: Vec<String> = all.map(|column| format!("{column} >= x''")).collect();
     format!(
-        "SELECT CASE WHEN {} THEN NULL ELSE json_array({}) END, hash FROM audit_entries \
+        "SELECT sequence, CASE WHEN {} THEN NULL ELSE json_array({}) END, hash FROM audit_entries \
          WHERE sequence >= ? ORDER BY sequence LIMIT ?",
         blobs.join(" OR "),
         COLUMNS.join(", ")
@@ -78,10 +83,18 @@ static SELECT_PACKED: LazyLock<String> = LazyLock::new(|| {
 pub(crate) struct PackedRow(SqliteRow);
 
 impl PackedRow {
+    /// The row's place in the chain, as it claims; `None` where it is no integer.
+    pub(crate) fn sequence(&self) -> Result<Option<i64>, StoreError> {
+        match cell(&self.0, 0)? {
+            CellRef::Integer(sequence) => Ok(Some(sequence)),
+            _ => Ok(None),
+        }
+    }
+
     /// Gives the hashed columns to `take`, in their order. What the gateway never writes is given as
     /// [`CellRef::Foreign`], and what stands behind it may be left out.
     pub(crate) fn cells(&self, mut take: impl FnMut(CellRef<'_>)) -> Result<(), StoreError> {
-        let json: Option<&[u8]> = self.0.try_get_unchecked(0)?;
+        let json: Option<&[u8]> = self.0.try_get_unchecked(1)?;
         let mut cells = Cells {
             take: &mut take,
             count: 0,
@@ -97,12 +110,10 @@ impl PackedRow {
 
     /// The hash that the row claims, where it is text.
     pub(crate) fn claimed_hash(&self) -> Result<Option<&str>, StoreError> {
-        let value = self.0.try_get_raw(1)?;
-        if value.type_info().name() != "TEXT" {
-            return Ok(None);
+        match cell(&self.0, 2)? {
+            CellRef::Text(text) => Ok(std::str::from_utf8(text).ok()),
+            _ => Ok(None),
         }
-        let text: &[u8] = self.0.try_get_unchecked(1)?;
-        Ok(std::str::from_utf8(text).ok())
     }
 }
 
@@ -171,18 +182,11 @@ pub(crate) struct RowReader(SqliteConnection);
 impl RowReader {
     /// Opens the trail for reading; fails where there is none.
     pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
-        let open = |source: Box<dyn std::error::Error + Send + Sync>| StoreError::Open {
-            path: path.into(),
-            source,
-        };
+        let open = |error| StoreError::open(path, error);
         // A file that is no trail fails here and not as a broken chain.
         let options = reading(path, "SELECT hash FROM audit_entries LIMIT 0").await;
-        let options = options.map_err(|error| open(error.into()))?;
-        let connection = options
-            .connect()
-            .await
-            .map_err(|error| open(error.into()))?;
-        Ok(Self(connection))
+        let connection = options.map_err(open)?.connect().await;
+        connection.map(Self).map_err(open)
     }
 
     /// The next rows from `sequence` on; none at the end.

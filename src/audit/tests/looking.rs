@@ -29,7 +29,7 @@ async fn pages_follow_one_another_and_every_filter_filters() {
         .expect("reads");
     assert_eq!((all.events.len(), all.next), (42, None));
 
-    let operation = |word| EventOperation::from_word(word);
+    let operation = |word: &str| word.parse().ok();
     let outcome = |outcome: Outcome| Some(OutcomeFilter::from(outcome));
     let filters: [(Filter, Fits); 11] = [
         (Filter::default(), |_| true),
@@ -116,20 +116,7 @@ async fn pages_follow_one_another_and_every_filter_filters() {
             if order == Order::Descending {
                 expected.reverse();
             }
-            let (mut paged, mut after) = (Vec::new(), None);
-            loop {
-                let page = trail
-                    .reader
-                    .page(&filter, order, 3, after)
-                    .await
-                    .expect("reads");
-                assert!(page.events.len() <= 3);
-                paged.extend(page.events);
-                after = page.next;
-                if after.is_none() {
-                    break;
-                }
-            }
+            let paged = trail.page_by_page(&filter, order, 3).await;
             assert_eq!(paged, expected, "{filter:?} {order:?}");
         }
     }
@@ -222,7 +209,7 @@ fn one_of_each_filter() -> Vec<(&'static str, Filter)> {
     ];
     for word in ["share", "unshare", "update"] {
         let operation = Filter {
-            operation: EventOperation::from_word(word),
+            operation: word.parse().ok(),
             ..Filter::default()
         };
         filters.push(("audit_entries_operation", operation));
@@ -361,16 +348,7 @@ async fn exports_are_the_pages_in_one_piece() {
     };
     for (filter, count) in [(Filter::default(), 1230), (team, 410)] {
         for order in [Order::Ascending, Order::Descending] {
-            let (mut paged, mut after) = (Vec::new(), None);
-            loop {
-                let page = trail.reader.page(&filter, order, 100, after).await;
-                let page = page.expect("reads");
-                paged.extend(page.events);
-                after = page.next;
-                if after.is_none() {
-                    break;
-                }
-            }
+            let paged = trail.page_by_page(&filter, order, 100).await;
             assert_eq!(paged.len(), count);
             for (limit, after) in [
                 (None, None),
@@ -425,11 +403,7 @@ async fn summaries_count_what_pages_show() {
         },
     ]);
     for filter in filters {
-        let page = trail
-            .reader
-            .page(&filter, Order::Ascending, 1000, None)
-            .await;
-        let events = page.expect("reads").events;
+        let events = trail.page_by_page(&filter, Order::Ascending, 1000).await;
         for bucket in [Bucket::Hour, Bucket::Day] {
             let buckets = Buckets::new(bucket, None, None, Timestamp::now()).expect("few buckets");
             let summary = trail

@@ -83,6 +83,21 @@ impl Trail {
         }
     }
 
+    /// All events that fit, read in pages of `limit`.
+    async fn page_by_page(&self, filter: &Filter, order: Order, limit: usize) -> Vec<Event> {
+        let (mut events, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.reader.page(filter, order, limit, after).await;
+            let page = page.expect("reads");
+            assert!(page.events.len() <= limit);
+            events.extend(page.events);
+            after = page.next;
+            if after.is_none() {
+                return events;
+            }
+        }
+    }
+
     /// An event that is there.
     async fn event(&self, id: EventId) -> EventWithEntries {
         self.reader

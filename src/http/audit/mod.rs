@@ -8,7 +8,7 @@ pub(super) mod summary;
 
 use utoipa::IntoParams;
 
-use crate::audit::{EventOperation, Filter, StoreError};
+use crate::audit::{Filter, StoreError};
 use crate::authorization::{Action, Authorizer, Decision};
 use crate::domain::{Outcome, Timestamp};
 use crate::problem::ProblemKind;
@@ -73,13 +73,10 @@ fn read_filter(parser: &mut Parser<'_>) -> Filter {
         subject: parser.parameter("subject", text),
         image_id: parser.parameter("image_id", str::parse),
         account_id: parser.parameter("account_id", str::parse),
-        operation: parser.parameter("operation", |word| {
-            EventOperation::from_word(word).ok_or("must be share, unshare or update")
-        }),
-        outcome: parser.parameter("outcome", |word| {
-            let outcome = Outcome::from_word(word).map(Into::into);
-            outcome.ok_or("must be pending, succeeded, invalid_account, denied, failed or unknown")
-        }),
+        operation: parser.parameter("operation", str::parse),
+        outcome: parser
+            .parameter("outcome", str::parse::<Outcome>)
+            .map(Into::into),
         request_id: parser.parameter("request_id", text),
     }
 }

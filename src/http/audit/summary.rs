@@ -41,9 +41,7 @@ pub(in crate::http) async fn summarize_events(
     let known = [&FILTERS[..], &["bucket"]].concat();
     let mut parser = Parser::new(&request, &known);
     let filter = read_filter(&mut parser);
-    let bucket = parser.parameter("bucket", |word| {
-        Bucket::from_word(word).ok_or("must be hour or day")
-    });
+    let bucket = parser.parameter("bucket", str::parse::<Bucket>);
     let bucket = bucket.unwrap_or_default();
     // What is wrong with a time is told by itself.
     let buckets = if parser.is_sound() {

@@ -7,7 +7,7 @@ mod upstream;
 use std::time::{Duration, Instant};
 
 pub(crate) use gateway::{Answer, Gateway, LONG_TRAIL_ROWS, PRIVATE_KEY, keys_file, mint, token};
-pub(crate) use program::{Program, binary, python};
+pub(crate) use program::{Program, binary, environment, python};
 pub(crate) use upstream::{Call, Reply, Scripted};
 
 /// How long a condition may take before a test fails; only a failure ever takes so long.

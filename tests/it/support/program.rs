@@ -20,6 +20,20 @@ pub(crate) fn python() -> std::ffi::OsString {
     std::env::var_os("ISG_TEST_PYTHON").unwrap_or_else(|| "python3".into())
 }
 
+/// What `serve` needs in front of `upstream`, with [`super::keys_file`] in its directory.
+pub(crate) fn environment(upstream: &str) -> Vec<(&'static str, &str)> {
+    vec![
+        ("ISG__SERVER__BIND", "127.0.0.1:0"),
+        ("ISG__SERVER__ADMIN_BIND", ""),
+        ("ISG__AUTH__ISSUER", "https://issuer.example"),
+        ("ISG__AUTH__AUDIENCE", "image-share-gateway"),
+        ("ISG__AUTH__JWKS_FILE", "keys.json"),
+        ("ISG__UPSTREAM__BASE_URL", upstream),
+        ("ISG__UPSTREAM__PUBLIC_KEY", "public"),
+        ("ISG__UPSTREAM__PRIVATE_KEY", "private"),
+    ]
+}
+
 /// A running program; killed when dropped.
 pub(crate) struct Program {
     child: Child,
