@@ -22,6 +22,12 @@ pub enum ProblemKind {
     NotAcceptable,
     /// A body did not come in time.
     RequestTimeout,
+    /// More accounts would lose access than the request allows.
+    TooManyRemovals,
+    /// The body is too long.
+    PayloadTooLarge,
+    /// The body is of a type that is not read here.
+    UnsupportedMediaType,
     /// The upstream does not know the account.
     InvalidAccount,
     /// The head of the request is too large.
@@ -44,7 +50,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// All kinds, in the order of their status.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::InvalidRequest,
         Self::Unauthenticated,
         Self::InsufficientScope,
@@ -53,6 +59,9 @@ impl ProblemKind {
         Self::MethodNotAllowed,
         Self::NotAcceptable,
         Self::RequestTimeout,
+        Self::TooManyRemovals,
+        Self::PayloadTooLarge,
+        Self::UnsupportedMediaType,
         Self::InvalidAccount,
         Self::HeadersTooLarge,
         Self::InternalError,
@@ -92,6 +101,17 @@ impl ProblemKind {
             Self::MethodNotAllowed => ("method-not-allowed", 405, "The method is not allowed here"),
             Self::NotAcceptable => ("not-acceptable", 406, "No such format is to be had here"),
             Self::RequestTimeout => ("request-timeout", 408, "The request did not come in time"),
+            Self::TooManyRemovals => (
+                "too-many-removals",
+                409,
+                "More accounts would lose access than may",
+            ),
+            Self::PayloadTooLarge => ("payload-too-large", 413, "The body is too long"),
+            Self::UnsupportedMediaType => (
+                "unsupported-media-type",
+                415,
+                "The body is of a type that is not read here",
+            ),
             Self::InvalidAccount => ("invalid-account", 422, "The account does not exist"),
             Self::HeadersTooLarge => ("headers-too-large", 431, "The request's head is too large"),
             Self::InternalError => ("internal-error", 500, "The gateway failed"),

@@ -46,6 +46,15 @@ impl Tasks {
         self.tracker.spawn_on(work, &self.runtime);
     }
 
+    /// Begins `work` that serves other work: a stop does not wait for it, and it must end by itself once nobody
+    /// needs it.
+    pub fn serve<F>(&self, work: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.runtime.spawn(work);
+    }
+
     /// Runs `work` on the main runtime while its caller waits, and gives its result; `None` where it panicked
     /// or a stop gave up on it. It ends with whoever waits for it: a read that nobody waits for is no use.
     ///

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use image_share_gateway::audit::{self, Completion, Elapsed, HttpStatus, Intent, Recalled, Writer};
 use image_share_gateway::domain::{
-    Caller, Change, Deadline, Operation, Outcome, Principal, RequestId, Stopwatch,
+    Author, Caller, Change, Deadline, Operation, Outcome, Principal, RequestId, Stopwatch,
 };
 use image_share_gateway::telemetry::Metrics;
 
@@ -46,7 +46,7 @@ fn intent(event: u64) -> Intent {
         reason: facts.reason.as_deref().and_then(|text| text.parse().ok()),
     };
     Intent {
-        caller,
+        author: Author::Caller(Arc::new(caller)),
         change,
         policy_ids: Vec::new(),
     }
@@ -62,7 +62,7 @@ async fn change(writer: &Writer, event: u64) {
         upstream_ret_code: Some(0),
         upstream_request_id: Some("4f2a6c1e-0000-4000-8000-000000000001".into()),
         upstream_calls: Some(1),
-        elapsed: Elapsed::Since(intent.caller.since_arrival),
+        elapsed: Elapsed::Since(intent.author.caller().unwrap().since_arrival),
         detail: None,
     };
     writer.record(completion).await.unwrap();

@@ -82,6 +82,7 @@ pub struct App {
     readiness: Data<Readiness>,
     authenticator: Data<Authenticator>,
     upstream: Arc<Upstream>,
+    sharing: Sharing,
     settings: config::Server,
 }
 
@@ -133,6 +134,7 @@ impl App {
             Arc::clone(&upstream),
             tasks.clone(),
             metrics.clone(),
+            &config.upstream,
         );
         sharing.recover().await;
 
@@ -140,21 +142,31 @@ impl App {
             let authenticator = authenticator.clone();
             move || {
                 if authenticator.is_ready() {
-                    Ok(())
+                    Ok(None)
                 } else {
                     Err("no key set is loaded".to_owned())
                 }
             }
         });
         let trail_writable = Check::new("audit", move || match writer.health() {
-            Health::Writable => Ok(()),
+            Health::Writable => Ok(None),
             Health::Failing(why) => Err(why.to_owned()),
         });
-        let readiness = Data::new(Readiness::new(vec![keys_known, trail_writable]));
+        // An upstream that is down makes no gateway unready: every replica would be taken out of service at once,
+        // and nobody would be told why.
+        let upstream_breaker = Check::new("upstream", {
+            let sharing = sharing.clone();
+            move || {
+                let state = sharing.breaker_state().as_str();
+                Ok(Some(format!("circuit breaker: {state}")))
+            }
+        });
+        let checks = vec![keys_known, trail_writable, upstream_breaker];
+        let readiness = Data::new(Readiness::new(checks));
         let parts = Parts {
             authenticator: authenticator.clone(),
             authorizer: Data::from(authorizer),
-            sharing: Data::new(sharing),
+            sharing: Data::new(sharing.clone()),
             reader: Data::new(reader.clone()),
             tasks: Data::new(tasks.clone()),
             streams: Data::new(http::Streams::new(tasks.clone(), requests.clone())),
@@ -186,6 +198,7 @@ impl App {
             readiness,
             authenticator,
             upstream,
+            sharing,
             settings: config.server,
         })
     }
@@ -242,6 +255,7 @@ impl App {
         let all = all_answered(&self.requests, answering.as_mut());
         let answered = timeout_at(deadline.instant().into(), all).await.is_ok();
         let finished = self.tasks.finish(deadline, GIVING_UP_TIME).await;
+        self.sharing.tell_what_is_left();
         if !answered {
             // Work that gave up has an answer now; it gets a moment to reach its caller.
             let _ = timeout(LAST_ANSWERS_TIME, &mut answering).await;

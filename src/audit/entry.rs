@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::domain::{
-    AccountId, Caller, Change, EventId, ImageId, Operation, Outcome, Reason, Region, Stopwatch,
-    Timestamp, TraceId,
+    AccountId, Author, Caller, Change, EventId, ImageId, Operation, Outcome, Reason, Region,
+    Stopwatch, Timestamp, TraceId,
 };
 
 /// The version of the canonical encoding that new rows carry.
@@ -106,8 +106,8 @@ impl<T: Into<Self>> From<Option<T>> for Cell {
 /// A change that is about to be forwarded.
 #[derive(Debug, Clone)]
 pub struct Intent {
-    /// Who asked, and where from.
-    pub caller: Caller,
+    /// Whose doing it is; of a caller also where from.
+    pub author: Author,
     /// For what.
     pub change: Change,
     /// The policies that allowed it; empty where scopes alone decided.
@@ -168,13 +168,29 @@ impl Elapsed {
     }
 }
 
+/// What was refused.
+#[derive(Debug, Clone)]
+pub enum Refused {
+    /// A change of one account.
+    Change(Change),
+    /// A bulk request as a whole; the operation reads `update`, and there is no account.
+    Update {
+        /// The image.
+        image_id: ImageId,
+        /// Where it lives.
+        region: Region,
+        /// Why it was asked for.
+        reason: Option<Reason>,
+    },
+}
+
 /// A change that was refused and never forwarded.
 #[derive(Debug, Clone)]
 pub struct Denial {
     /// Who asked, and where from.
-    pub caller: Caller,
+    pub caller: Arc<Caller>,
     /// For what.
-    pub change: Change,
+    pub refused: Refused,
     /// The policies that refused it; empty where scopes alone decided.
     pub policy_ids: Vec<String>,
     /// What the caller is told.
@@ -208,8 +224,11 @@ impl Recalled {
     pub fn of(intent: &Intent, event_id: EventId) -> Self {
         Self {
             event_id,
-            subject: intent.caller.principal.subject.clone(),
-            request_id: Some(intent.caller.request_id.as_str().to_owned()),
+            subject: intent.author.subject().to_owned(),
+            request_id: intent
+                .author
+                .caller()
+                .map(|caller| caller.request_id.as_str().to_owned()),
             operation: intent.change.operation,
             image_id: intent.change.image_id.clone(),
             account_id: intent.change.account_id,
@@ -276,20 +295,21 @@ impl Draft {
                 + principal.scopes.iter().map(String::len).sum::<usize>()
                 + text(&caller.user_agent)
         };
-        let reason = |change: &Change| {
-            change
-                .reason
-                .as_ref()
-                .map_or(0, |reason| reason.as_str().len())
-        };
+        let reason =
+            |reason: &Option<Reason>| reason.as_ref().map_or(0, |reason| reason.as_str().len());
         DRAFT_BYTES
             + match self {
                 Self::Intent(intent) => {
-                    caller(&intent.caller) + reason(&intent.change) + policies(&intent.policy_ids)
+                    intent.author.caller().map_or(0, caller)
+                        + reason(&intent.change.reason)
+                        + policies(&intent.policy_ids)
                 }
                 Self::Denial(denial) => {
                     caller(&denial.caller)
-                        + reason(&denial.change)
+                        + reason(match &denial.refused {
+                            Refused::Change(change) => &change.reason,
+                            Refused::Update { reason, .. } => reason,
+                        })
                         + policies(&denial.policy_ids)
                         + denial.detail.len()
                 }
@@ -319,7 +339,11 @@ impl Draft {
                 let tail = [const { Cell::Null }; 7];
                 row(
                     head("intent"),
-                    asked(&intent.caller, &intent.change, &intent.policy_ids),
+                    asked(
+                        &intent.author,
+                        &Subject::of(&intent.change),
+                        &intent.policy_ids,
+                    ),
                     tail,
                 )
             }
@@ -335,7 +359,11 @@ impl Draft {
                 ];
                 row(
                     head("denial"),
-                    asked(&denial.caller, &denial.change, &denial.policy_ids),
+                    asked(
+                        &Author::Caller(Arc::clone(&denial.caller)),
+                        &Subject::of_refused(&denial.refused),
+                        &denial.policy_ids,
+                    ),
                     tail,
                 )
             }
@@ -368,21 +396,62 @@ const _: () = assert!(
     "the three parts of a row fill all columns"
 );
 
+/// What was asked for, a single change or a bulk.
+struct Subject<'a> {
+    operation: &'static str,
+    image_id: &'a ImageId,
+    account_id: Option<AccountId>,
+    region: &'a Region,
+    reason: &'a Option<Reason>,
+}
+
+impl<'a> Subject<'a> {
+    fn of(change: &'a Change) -> Self {
+        Self {
+            operation: change.operation.as_str(),
+            image_id: &change.image_id,
+            account_id: Some(change.account_id),
+            region: &change.region,
+            reason: &change.reason,
+        }
+    }
+
+    fn of_refused(refused: &'a Refused) -> Self {
+        match refused {
+            Refused::Change(change) => Self::of(change),
+            Refused::Update {
+                image_id,
+                region,
+                reason,
+            } => Self {
+                operation: "update",
+                image_id,
+                account_id: None,
+                region,
+                reason,
+            },
+        }
+    }
+}
+
 /// The cells from `subject` to `policy_ids` of an intent or a denial.
-fn asked(caller: &Caller, change: &Change, policy_ids: &[String]) -> [Cell; 14] {
+fn asked(author: &Author, asked: &Subject<'_>, policy_ids: &[String]) -> [Cell; 14] {
+    let caller = author.caller();
+    let of_caller = |read: fn(&Caller) -> Option<&str>| Cell::from(caller.and_then(read));
+    let client_ip = caller.and_then(|caller| caller.client_ip);
     [
-        Cell::from(caller.principal.subject.as_str()),
-        Cell::from(caller.principal.issuer.as_str()),
-        Cell::from(caller.principal.token_id.as_deref()),
-        Cell::from(caller.client_ip.map(|ip| ip.to_string())),
-        Cell::from(caller.user_agent.as_deref()),
-        Cell::from(caller.request_id.as_str()),
-        Cell::from(caller.trace_id.as_ref().map(TraceId::as_str)),
-        Cell::from(change.operation.as_str()),
-        Cell::from(change.image_id.as_str()),
-        account(change.account_id),
-        Cell::from(change.region.as_str()),
-        Cell::from(change.reason.as_ref().map(Reason::as_str)),
+        Cell::from(author.subject()),
+        of_caller(|caller| Some(&caller.principal.issuer)),
+        of_caller(|caller| caller.principal.token_id.as_deref()),
+        Cell::from(client_ip.map(|ip| ip.to_string())),
+        of_caller(|caller| caller.user_agent.as_deref()),
+        of_caller(|caller| Some(caller.request_id.as_str())),
+        of_caller(|caller| caller.trace_id.as_ref().map(TraceId::as_str)),
+        Cell::from(asked.operation),
+        Cell::from(asked.image_id.as_str()),
+        asked.account_id.map_or(Cell::Null, account),
+        Cell::from(asked.region.as_str()),
+        Cell::from(asked.reason.as_ref().map(Reason::as_str)),
         Cell::Null,
         Cell::from(serde_json::Value::from(policy_ids).to_string()),
     ]

@@ -28,7 +28,7 @@ mod verify;
 mod writer;
 
 pub use chain::{Hash, Head};
-pub use entry::{Completion, Denial, Elapsed, HttpStatus, Intent, Recalled};
+pub use entry::{Completion, Denial, Elapsed, HttpStatus, Intent, Recalled, Refused};
 pub use event::{EntryPlace, Event, EventWithEntries};
 pub use export::{Export, Format};
 pub use feed::{Entry, EntryCursor, Feed, FeedError, InvalidEntryCursor};
@@ -39,7 +39,9 @@ pub use reader::{LastChange, Page, Reader};
 pub use store::StoreError;
 pub use summary::{Bucket, Buckets, CountedBucket, Counts, InvalidBucket, Summary, TooManyBuckets};
 pub use verify::{Break, Expected, InvalidExpected, Report, verify};
-pub use writer::{Closed, EnqueueError, Health, NotDurable, Recorded, Ticket, Writer, WriterTask};
+pub use writer::{
+    BulkTicket, Closed, EnqueueError, Health, NotDurable, Recorded, Ticket, Writer, WriterTask,
+};
 
 use std::path::Path;
 

@@ -131,8 +131,14 @@ pub struct Upstream {
     pub timeout: Duration,
     /// Longest time to connect.
     pub connect_timeout: Duration,
+    /// How often a call that failed is made again.
+    pub max_retries: u32,
     /// Calls at once.
     pub max_in_flight: usize,
+    /// Calls a second; without one there is no bound.
+    pub requests_per_second: Option<f64>,
+    /// `Zone`, sent where the action that lists images needs it.
+    pub zone: Option<String>,
 }
 
 /// Where the trail lies.
@@ -227,7 +233,7 @@ impl fmt::Display for Fault {
 pub struct Faults(pub Vec<Fault>);
 
 /// Keys whose mechanism is not built; value: what setting one means until then.
-const INERT: [(&str, &str); 10] = [
+const INERT: [(&str, &str); 7] = [
     (
         "server.trusted_proxies",
         "forwarding headers are not believed yet: client_ip is the peer's address",
@@ -248,9 +254,6 @@ const INERT: [(&str, &str); 10] = [
         "authorization.policy_file",
         "policies are not evaluated yet: everything that needs a scope is forbidden",
     ),
-    ("upstream.max_retries", "calls are not repeated yet"),
-    ("upstream.requests_per_second", "calls are not paced yet"),
-    ("upstream.zone", "images are not listed yet"),
     ("limits", "requests are not limited yet"),
     ("telemetry.otlp_endpoint", "traces are not exported yet"),
 ];

@@ -151,10 +151,10 @@ pub(super) fn upstream(reader: &mut Reader) -> Option<Upstream> {
     let private_key = reader.required_secret("upstream.private_key");
     let timeout = reader.positive_duration("upstream.timeout", "10s");
     let connect_timeout = reader.positive_duration("upstream.connect_timeout", "3s");
-    let _max_retries = reader.integer("upstream.max_retries", "3", 0..=100);
+    let max_retries = reader.integer("upstream.max_retries", "3", 0..=100);
     let max_in_flight = reader.integer("upstream.max_in_flight", "64", 1..=10_000);
-    let _requests_per_second = reader.number("upstream.requests_per_second", "0");
-    let _zone = reader.text("upstream.zone");
+    let requests_per_second = reader.number("upstream.requests_per_second", "0");
+    let zone = reader.text("upstream.zone");
     Some(Upstream {
         base_url: base_url?,
         region: region?,
@@ -164,7 +164,10 @@ pub(super) fn upstream(reader: &mut Reader) -> Option<Upstream> {
         private_key: private_key?,
         timeout: timeout?,
         connect_timeout: connect_timeout?,
+        max_retries: u32::try_from(max_retries?).ok()?,
         max_in_flight: usize::try_from(max_in_flight?).ok()?,
+        requests_per_second: requests_per_second.filter(|rate| *rate > 0.0),
+        zone,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{RequestId, Stopwatch, TraceId};
 
@@ -46,6 +47,35 @@ impl Principal {
     #[must_use]
     pub fn has(&self, scope: Scope) -> bool {
         self.scopes.contains(scope.as_str())
+    }
+}
+
+/// Whose doing a change is.
+#[derive(Debug, Clone)]
+pub enum Author {
+    /// Somebody asked for it.
+    Caller(Arc<Caller>),
+    /// The gateway takes back a share that took effect after it was unshared.
+    Reconciliation,
+}
+
+impl Author {
+    /// The subject in the trail: the token's, or `system:…`.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        match self {
+            Self::Caller(caller) => &caller.principal.subject,
+            Self::Reconciliation => "system:reconcile",
+        }
+    }
+
+    /// Who asked, where somebody did.
+    #[must_use]
+    pub fn caller(&self) -> Option<&Caller> {
+        match self {
+            Self::Caller(caller) => Some(caller),
+            Self::Reconciliation => None,
+        }
     }
 }
 

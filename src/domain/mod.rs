@@ -6,9 +6,10 @@
 mod caller;
 mod change;
 mod ids;
+mod image;
 mod time;
 
-pub use caller::{Caller, Principal, Scope};
+pub use caller::{Author, Caller, Principal, Scope};
 pub use change::{
     Change, InvalidOutcome, InvalidReason, Operation, Outcome, REASON_CHARACTERS_MAX, Reason,
 };
@@ -16,4 +17,5 @@ pub use ids::{
     ACCOUNT_ID_MAX, AccountId, EventId, IMAGE_ID_BYTES_MAX, ImageId, InvalidAccountId,
     InvalidImageId, InvalidRegion, InvalidRequestId, Region, RequestId, TraceId,
 };
+pub use image::Image;
 pub use time::{Deadline, InvalidTimestamp, Stopwatch, Timestamp};

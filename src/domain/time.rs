@@ -123,6 +123,12 @@ impl Deadline {
         Self(Instant::now() + wait)
     }
 
+    /// The deadline that has come: the present moment, for those who reckon with instants.
+    #[must_use]
+    pub fn now() -> Self {
+        Self::after(Duration::ZERO)
+    }
+
     /// The later of this deadline and `grace` from now: time for a last step that began late.
     #[must_use]
     pub fn or_after(self, grace: Duration) -> Self {

@@ -19,7 +19,7 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 #[derive(Clone)]
 pub struct Check {
     name: &'static str,
-    look: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    look: Arc<dyn Fn() -> Result<Option<String>, String> + Send + Sync>,
 }
 
 impl std::fmt::Debug for Check {
@@ -29,10 +29,10 @@ impl std::fmt::Debug for Check {
 }
 
 impl Check {
-    /// A check that answers why it does not hold.
+    /// A check that answers why it does not hold, or what else there is to say although it does.
     pub fn new(
         name: &'static str,
-        look: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+        look: impl Fn() -> Result<Option<String>, String> + Send + Sync + 'static,
     ) -> Self {
         Self {
             name,
@@ -74,11 +74,11 @@ impl Readiness {
             detail: stopping,
         }];
         checks.extend(self.checks.iter().map(|check| {
-            let detail = (check.look)().err();
+            let looked = (check.look)();
             CheckResult {
                 name: check.name,
-                ok: detail.is_none(),
-                detail,
+                ok: looked.is_ok(),
+                detail: looked.unwrap_or_else(Some),
             }
         }));
         Readyz {
@@ -111,7 +111,7 @@ pub(super) struct CheckResult {
     name: &'static str,
     /// Whether it holds.
     ok: bool,
-    /// Why it does not.
+    /// Why it does not, or what else there is to say.
     detail: Option<String>,
 }
 
@@ -131,7 +131,8 @@ pub(super) async fn livez() -> HttpResponse {
     get, path = path::READYZ, operation_id = "readyz", tag = "operations",
     responses(
         (status = 200, description = "It does", body = Readyz, content_type = "application/json",
-            example = json!({"ready": true, "checks": [{"name": "audit", "ok": true, "detail": null}]})),
+            example = json!({"ready": true, "checks": [{"name": "audit", "ok": true, "detail": null},
+                {"name": "upstream", "ok": true, "detail": "circuit breaker: closed"}]})),
         (status = 503, description = "It does not", body = Readyz, content_type = "application/json",
             example = json!({"ready": false, "checks": [{"name": "audit", "ok": false,
                 "detail": "the audit trail cannot be written"}]})),

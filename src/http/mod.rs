@@ -7,7 +7,10 @@
 mod accept;
 mod admin;
 mod audit;
+mod body;
+mod bulk;
 mod caller;
+mod images;
 mod observe;
 mod openapi;
 mod pages;
@@ -77,6 +80,8 @@ pub struct Parts {
 /// Route patterns, as the document, the metrics and the log name them.
 mod path {
     pub(super) const SHARE: &str = "/images/{image_id}/shares/{account_id}";
+    pub(super) const IMAGES: &str = "/images";
+    pub(super) const IMAGE: &str = "/images/{image_id}";
     pub(super) const SHARES: &str = "/images/{image_id}/shares";
     pub(super) const EVENTS: &str = "/audit/events";
     pub(super) const EVENT: &str = "/audit/events/{id}";
@@ -91,7 +96,9 @@ mod path {
     pub(super) const READYZ: &str = "/readyz";
     pub(super) const METRICS: &str = "/metrics";
     pub(super) const ROOT: &str = "/";
-    pub(super) const ALL: [&str; 13] = [
+    pub(super) const ALL: [&str; 15] = [
+        IMAGES,
+        IMAGE,
         SHARE,
         SHARES,
         EVENTS,
@@ -125,10 +132,22 @@ pub fn routes(parts: &Parts, config: &mut ServiceConfig) {
                 .route(web::get().to(shares::get_share))
                 .route(web::head().to(shares::get_share)),
         )
+        .service(
+            resource(path::SHARES, "GET, HEAD, PATCH, PUT")
+                .route(web::put().to(bulk::replace_shares))
+                .route(web::patch().to(bulk::update_shares))
+                .route(web::get().to(shares::list_shares))
+                .route(web::head().to(shares::list_shares)),
+        )
         .service(readable(
-            path::SHARES,
-            || web::get().to(shares::list_shares),
-            || web::head().to(shares::list_shares),
+            path::IMAGES,
+            || web::get().to(images::list_images),
+            || web::head().to(images::list_images),
+        ))
+        .service(readable(
+            path::IMAGE,
+            || web::get().to(images::get_image),
+            || web::head().to(images::get_image),
         ))
         .service(readable(
             path::EVENTS,

@@ -20,7 +20,7 @@ use crate::problem::ProblemKind as Kind;
 
 use super::parse::Parser;
 use super::problem::{FieldError, MEDIA_TYPE, Problem, ProblemBody, example};
-use super::{admin, audit, pages, path, shares};
+use super::{admin, audit, bulk, images, pages, path, shares};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -36,6 +36,10 @@ use super::{admin, audit, pages, path, shares};
         shares::delete_share,
         shares::get_share,
         shares::list_shares,
+        bulk::update_shares,
+        bulk::replace_shares,
+        images::list_images,
+        images::get_image,
         audit::events::list_events,
         audit::events::get_event,
         audit::entries::feed_entries,
@@ -49,6 +53,7 @@ use super::{admin, audit, pages, path, shares};
     components(schemas(ProblemBody, FieldError)),
     tags(
         (name = "shares", description = "Who may use an image"),
+        (name = "images", description = "What can be shared"),
         (name = "audit", description = "Who changed what, why, and how it ended"),
         (name = "operations", description = "Probes and this document"),
     ),
@@ -111,6 +116,11 @@ const OF_CHANGES: [Kind; 9] = [
     Kind::OutcomeUnrecorded,
     Kind::UpstreamTimeout,
 ];
+const OF_BULKS: [Kind; 3] = [
+    Kind::TooManyRemovals,
+    Kind::PayloadTooLarge,
+    Kind::UnsupportedMediaType,
+];
 const OF_LISTS: [Kind; 6] = [
     Kind::NotFound,
     Kind::UpstreamError,
@@ -127,10 +137,20 @@ const OF_STREAMS: [Kind; 3] = [
 ];
 const OF_ONE_EVENT: [Kind; 2] = [Kind::NotFound, Kind::AuditUnavailable];
 
-fn kinds(path: &str, changes: bool) -> Vec<Kind> {
+fn kinds(path: &str, method: &HttpMethod) -> Vec<Kind> {
     let own: &[Kind] = match path {
-        path::SHARE if changes => &OF_CHANGES,
-        path::SHARE | path::SHARES => &OF_LISTS,
+        path::SHARE if changes(method) => &OF_CHANGES,
+        path::SHARES if changes(method) => {
+            let both = [&EVERYWHERE[..], &OF_CALLERS, &OF_CHANGES, &OF_BULKS].concat();
+            let single = [Kind::InvalidAccount, Kind::OutcomeUnrecorded];
+            let belongs = |kind: &Kind| {
+                // These stand in the results; only a replacement removes what is not named.
+                !single.contains(kind)
+                    && (*method == HttpMethod::Put || *kind != Kind::TooManyRemovals)
+            };
+            return both.into_iter().filter(belongs).collect();
+        }
+        path::SHARE | path::SHARES | path::IMAGES | path::IMAGE => &OF_LISTS,
         path::EVENTS | path::ENTRIES => &OF_STREAMS,
         path::SUMMARY => &OF_SUMMARIES,
         path::EVENT => &OF_ONE_EVENT,
@@ -140,13 +160,20 @@ fn kinds(path: &str, changes: bool) -> Vec<Kind> {
     [&EVERYWHERE, &OF_CALLERS[..], own].concat()
 }
 
+fn changes(method: &HttpMethod) -> bool {
+    matches!(
+        method,
+        HttpMethod::Put | HttpMethod::Delete | HttpMethod::Patch
+    )
+}
+
 struct Problems;
 
 impl Modify for Problems {
     fn modify(&self, document: &mut Document) {
         for (path, method, operation) in operations(document) {
-            let changes = matches!(method, HttpMethod::Put | HttpMethod::Delete);
-            let mut kinds = kinds(&path, changes);
+            let changes = changes(&method);
+            let mut kinds = kinds(&path, &method);
             kinds.sort_by_key(|kind| kind.status());
             for same_status in kinds.chunk_by(|one, other| one.status() == other.status()) {
                 let response = problem_response(same_status, changes);
@@ -227,6 +254,7 @@ fn operations(
             (HttpMethod::Get, item.get.as_mut()),
             (HttpMethod::Put, item.put.as_mut()),
             (HttpMethod::Delete, item.delete.as_mut()),
+            (HttpMethod::Patch, item.patch.as_mut()),
         ];
         let path = path.clone();
         of_methods

@@ -18,9 +18,9 @@ use super::Rules;
 use super::problem::{FieldError, Problem};
 
 /// How long a body may keep the gateway waiting.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most bytes of a body that are read only to be refused.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most bytes of a body that are read.
+pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// Reads one request, gathering faults; [`Parser::finish`] gives them all.
@@ -130,6 +130,12 @@ impl<'a> Parser<'a> {
         };
         self.parameter("region", served)
             .unwrap_or_else(|| rules.region.clone())
+    }
+
+    /// Whether a change is only to be rehearsed (`dry_run=true`).
+    pub(super) fn dry_run(&mut self) -> bool {
+        let read = |text: &str| text.parse::<bool>().map_err(|_| "must be true or false");
+        self.parameter("dry_run", read).unwrap_or(false)
     }
 
     /// Finds that a body came where none is taken.

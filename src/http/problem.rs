@@ -5,6 +5,7 @@
 //! a problem that any layer makes carries them.
 
 use std::fmt;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
@@ -17,7 +18,9 @@ use crate::auth::TokenError;
 use crate::authorization::Refusal;
 use crate::domain::{EventId, RequestId, Scope};
 use crate::problem::{Effect, ProblemKind};
-use crate::sharing::{ChangeError, ListError, UpstreamWords};
+use crate::sharing::{BulkError, ChangeError, ListError, RehearsalError, Told, UpstreamWords};
+
+use super::bulk::ResultBody;
 
 /// The media type of problem details.
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
@@ -49,7 +52,7 @@ struct UpstreamBody {
 }
 
 /// Problem details as they are sent (RFC 9457).
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(super) struct ProblemBody {
     /// `/problems/SLUG`; the slug tells problems apart.
@@ -88,6 +91,17 @@ pub(super) struct ProblemBody {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     policy_ids: Vec<String>,
+    /// What came of each change of a bulk, where a policy refused all of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false, no_recursion)]
+    results: Vec<ResultBody>,
+}
+
+impl ProblemBody {
+    /// The policies that decided, where any did.
+    pub(super) fn policy_ids(&self) -> &[String] {
+        &self.policy_ids
+    }
 }
 
 /// A request that ended otherwise than asked; the only error that handlers return.
@@ -101,6 +115,7 @@ pub(super) struct Problem {
     retryable: Option<bool>,
     event_id: Option<EventId>,
     policy_ids: Vec<String>,
+    results: Vec<ResultBody>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -115,6 +130,7 @@ impl Problem {
             retryable: None,
             event_id: None,
             policy_ids: Vec::new(),
+            results: Vec::new(),
             headers: Vec::new(),
         };
         match kind {
@@ -230,7 +246,8 @@ impl Problem {
             .body(serde_json::to_string(&body).unwrap_or_default())
     }
 
-    fn body(&self, request_id: &str, changes: bool) -> ProblemBody {
+    /// The problem as it is sent.
+    pub(super) fn body(&self, request_id: &str, changes: bool) -> ProblemBody {
         let effect = self.effect.unwrap_or(Effect::None);
         let by_status = matches!(self.kind.status(), 408 | 429 | 500 | 503 | 504);
         let retryable = self.retryable.unwrap_or(by_status) && effect != Effect::Done;
@@ -246,7 +263,47 @@ impl Problem {
             retryable: changes.then_some(retryable),
             audit_id: self.event_id.map(|id| id.to_string()),
             policy_ids: self.policy_ids.clone(),
+            results: self.results.clone(),
         }
+    }
+
+    fn told(told: Told, upstream: Option<UpstreamWords>) -> Self {
+        let mut problem = Self::new(told.kind, told.detail);
+        if let Some(wait) = told.retry_after {
+            problem.retry_after(wait);
+        }
+        Self {
+            upstream: upstream.map(UpstreamBody::from),
+            retryable: Some(told.retryable),
+            ..problem
+        }
+    }
+
+    /// Names another time to wait than the usual.
+    fn retry_after(&mut self, wait: Duration) {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.headers.retain(|(name, _)| name != header::RETRY_AFTER);
+        self.headers
+            .push((header::RETRY_AFTER, HeaderValue::from(seconds.max(1))));
+    }
+
+    /// 403 where a policy refused every change of a bulk.
+    pub(super) fn all_denied(results: Vec<ResultBody>, policy_ids: Vec<String>) -> Self {
+        Self {
+            policy_ids,
+            results,
+            ..Self::new(
+                ProblemKind::Forbidden,
+                "a policy forbids every change of this request",
+            )
+        }
+    }
+
+    fn too_many_removals(removals: usize, max_removals: usize) -> Self {
+        let detail = format!(
+            "{removals} accounts would lose access, and max_removals is {max_removals}; nothing was changed"
+        );
+        Self::new(ProblemKind::TooManyRemovals, detail)
     }
 }
 
@@ -296,18 +353,9 @@ impl From<ChangeError> for Problem {
                 ProblemKind::AuditUnavailable,
                 "the audit trail cannot be written; nothing was forwarded",
             ),
-            ChangeError::Failed(failure) => {
-                let problem = Self::new(failure.kind, failure.detail);
-                let problem = problem
-                    .of_event(failure.event_id)
-                    .with_effect(failure.effect);
-                let upstream = failure.upstream.map(UpstreamBody::from);
-                Self {
-                    upstream,
-                    retryable: Some(failure.retryable),
-                    ..problem
-                }
-            }
+            ChangeError::Failed(failure) => Self::told(failure.told, failure.upstream)
+                .of_event(failure.event_id)
+                .with_effect(failure.effect),
             ChangeError::OutcomeNotRecorded { event_id, effect } => {
                 let detail =
                     "the change was forwarded, but its outcome is not in the audit trail yet";
@@ -332,10 +380,35 @@ impl From<ListError> for Problem {
         if let ListError::Trail(error) = error {
             return error.into();
         }
-        let (kind, detail) = error.told();
-        Self {
-            upstream: error.upstream_words().map(UpstreamBody::from),
-            ..Self::new(kind, detail)
+        Self::told(error.told(), error.upstream_words())
+    }
+}
+
+/// What has results of its own is answered by the handler, which knows how they are shown.
+impl From<BulkError> for Problem {
+    fn from(error: BulkError) -> Self {
+        match error {
+            BulkError::Change(error) => error.into(),
+            BulkError::List(error) => error.into(),
+            BulkError::TooManyRemovals {
+                removals,
+                max_removals,
+            } => Self::too_many_removals(removals, max_removals),
+            BulkError::AllDenied(_) => Self::all_denied(Vec::new(), Vec::new()),
+        }
+    }
+}
+
+impl From<RehearsalError> for Problem {
+    fn from(error: RehearsalError) -> Self {
+        match error {
+            RehearsalError::Denied(refusal) => refusal.into(),
+            RehearsalError::List(error) => error.into(),
+            RehearsalError::TooManyRemovals {
+                removals,
+                max_removals,
+            } => Self::too_many_removals(removals, max_removals),
+            RehearsalError::AllDenied(_) => Self::all_denied(Vec::new(), Vec::new()),
         }
     }
 }

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::authorization::{Action, Authorizer, Decision};
 use crate::domain::{AccountId, Change, Deadline, ImageId, Operation, Reason};
 use crate::problem::ProblemKind;
-use crate::sharing::{Origin, Sharing};
+use crate::sharing::{Bulk, Origin, RehearsalError, Sharing};
 
 use super::Rules;
 use super::caller::Authenticated;
@@ -31,6 +31,33 @@ pub(super) struct Share {
     /// The event of the change just made.
     #[schema(format = "uuid")]
     audit_id: String,
+}
+
+/// What a change would do.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "the members of the API")]
+pub(super) struct DryRun {
+    /// The image.
+    image_id: String,
+    /// The account.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64)]
+    account_id: u64,
+    /// Where the image lives.
+    region: String,
+    /// Always true.
+    dry_run: bool,
+    /// Whether the change would change anything.
+    would_change: bool,
+}
+
+/// The share, or with `dry_run=true` what would be done.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum ShareOrDryRun {
+    /// What was done.
+    Share(Share),
+    /// What would be done.
+    DryRun(DryRun),
 }
 
 /// A share that stands, and what the trail knows of it.
@@ -131,10 +158,13 @@ pub(super) struct ListedAccount {
             nullable = false),
         ("reason" = Option<String>, Query, description = "Why: a ticket, a sentence; it stands in the trail",
             nullable = false, min_length = 1, max_length = 500),
+        ("dry_run" = Option<bool>, Query, description = "With `true` nothing is changed and no event is written: the \
+            answer says what would be", nullable = false),
         ("Prefer" = Option<String>, Header, description = "`wait=SECONDS` lowers the time that the change may take",
             nullable = false),
     ),
-    responses((status = 200, description = "The account may use the image", body = Share, content_type = "application/json",
+    responses((status = 200, description = "The account may use the image", body = ShareOrDryRun,
+        content_type = "application/json",
         example = json!({"image_id": "compshareImage-sandbox1", "account_id": 12345, "region": "cn-wlcb",
             "shared": true, "audit_id": "019ab3c4-d5e6-7f00-8123-456789abcdef"}))),
     security(("bearer" = ["shares:write"]))
@@ -146,7 +176,11 @@ pub(super) async fn put_share(
     sharing: Data<Sharing>,
     rules: Data<Rules>,
 ) -> Result<HttpResponse, Problem> {
-    let (change, deadline) = parse_change(Operation::Share, &request, payload, &rules).await?;
+    let (change, mode, deadline) =
+        parse_change(Operation::Share, &request, payload, &rules).await?;
+    if mode == Mode::DryRun {
+        return rehearse(&sharing, caller, change, deadline).await;
+    }
     let receipt = sharing
         .change(caller.into_caller(), change.clone(), deadline)
         .await?;
@@ -160,7 +194,7 @@ pub(super) async fn put_share(
     };
     Ok(HttpResponse::Ok()
         .insert_header((AUDIT_ID, audit_id))
-        .json(share))
+        .json(ShareOrDryRun::Share(share)))
 }
 
 /// Take an image back from an account.
@@ -177,10 +211,18 @@ pub(super) async fn put_share(
             nullable = false),
         ("reason" = Option<String>, Query, description = "Why: a ticket, a sentence; it stands in the trail",
             nullable = false, min_length = 1, max_length = 500),
+        ("dry_run" = Option<bool>, Query, description = "With `true` nothing is changed and no event is written: the \
+            answer says what would be", nullable = false),
         ("Prefer" = Option<String>, Header, description = "`wait=SECONDS` lowers the time that the change may take",
             nullable = false),
     ),
-    responses((status = 204, description = "The account may not use the image")),
+    responses(
+        (status = 200, description = "With `dry_run=true`: what would be done", body = DryRun,
+            content_type = "application/json",
+            example = json!({"image_id": "compshareImage-sandbox1", "account_id": 12345, "region": "cn-wlcb",
+                "dry_run": true, "would_change": true})),
+        (status = 204, description = "The account may not use the image"),
+    ),
     security(("bearer" = ["shares:write"]))
 )]
 pub(super) async fn delete_share(
@@ -190,7 +232,11 @@ pub(super) async fn delete_share(
     sharing: Data<Sharing>,
     rules: Data<Rules>,
 ) -> Result<HttpResponse, Problem> {
-    let (change, deadline) = parse_change(Operation::Unshare, &request, payload, &rules).await?;
+    let (change, mode, deadline) =
+        parse_change(Operation::Unshare, &request, payload, &rules).await?;
+    if mode == Mode::DryRun {
+        return rehearse(&sharing, caller, change, deadline).await;
+    }
     let receipt = sharing
         .change(caller.into_caller(), change, deadline)
         .await?;
@@ -299,14 +345,64 @@ pub(super) async fn list_shares(
     }))
 }
 
+/// Whether a change is made or only rehearsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Earnest,
+    DryRun,
+}
+
+impl Mode {
+    pub(super) fn of(parser: &mut Parser<'_>) -> Self {
+        if parser.dry_run() {
+            Self::DryRun
+        } else {
+            Self::Earnest
+        }
+    }
+}
+
+async fn rehearse(
+    sharing: &Sharing,
+    caller: Authenticated,
+    change: Change,
+    deadline: Deadline,
+) -> Result<HttpResponse, Problem> {
+    let bulk = Bulk {
+        image_id: change.image_id.clone(),
+        region: change.region.clone(),
+        changes: vec![(change.operation, change.account_id)],
+        reason: change.reason,
+    };
+    let rehearsed = sharing.rehearse(caller.into_caller(), bulk, deadline).await;
+    let rehearsed = rehearsed.map_err(|error| match error {
+        // It is the one change that was refused.
+        RehearsalError::AllDenied(refused) => {
+            refused.into_iter().find_map(|one| one.refusal).map_or_else(
+                || RehearsalError::AllDenied(Vec::new()),
+                RehearsalError::Denied,
+            )
+        }
+        other => other,
+    })?;
+    Ok(HttpResponse::Ok().json(ShareOrDryRun::DryRun(DryRun {
+        image_id: change.image_id.as_str().to_owned(),
+        account_id: change.account_id.get(),
+        region: change.region.as_str().to_owned(),
+        dry_run: true,
+        would_change: rehearsed.iter().any(|one| one.would_change),
+    })))
+}
+
 async fn parse_change(
     operation: Operation,
     request: &HttpRequest,
     payload: Payload,
     rules: &Rules,
-) -> Result<(Change, Deadline), Problem> {
+) -> Result<(Change, Mode, Deadline), Problem> {
     let deadline = parse::deadline(request, rules);
-    let mut parser = Parser::new(request, &["region", "reason"]);
+    let mut parser = Parser::new(request, &["region", "reason", "dry_run"]);
+    let mode = Mode::of(&mut parser);
     let (image_id, account_id) = (parser.segment("image_id"), parser.segment("account_id"));
     let region = parser.region(rules);
     let reason = parser.parameter("reason", str::parse::<Reason>);
@@ -320,11 +416,12 @@ async fn parse_change(
             region,
             reason,
         },
+        mode,
         deadline,
     ))
 }
 
-fn may_list(caller: &Authenticated, authorizer: &Authorizer) -> Result<(), Problem> {
+pub(super) fn may_list(caller: &Authenticated, authorizer: &Authorizer) -> Result<(), Problem> {
     match authorizer.decide(caller.principal(), Action::ListShares) {
         Decision::Allowed { .. } => Ok(()),
         Decision::Refused(refusal) => Err(refusal.into()),

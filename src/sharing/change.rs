@@ -4,21 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{sleep_until, timeout, timeout_at};
+use tokio::time::{timeout, timeout_at};
 
-use crate::audit::{Denial, Elapsed, HttpStatus, Intent, NotDurable, Recalled};
+use crate::audit::{Denial, Elapsed, HttpStatus, Intent, NotDurable, Recalled, Refused};
 use crate::authorization::{Action, Decision, Refusal};
-use crate::domain::{Caller, Change, Deadline, EventId};
+use crate::domain::{Author, Caller, Change, Deadline, EventId, Operation, Stopwatch};
 use crate::problem::ProblemKind;
 
-use super::completion::{self, Ending};
-use super::lane::Place;
+use super::completion;
+use super::lanes::{Ended, Place, Word};
 use super::{ChangeError, Parts, Receipt, Sharing};
 
 /// What the last step, writing the outcome, gets where the caller's time is up already.
 const RECORD_GRACE: Duration = Duration::from_secs(1);
 
-type Answer = oneshot::Sender<Result<Receipt, ChangeError>>;
+pub(super) type Answer = oneshot::Sender<Result<Receipt, ChangeError>>;
 
 impl Sharing {
     /// Makes one change, in a task of its own, and waits for it until `deadline`.
@@ -33,6 +33,7 @@ impl Sharing {
     ) -> Result<Receipt, ChangeError> {
         let (answer, answered) = oneshot::channel();
         let parts = Arc::clone(&self.0);
+        let caller = Arc::new(caller);
         self.0
             .tasks
             .spawn(async move { parts.run(caller, change, deadline, answer).await });
@@ -40,93 +41,141 @@ impl Sharing {
     }
 }
 
+/// The status that an event records for one change that succeeded.
+fn success_status(operation: Operation) -> u16 {
+    match operation {
+        Operation::Share => 200,
+        Operation::Unshare => 204,
+    }
+}
+
 impl Parts {
-    async fn run(&self, caller: Caller, change: Change, deadline: Deadline, answer: Answer) {
-        let until = deadline.instant().into();
+    async fn run(&self, caller: Arc<Caller>, change: Change, deadline: Deadline, answer: Answer) {
         let decision = self
             .authorizer
             .decide(&caller.principal, Action::Change(change.operation));
         let policy_ids = match decision {
             Decision::Allowed { policy_ids } => policy_ids,
             Decision::Refused(refusal) => {
-                let _ = answer.send(Err(self.deny(caller, change, refusal, until).await));
+                let refused = Refused::Change(change);
+                let denied = self.deny(caller, refused, refusal, deadline).await;
+                let _ = answer.send(Err(denied));
                 return;
             }
         };
         let intent = Intent {
-            caller,
+            author: Author::Caller(caller),
             change,
             policy_ids,
         };
-        let admitted = self
-            .lanes
-            .admit(&intent.change, || self.writer.enqueue(intent.clone()));
-        let (mut ticket, mut place) = match admitted {
+        let key = (intent.change.region.clone(), intent.change.image_id.clone());
+        let changes = [(intent.change.operation, intent.change.account_id)];
+        let admitted = self.lanes.admit(&key, &changes, deadline, || {
+            self.writer.enqueue(intent.clone())
+        });
+        let (mut ticket, places) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
                 let _ = answer.send(Err(error.into()));
                 return;
             }
         };
-        let mut telling = Telling {
-            answer: Some(answer),
-            told: None,
+        let mut telling = Telling::new(answer);
+        let Some(mut place) = places.into_iter().next() else {
+            return;
         };
+        let mut ended = None;
         let recorded = tokio::select! {
+            biased;
             recorded = &mut ticket => recorded,
-            () = sleep_until(until) => {
-                // Nothing is sent from here on; should the intent still get to disk, its outcome follows.
-                place.withdraw();
+            word = place.word() => {
+                // Its time is up. Nothing is sent from here on; should the intent still get to disk, its outcome
+                // follows.
                 telling.tell(ProblemKind::AuditUnavailable, ChangeError::AuditUnavailable);
+                if let Word::Ended(early) = word {
+                    ended = Some(early);
+                }
                 ticket.await
             }
         };
         let Ok(recorded) = recorded else {
-            place.withdraw();
             telling.tell(ProblemKind::AuditUnavailable, ChangeError::AuditUnavailable);
             return;
         };
-        place.clear();
-        let ending = self
-            .await_ending(&mut place, until, &mut telling, recorded.event_id)
-            .await;
-        self.end(&intent, recorded.event_id, ending, deadline, telling)
-            .await;
+        if ended.is_none() {
+            self.lanes.recorded([&place]);
+        }
+        let change = Recorded {
+            success_status: success_status(intent.change.operation),
+            since: since(&intent.author),
+            intent,
+            event_id: recorded.event_id,
+            deadline,
+        };
+        self.finish(change, place, ended, telling).await;
     }
 
-    async fn deny(
+    /// Follows a change whose intent is on disk to its end, and writes that down.
+    pub(super) async fn finish(
         &self,
-        caller: Caller,
-        change: Change,
+        change: Recorded,
+        mut place: Place,
+        ended: Option<Ended>,
+        mut telling: Telling,
+    ) {
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                self.await_end(&mut place, &mut telling, change.event_id)
+                    .await
+            }
+        };
+        self.write_down(change, &ended, telling).await;
+    }
+
+    /// Waits for the end. A caller whose time is up while a call carries the change is answered, and the wait
+    /// goes on.
+    async fn await_end(
+        &self,
+        place: &mut Place,
+        telling: &mut Telling,
+        event_id: EventId,
+    ) -> Ended {
+        loop {
+            tokio::select! {
+                word = place.word() => match word {
+                    Word::Ended(ended) => return ended,
+                    Word::Late => {
+                        telling.tell(
+                            ProblemKind::UpstreamTimeout,
+                            ChangeError::StillInFlight { event_id },
+                        );
+                    }
+                },
+                () = self.tasks.giving_up() => return place.abandon(),
+            }
+        }
+    }
+
+    /// Writes a denial down.
+    pub(super) async fn deny(
+        &self,
+        caller: Arc<Caller>,
+        refused: Refused,
         refusal: Refusal,
-        until: tokio::time::Instant,
+        deadline: Deadline,
     ) -> ChangeError {
-        let (kind, policy_ids, detail) = match &refusal {
-            Refusal::InsufficientScope(scope) => (
-                ProblemKind::InsufficientScope,
-                Vec::new(),
-                format!("the token lacks the scope {}", scope.as_str()),
-            ),
-            Refusal::Forbidden { policy_ids } => (
-                ProblemKind::Forbidden,
-                policy_ids.clone(),
-                "refused by policy".to_owned(),
-            ),
+        let operation = match &refused {
+            Refused::Change(change) => change.operation.as_str(),
+            Refused::Update { .. } => "update",
         };
-        let operation = change.operation.as_str();
-        let status = HttpStatus::new(kind.status());
-        let denial = Denial {
-            caller,
-            change,
-            policy_ids,
-            http_status: status.clone(),
-            detail,
-        };
+        let denial = denial(caller, refused, &refusal);
+        let status = denial.http_status.clone();
         let mut ticket = match self.writer.enqueue_denial(denial) {
             Ok(ticket) => ticket,
             Err(error) => return error.into(),
         };
-        let in_time = match timeout_at(until, &mut ticket).await {
+        let in_time = match timeout_at(deadline.instant().into(), &mut ticket).await {
             Err(_) if !status.change(ProblemKind::AuditUnavailable.status()) => {
                 timeout(RECORD_GRACE, &mut ticket).await
             }
@@ -144,53 +193,22 @@ impl Parts {
         }
     }
 
-    /// Waits for the call that carries the change. Where the caller's time is up before it was sent, it
-    /// never will be; where it was sent, the caller is answered and the wait goes on.
-    async fn await_ending(
-        &self,
-        place: &mut Place,
-        until: tokio::time::Instant,
-        telling: &mut Telling,
-        event_id: EventId,
-    ) -> Ending {
-        let time_is_up = tokio::select! {
-            ending = place.ending() => return ending,
-            () = sleep_until(until) => true,
-            () = self.tasks.giving_up() => false,
-        };
-        if place.withdraw() {
-            return Ending::NeverSent;
-        }
-        if !time_is_up {
-            return Ending::Abandoned;
-        }
-        telling.tell(
-            ProblemKind::UpstreamTimeout,
-            ChangeError::StillInFlight { event_id },
-        );
-        tokio::select! {
-            ending = place.ending() => ending,
-            () = self.tasks.giving_up() => Ending::Abandoned,
-        }
-    }
-
-    async fn end(
-        &self,
-        intent: &Intent,
-        event_id: EventId,
-        ending: Ending,
-        deadline: Deadline,
-        mut telling: Telling,
-    ) {
+    async fn write_down(&self, change: Recorded, ended: &Ended, mut telling: Telling) {
+        let Recorded {
+            intent,
+            event_id,
+            deadline,
+            since,
+            success_status,
+        } = change;
         let operation = intent.change.operation;
-        let settled = completion::settle(operation, ending);
-        let recalled = Recalled::of(intent, event_id);
-        let status = telling
-            .told
-            .map_or(settled.http_status(), ProblemKind::status);
-        let status = HttpStatus::new(status);
-        let elapsed = Elapsed::Since(intent.caller.since_arrival);
-        let mut completion = settled.completion(recalled, status.clone(), elapsed);
+        let settled = completion::settle(ended);
+        let told = telling.told.map(ProblemKind::status);
+        let status = HttpStatus::new(told.unwrap_or(settled.http_status(success_status)));
+        // Nobody is told of what the gateway does by itself.
+        let written_status = intent.author.caller().map(|_| status.clone());
+        let recalled = Recalled::of(&intent, event_id);
+        let mut completion = settled.completion(recalled, written_status, Elapsed::Since(since));
         let outcome = completion.outcome;
         let mut writing = std::pin::pin!(self.writer.record(completion.clone()));
         let patience = deadline.or_after(RECORD_GRACE).instant();
@@ -215,15 +233,16 @@ impl Parts {
             telling.answer(settled.answer(event_id))
         } else {
             let gone = telling.tell_not_recorded(event_id, settled.effect());
-            completion.http_status = telling.told.map(|kind| HttpStatus::new(kind.status()));
+            let told = telling.told.map(|kind| HttpStatus::new(kind.status()));
+            completion.http_status = intent.author.caller().and(told);
             self.writer.keep(completion).await;
             gone
         };
         self.metrics.change(operation.as_str(), outcome.as_str());
-        if gone {
+        if let Some(caller) = intent.author.caller().filter(|_| gone) {
             // The request's own line does not say it: it was written before, or never.
             tracing::info!(
-                request.id = intent.caller.request_id.as_str(),
+                request.id = caller.request_id.as_str(),
                 audit.event_id = %event_id,
                 outcome = outcome.as_str(),
                 "a change ended after its caller had left or was answered"
@@ -232,14 +251,63 @@ impl Parts {
     }
 }
 
+/// A change whose intent is on disk.
+pub(super) struct Recorded {
+    pub(super) intent: Intent,
+    pub(super) event_id: EventId,
+    pub(super) deadline: Deadline,
+    /// Runs since it was asked for.
+    pub(super) since: Stopwatch,
+    /// What its caller is told where it succeeds.
+    pub(super) success_status: u16,
+}
+
+/// When a change was asked for; now, where the gateway makes it by itself.
+pub(super) fn since(author: &Author) -> Stopwatch {
+    author
+        .caller()
+        .map_or_else(Stopwatch::start, |caller| caller.since_arrival)
+}
+
+/// The denial of what `refusal` refused.
+pub(super) fn denial(caller: Arc<Caller>, refused: Refused, refusal: &Refusal) -> Denial {
+    let (kind, policy_ids, detail) = match refusal {
+        Refusal::InsufficientScope(scope) => (
+            ProblemKind::InsufficientScope,
+            Vec::new(),
+            format!("the token lacks the scope {}", scope.as_str()),
+        ),
+        Refusal::Forbidden { policy_ids } => (
+            ProblemKind::Forbidden,
+            policy_ids.clone(),
+            "refused by policy".to_owned(),
+        ),
+    };
+    Denial {
+        caller,
+        refused,
+        policy_ids,
+        http_status: HttpStatus::new(kind.status()),
+        detail,
+    }
+}
+
 /// The caller's answer, and what it was; an event records what its caller was told.
-struct Telling {
+pub(super) struct Telling {
     answer: Option<Answer>,
     told: Option<ProblemKind>,
 }
 
 impl Telling {
-    fn tell(&mut self, kind: ProblemKind, error: ChangeError) -> bool {
+    pub(super) fn new(answer: Answer) -> Self {
+        Self {
+            answer: Some(answer),
+            told: None,
+        }
+    }
+
+    /// Answers with a problem, unless that was done. Returns whether nobody heard it.
+    pub(super) fn tell(&mut self, kind: ProblemKind, error: ChangeError) -> bool {
         if self.answer.is_none() {
             return true;
         }
@@ -254,7 +322,6 @@ impl Telling {
         )
     }
 
-    /// Answers, unless that was done. Returns whether nobody heard it.
     fn answer(&mut self, answer: Result<Receipt, ChangeError>) -> bool {
         self.answer
             .take()

@@ -3,54 +3,71 @@
 //! `failed` means that the change certainly did not take effect; everything that leaves it open is
 //! `unknown`.
 
+use std::time::Duration;
+
 use crate::audit::{Completion, Elapsed, HttpStatus, Recalled};
-use crate::domain::{EventId, Operation, Outcome};
+use crate::domain::{EventId, Outcome};
 use crate::problem::{Effect, ProblemKind};
-use crate::upstream::{CallError, Fate, Modified, RetCode, Verdict};
+use crate::upstream::{CallError, Fate, RetCode, Verdict};
 
+use super::lanes::{Ended, Last};
 use super::{ChangeError, Failure, Receipt, UpstreamWords};
-
-/// How a change's way through its lane ended.
-#[derive(Debug)]
-pub(super) enum Ending {
-    /// A call carried it, and this came of it.
-    Called(Result<Modified, CallError>),
-    /// Its time was up before a call carried it.
-    NeverSent,
-    /// A call carries it still, and the program ends.
-    Abandoned,
-    /// A call may have carried it; the task that knows is gone.
-    Lost,
-}
 
 /// What is written down and told.
 #[derive(Debug)]
 pub(super) struct Settled {
-    operation: Operation,
     outcome: Outcome,
     problem: Option<Told>,
     ret_code: Option<i64>,
     request_id: Option<String>,
     message: Option<String>,
     calls: u32,
+    /// Whether the list showed afterwards what was asked, where it was looked at.
+    seen: Option<bool>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Told {
-    kind: ProblemKind,
-    retryable: bool,
-    detail: &'static str,
+/// What a caller is told of a request that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// The kind of problem.
+    pub kind: ProblemKind,
+    /// Whether sending the same again makes sense.
+    pub retryable: bool,
+    /// What happened, in words.
+    pub detail: &'static str,
+    /// When another try may be worth it, where the upstream or the circuit breaker says so.
+    pub retry_after: Option<Duration>,
+}
+
+impl Told {
+    pub(super) fn new(kind: ProblemKind, retryable: bool, detail: &'static str) -> Self {
+        Self {
+            kind,
+            retryable,
+            detail,
+            retry_after: None,
+        }
+    }
+
+    /// What callers are told while the circuit breaker is open.
+    pub(super) fn breaker_open(wait: Duration) -> Self {
+        let detail = "the upstream has failed again and again; it is left alone for a moment";
+        Self {
+            retry_after: Some(wait),
+            ..Self::new(ProblemKind::UpstreamUnavailable, true, detail)
+        }
+    }
 }
 
 /// What a failed call is to its caller, on changes and reads alike.
-pub(super) fn told_of(error: &CallError) -> (ProblemKind, bool, &'static str) {
+pub(super) fn told_of(error: &CallError) -> Told {
     use ProblemKind::{UpstreamError, UpstreamTimeout, UpstreamUnavailable};
     let (kind, detail) = match error {
         CallError::Unreachable(_) => (UpstreamUnavailable, "the upstream cannot be reached"),
         CallError::TimedOut(_) | CallError::Status { status: 504, .. } => {
             (UpstreamTimeout, "the upstream did not answer in time")
         }
-        CallError::Lost(_) => (UpstreamError, "the connection to the upstream was lost"),
+        CallError::Lost { .. } => (UpstreamError, "the connection to the upstream was lost"),
         CallError::Status { status: 429, .. } => (UpstreamUnavailable, ASKS_FOR_A_PAUSE),
         CallError::Status { .. } => (UpstreamError, "the upstream answered with an HTTP error"),
         CallError::Refused {
@@ -66,7 +83,18 @@ pub(super) fn told_of(error: &CallError) -> (ProblemKind, bool, &'static str) {
         (UpstreamError, CallError::Refused { ret_code, .. }) => ret_code.is_retryable(),
         _ => false,
     };
-    (kind, retryable, detail)
+    let retry_after = match error {
+        CallError::Status {
+            status: 429,
+            retry_after,
+            ..
+        } => *retry_after,
+        _ => None,
+    };
+    Told {
+        retry_after,
+        ..Told::new(kind, retryable, detail)
+    }
 }
 
 const ASKS_FOR_A_PAUSE: &str = "the upstream asks for a pause";
@@ -98,115 +126,87 @@ fn told_of_refusal(ret_code: RetCode, message: Option<&str>) -> (ProblemKind, &'
     }
 }
 
-/// Settles a change of `operation`.
-pub(super) fn settle(operation: Operation, ending: Ending) -> Settled {
-    let blank = Settled {
-        operation,
-        outcome: Outcome::Succeeded,
-        problem: None,
+/// Settles a change. Its calls count together: once one may have taken effect the change is `unknown`, unless a
+/// later one succeeded; the status follows the last.
+pub(super) fn settle(ended: &Ended) -> Settled {
+    let certainly_not = |outcome| {
+        if ended.may_have_applied {
+            Outcome::Unknown
+        } else {
+            outcome
+        }
+    };
+    let settled = |outcome, problem| Settled {
+        outcome,
+        problem,
         ret_code: None,
         request_id: None,
         message: None,
-        calls: 1,
+        calls: ended.calls,
+        seen: ended.seen,
     };
-    let failed = |outcome, kind, retryable, detail| {
-        (
-            outcome,
-            Some(Told {
-                kind,
-                retryable,
-                detail,
-            }),
-        )
-    };
-    match ending {
-        Ending::Called(Ok(Modified {
-            verdict,
-            ret_code,
-            request_id,
-        })) => {
-            let (outcome, problem) = match verdict {
+    match &ended.last {
+        Last::Answered(modified) => {
+            let (outcome, problem) = match modified.verdict {
                 Verdict::Done => (Outcome::Succeeded, None),
                 Verdict::InvalidAccounts(_) => {
                     let detail = "the upstream does not know the account; it did nothing";
-                    failed(
-                        Outcome::InvalidAccount,
-                        ProblemKind::InvalidAccount,
-                        false,
-                        detail,
-                    )
+                    let told = Told::new(ProblemKind::InvalidAccount, false, detail);
+                    (certainly_not(Outcome::InvalidAccount), Some(told))
                 }
             };
             Settled {
-                outcome,
-                problem,
-                ret_code: Some(ret_code),
-                request_id,
-                ..blank
+                ret_code: Some(modified.ret_code),
+                request_id: modified.request_id.clone(),
+                ..settled(outcome, problem)
             }
         }
-        Ending::Called(Err(error)) => {
-            let (kind, retryable, detail) = told_of(&error);
+        Last::Failed(error) => {
             let outcome = match error.fate() {
-                Fate::NotApplied => Outcome::Failed,
+                Fate::NotApplied => certainly_not(Outcome::Failed),
                 Fate::MayHaveApplied => Outcome::Unknown,
             };
-            let (outcome, problem) = failed(outcome, kind, retryable, detail);
-            let (ret_code, request_id) = (error.ret_code(), error.request_id().map(str::to_owned));
             let message = match error {
-                CallError::Refused { message, .. } => message,
+                CallError::Refused { message, .. } => message.clone(),
                 _ => None,
             };
             Settled {
-                outcome,
-                problem,
-                ret_code,
-                request_id,
+                ret_code: error.ret_code(),
+                request_id: error.request_id().map(str::to_owned),
                 message,
-                ..blank
+                ..settled(outcome, Some(told_of(error)))
             }
         }
-        Ending::NeverSent => {
-            let detail = "the time was up while the change waited; it was never sent";
-            let (outcome, problem) = failed(Outcome::Failed, ProblemKind::Overloaded, true, detail);
-            Settled {
-                outcome,
-                problem,
-                calls: 0,
-                ..blank
-            }
+        Last::TimeUp => {
+            let detail = if ended.calls == 0 {
+                "the time was up while the change waited; it was never sent"
+            } else {
+                "the time was up before the change could be sent again"
+            };
+            let told = Told::new(ProblemKind::Overloaded, true, detail);
+            settled(certainly_not(Outcome::Failed), Some(told))
         }
-        Ending::Abandoned => {
+        Last::BreakerOpen(wait) => settled(
+            certainly_not(Outcome::Failed),
+            Some(Told::breaker_open(*wait)),
+        ),
+        Last::Abandoned => {
             let detail = "the gateway stopped while the change was in flight";
-            let (outcome, problem) =
-                failed(Outcome::Unknown, ProblemKind::UpstreamTimeout, true, detail);
-            Settled {
-                outcome,
-                problem,
-                ..blank
-            }
+            let told = Told::new(ProblemKind::UpstreamTimeout, true, detail);
+            settled(Outcome::Unknown, Some(told))
         }
-        Ending::Lost => {
+        Last::Lost => {
             let detail = "the gateway failed while the change was in flight";
-            let (outcome, problem) =
-                failed(Outcome::Unknown, ProblemKind::InternalError, true, detail);
-            Settled {
-                outcome,
-                problem,
-                ..blank
-            }
+            let told = Told::new(ProblemKind::InternalError, true, detail);
+            settled(Outcome::Unknown, Some(told))
         }
     }
 }
 
 impl Settled {
-    /// What the caller will be told, if it is still there.
-    pub(super) fn http_status(&self) -> u16 {
-        match (self.problem, self.operation) {
-            (Some(told), _) => told.kind.status(),
-            (None, Operation::Share) => 200,
-            (None, Operation::Unshare) => 204,
-        }
+    /// What the caller will be told, if it is still there; `success` where the change succeeded.
+    pub(super) fn http_status(&self, success: u16) -> u16 {
+        self.problem.map_or(success, |told| told.kind.status())
     }
 
     /// Whether the change took effect.
@@ -214,6 +214,8 @@ impl Settled {
         match self.outcome {
             Outcome::Succeeded => Effect::Done,
             Outcome::InvalidAccount | Outcome::Denied | Outcome::Failed => Effect::None,
+            // What the list shows can prove that it did, never that it will not.
+            Outcome::Unknown if self.seen == Some(true) => Effect::Done,
             Outcome::Unknown | Outcome::Pending => Effect::Unknown,
         }
     }
@@ -222,23 +224,31 @@ impl Settled {
     pub(super) fn completion(
         &self,
         recalled: Recalled,
-        http_status: HttpStatus,
+        http_status: Option<HttpStatus>,
         elapsed: Elapsed,
     ) -> Completion {
-        let said = self
-            .message
-            .as_ref()
-            .map(|message| format!("; it said: {message}"))
-            .unwrap_or_default();
+        let said = self.message.as_ref();
+        let said = said.map(|message| format!("; it said: {message}"));
+        let seen = self.seen.map(|seen| {
+            if seen {
+                "; a look afterwards showed what was asked"
+            } else {
+                "; a look afterwards did not show what was asked"
+            }
+        });
+        let detail = self.problem.map(|told| {
+            let (said, seen) = (said.unwrap_or_default(), seen.unwrap_or_default());
+            format!("{}{said}{seen}", told.detail)
+        });
         Completion {
             recalled,
             outcome: self.outcome,
-            http_status: Some(http_status),
+            http_status,
             upstream_ret_code: self.ret_code,
             upstream_request_id: self.request_id.clone(),
             upstream_calls: Some(self.calls),
             elapsed,
-            detail: self.problem.map(|told| format!("{}{said}", told.detail)),
+            detail,
         }
     }
 
@@ -250,10 +260,9 @@ impl Settled {
         let refused = self.ret_code.filter(|code| *code != 0);
         Err(ChangeError::Failed(Failure {
             event_id,
-            kind: told.kind,
+            outcome: self.outcome,
+            told,
             effect: self.effect(),
-            retryable: told.retryable,
-            detail: told.detail,
             upstream: refused.map(|ret_code| UpstreamWords {
                 ret_code,
                 message: self.message.clone(),
@@ -265,24 +274,39 @@ impl Settled {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::{Cause, Modified};
 
-    fn refused(code: i64, message: &str) -> Ending {
-        Ending::Called(Err(CallError::Refused {
+    fn after(last: Last) -> Ended {
+        let may_have_applied = match &last {
+            Last::Failed(error) => error.fate() == Fate::MayHaveApplied,
+            last => matches!(last, Last::Abandoned | Last::Lost),
+        };
+        Ended {
+            last,
+            calls: 1,
+            may_have_applied,
+            seen: None,
+        }
+    }
+
+    fn refused(code: i64, message: &str) -> Ended {
+        after(Last::Failed(CallError::Refused {
             ret_code: RetCode::new(code),
             message: Some(message.to_owned()),
             request_id: None,
         }))
     }
 
-    fn status(status: u16) -> Ending {
-        Ending::Called(Err(CallError::Status {
+    fn status(status: u16) -> Ended {
+        after(Last::Failed(CallError::Status {
             status,
+            retry_after: None,
             request_id: None,
         }))
     }
 
-    fn answered(verdict: Verdict) -> Ending {
-        Ending::Called(Ok(Modified {
+    fn answered(verdict: Verdict) -> Ended {
+        after(Last::Answered(Modified {
             verdict,
             ret_code: 0,
             request_id: None,
@@ -296,6 +320,12 @@ mod tests {
             ret_code: None,
             request_id: None,
         };
+        let cause = Cause::new("reset");
+        let lost = CallError::Lost {
+            cause: cause.clone(),
+            pooled: false,
+        };
+        let breaker = Last::BreakerOpen(Duration::from_secs(2));
         #[rustfmt::skip]
         let table = [
             ("done", answered(Verdict::Done), "succeeded", 200, "done", false),
@@ -317,20 +347,24 @@ mod tests {
             ("HTTP 500", status(500), "unknown", 502, "unknown", false),
             ("HTTP 503", status(503), "unknown", 502, "unknown", false),
             ("HTTP 504", status(504), "unknown", 504, "unknown", true),
-            ("garbled", Ending::Called(Err(garbled)), "unknown", 502, "unknown", false),
-            ("never sent", Ending::NeverSent, "failed", 503, "none", true),
-            ("abandoned", Ending::Abandoned, "unknown", 504, "unknown", true),
-            ("lost", Ending::Lost, "unknown", 500, "unknown", true),
+            ("unreachable", after(Last::Failed(CallError::Unreachable(cause.clone()))), "failed", 503, "none", true),
+            ("timed out", after(Last::Failed(CallError::TimedOut(cause))), "unknown", 504, "unknown", true),
+            ("lost connection", after(Last::Failed(lost)), "unknown", 502, "unknown", false),
+            ("garbled", after(Last::Failed(garbled)), "unknown", 502, "unknown", false),
+            ("never sent", after(Last::TimeUp), "failed", 503, "none", true),
+            ("breaker open", after(breaker), "failed", 503, "none", true),
+            ("abandoned", after(Last::Abandoned), "unknown", 504, "unknown", true),
+            ("lost", after(Last::Lost), "unknown", 500, "unknown", true),
         ];
         let event_id = EventId::new(uuid::Uuid::nil());
-        for (name, ending, outcome, status, effect, retryable) in table {
-            let settled = settle(Operation::Share, ending);
+        for (name, ended, outcome, status, effect, retryable) in table {
+            let settled = settle(&ended);
             assert_eq!(settled.outcome.as_str(), outcome, "{name}");
-            assert_eq!(settled.http_status(), status, "{name}");
+            assert_eq!(settled.http_status(200), status, "{name}");
             assert_eq!(settled.effect().as_str(), effect, "{name}");
             if let Err(ChangeError::Failed(failure)) = settled.answer(event_id) {
                 assert_eq!(
-                    (failure.kind.status(), failure.retryable),
+                    (failure.told.kind.status(), failure.told.retryable),
                     (status, retryable),
                     "{name}"
                 );
@@ -339,10 +373,41 @@ mod tests {
     }
 
     #[test]
-    fn a_share_taken_back_is_answered_without_a_body() {
-        assert_eq!(
-            settle(Operation::Unshare, answered(Verdict::Done)).http_status(),
-            204
-        );
+    fn calls_count_together_and_the_status_follows_the_last() {
+        let earlier = |ended: Ended| Ended {
+            may_have_applied: true,
+            calls: 2,
+            ..ended
+        };
+        #[rustfmt::skip]
+        let table = [
+            ("refused after all", earlier(refused(150, "later")), "unknown", 503, "unknown"),
+            ("unknown image after all", earlier(refused(230, "Params [CompShareImageId] not available")), "unknown", 404, "unknown"),
+            ("invalid after all", earlier(answered(Verdict::InvalidAccounts(Vec::new()))), "unknown", 422, "unknown"),
+            ("done after all", earlier(answered(Verdict::Done)), "succeeded", 200, "done"),
+        ];
+        for (name, ended, outcome, status, effect) in table {
+            let settled = settle(&ended);
+            assert_eq!(settled.outcome.as_str(), outcome, "{name}");
+            assert_eq!(settled.http_status(200), status, "{name}");
+            assert_eq!(settled.effect().as_str(), effect, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_look_can_prove_that_a_change_took_effect_and_nothing_else() {
+        for (seen, effect) in [
+            (Some(true), "done"),
+            (Some(false), "unknown"),
+            (None, "unknown"),
+        ] {
+            let settled = settle(&Ended {
+                seen,
+                ..status(504)
+            });
+            assert_eq!(settled.outcome, Outcome::Unknown);
+            assert_eq!(settled.http_status(200), 504);
+            assert_eq!(settled.effect().as_str(), effect, "{seen:?}");
+        }
     }
 }

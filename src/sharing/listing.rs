@@ -2,19 +2,17 @@
 
 use std::sync::Arc;
 
-use tokio::time::sleep_until;
-
 use crate::domain::{AccountId, Deadline, ImageId, Region};
 use crate::problem::ProblemKind;
-use crate::upstream::CallError;
+use crate::upstream::{CallError, SharedAccount};
 
-use super::completion::told_of;
+use super::completion::{Told, told_of};
+use super::lanes::{NoTurn, ReadError};
 use super::provenance::origins;
-use super::{Access, ListError, Shares, Sharing, UpstreamWords};
+use super::{Access, ListError, Parts, Shares, Sharing, UpstreamWords};
 
 impl Sharing {
-    /// Who has access to an image now, and since when by whom. The deadline bounds the wait for a free call; the
-    /// call itself has the upstream's time-out.
+    /// Who has access to an image now, and since when by whom.
     ///
     /// # Errors
     /// See [`ListError`].
@@ -51,22 +49,10 @@ impl Sharing {
         only: Option<AccountId>,
         deadline: Deadline,
     ) -> Result<Shares, ListError> {
-        let place = self.0.reads.clone().try_acquire_owned();
-        let place = place.map_err(|_| ListError::Overloaded)?;
         let parts = Arc::clone(&self.0);
         let looked = async move {
-            let _place = place;
-            let permit = tokio::select! {
-                permit = parts.upstream.permit_for_read() => permit,
-                () = sleep_until(deadline.instant().into()) => return Err(ListError::Overloaded),
-                // A stop waits for calls that were made, not for those that would be.
-                () = parts.tasks.stopping() => return Err(ListError::Overloaded),
-            };
-            let listed = parts.upstream.describe(permit, &region, &image_id).await;
-            let mut accounts = listed.map_err(ListError::Upstream)?;
+            let mut accounts = parts.accounts(&region, &image_id, deadline).await?;
             accounts.retain(|account| only.is_none_or(|only| only == account.account_id));
-            accounts.sort_by_key(|account| account.account_id);
-            accounts.dedup_by_key(|account| account.account_id);
             let ids: Vec<AccountId> = accounts.iter().map(|account| account.account_id).collect();
             // Asked after the upstream: what it lists by then has mostly its outcome in the trail.
             let origins = origins(&parts.reader, &region, &image_id, &ids).await;
@@ -94,25 +80,57 @@ impl Sharing {
     }
 }
 
+impl Parts {
+    /// Who has access now, ascending and each once.
+    pub(super) async fn accounts(
+        &self,
+        region: &Region,
+        image_id: &ImageId,
+        deadline: Deadline,
+    ) -> Result<Vec<SharedAccount>, ListError> {
+        let listed = self.lanes.read(deadline, |connection| {
+            self.upstream.describe(region, image_id, connection)
+        });
+        let mut accounts = listed.await?;
+        accounts.sort_by_key(|account| account.account_id);
+        accounts.dedup_by_key(|account| account.account_id);
+        Ok(accounts)
+    }
+}
+
+impl From<ReadError> for ListError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Full | ReadError::NoTurn(NoTurn::TimeUp) => Self::Overloaded,
+            ReadError::NoTurn(NoTurn::BreakerOpen(wait)) => Self::BreakerOpen(wait),
+            ReadError::TimeUp => Self::TimeUp,
+            ReadError::Failed(error) => Self::Upstream(error),
+        }
+    }
+}
+
 impl ListError {
-    /// What a caller is told: the kind, and what happened in words.
+    /// What a caller is told.
     #[must_use]
-    pub fn told(&self) -> (ProblemKind, &'static str) {
-        match self {
+    pub fn told(&self) -> Told {
+        let (kind, detail) = match self {
             Self::Overloaded => (
                 ProblemKind::Overloaded,
                 "too many calls to the upstream are waiting",
             ),
-            Self::Upstream(error) => {
-                let (kind, _, detail) = told_of(error);
-                (kind, detail)
-            }
+            Self::TimeUp => (
+                ProblemKind::UpstreamTimeout,
+                "the upstream did not answer in time",
+            ),
             Self::Trail(_) => (
                 ProblemKind::AuditUnavailable,
                 "the audit trail cannot be read",
             ),
             Self::Lost => (ProblemKind::InternalError, "the gateway failed"),
-        }
+            Self::BreakerOpen(wait) => return Told::breaker_open(*wait),
+            Self::Upstream(error) => return told_of(error),
+        };
+        Told::new(kind, true, detail)
     }
 
     /// What the upstream said, where it said something.
@@ -125,7 +143,12 @@ impl ListError {
                 ret_code: ret_code.get(),
                 message: message.clone(),
             }),
-            Self::Upstream(_) | Self::Overloaded | Self::Trail(_) | Self::Lost => None,
+            Self::Upstream(_)
+            | Self::Overloaded
+            | Self::BreakerOpen(_)
+            | Self::TimeUp
+            | Self::Trail(_)
+            | Self::Lost => None,
         }
     }
 }

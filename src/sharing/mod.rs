@@ -2,32 +2,38 @@
 //!
 //! A change goes decision → intent on disk → lane → upstream → outcome on disk → answer, and no step is
 //! taken before the one before it holds. It runs in a task of its own: a caller that leaves does not take
-//! its change back, and a caller whose time is up is answered while the change goes on to its end.
+//! its change back, and a caller whose time is up is answered while the change goes on to its end. What goes to
+//! the upstream when, and again, is decided in [`lanes`].
 
+mod bulk;
 mod change;
 mod completion;
-mod lane;
+mod images;
+mod lanes;
 mod listing;
 mod provenance;
+mod reconciliation;
 mod recovery;
+mod rehearsal;
 
 use std::sync::Arc;
-
-use tokio::sync::Semaphore;
+use std::time::Duration;
 
 use crate::audit::{EnqueueError, Reader, StoreError, Writer};
 use crate::authorization::{Authorizer, Refusal};
-use crate::domain::{AccountId, EventId, ImageId, Region};
-use crate::problem::{Effect, ProblemKind};
+use crate::config;
+use crate::domain::{AccountId, EventId, ImageId, Outcome, Region};
+use crate::problem::Effect;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
-use crate::upstream::{CallError, Upstream};
+use crate::upstream::{BreakerState, CallError, Upstream};
 
-use lane::Lanes;
+pub use bulk::{Bulk, BulkError, BulkResult, Replacement};
+pub use completion::Told;
+pub use images::Images;
+use lanes::{Lanes, Limits};
 pub use provenance::{Origin, Standing};
-
-/// Most reads that wait for a call or are in one.
-const READS_MAX: usize = 256;
+pub use rehearsal::{RehearsalError, Rehearsed};
 
 /// The use cases' door. Clones lead to the same lanes.
 #[derive(Debug, Clone)]
@@ -40,8 +46,6 @@ struct Parts {
     reader: Reader,
     upstream: Arc<Upstream>,
     lanes: Lanes,
-    /// A place for each read that waits or is in flight.
-    reads: Arc<Semaphore>,
     tasks: Tasks,
     metrics: Metrics,
 }
@@ -71,7 +75,7 @@ pub enum ChangeError {
     #[error("the audit trail cannot be written")]
     AuditUnavailable,
     /// It ended otherwise than asked; the outcome is on disk.
-    #[error("the change failed: {}", .0.detail)]
+    #[error("the change failed: {}", .0.told.detail)]
     Failed(Failure),
     /// It was sent, and its outcome is not on disk yet.
     #[error("the outcome could not be written")]
@@ -97,14 +101,12 @@ pub enum ChangeError {
 pub struct Failure {
     /// Its event.
     pub event_id: EventId,
+    /// What the trail says of it.
+    pub outcome: Outcome,
     /// What the caller is told.
-    pub kind: ProblemKind,
+    pub told: Told,
     /// Whether it took effect.
     pub effect: Effect,
-    /// Whether sending the same again makes sense.
-    pub retryable: bool,
-    /// What happened, in words.
-    pub detail: &'static str,
     /// What the upstream said, where it said something.
     pub upstream: Option<UpstreamWords>,
 }
@@ -121,9 +123,15 @@ pub struct UpstreamWords {
 /// Why a list cannot be given.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
-    /// As many calls as may be in flight are, and the caller's time is up.
+    /// As many calls as may be made are, and the caller's time is up.
     #[error("too many calls are in flight")]
     Overloaded,
+    /// The circuit breaker is open, for so long.
+    #[error("the circuit breaker is open")]
+    BreakerOpen(Duration),
+    /// The caller's time is up before the upstream answered.
+    #[error("the upstream did not answer in the caller's time")]
+    TimeUp,
     /// The upstream did not give it.
     #[error("the upstream did not give the list")]
     Upstream(#[source] CallError),
@@ -167,18 +175,44 @@ impl Sharing {
         upstream: Arc<Upstream>,
         tasks: Tasks,
         metrics: Metrics,
+        settings: &config::Upstream,
     ) -> Self {
-        let lanes = Lanes::new(Arc::clone(&upstream), tasks.clone());
-        Self(Arc::new(Parts {
+        let limits = Limits {
+            max_in_flight: settings.max_in_flight,
+            max_retries: settings.max_retries,
+            requests_per_second: settings.requests_per_second,
+        };
+        let calling = Arc::clone(&upstream);
+        let (lanes, undoings) = Lanes::new(limits, calling, tasks.clone(), metrics.clone());
+        let parts = Arc::new(Parts {
             authorizer,
             writer,
             reader,
             upstream,
             lanes,
-            reads: Arc::new(Semaphore::new(READS_MAX)),
             tasks,
             metrics,
-        }))
+        });
+        let undoing = reconciliation::follow(Arc::downgrade(&parts), undoings);
+        parts.tasks.serve(undoing);
+        Self(parts)
+    }
+
+    /// The state of the circuit breaker before the upstream.
+    #[must_use]
+    pub fn breaker_state(&self) -> BreakerState {
+        self.0.lanes.breaker_state()
+    }
+
+    /// Says in the log what a stop leaves undone.
+    pub fn tell_what_is_left(&self) {
+        let landings = self.0.lanes.landings();
+        if landings > 0 {
+            tracing::warn!(
+                shares = landings,
+                "shares whose calls timed out may still take effect; nobody looks after they were taken back"
+            );
+        }
     }
 
     /// Closes, in the background, what a run before this one left pending: each intent without an outcome

@@ -6,11 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::time::timeout_at;
-
 use crate::audit::{Completion, Elapsed, Recalled};
-use crate::domain::{Deadline, ImageId, Outcome, Region, Timestamp};
-use crate::upstream::{SharedAccount, Upstream};
+use crate::domain::{Deadline, ImageId, Operation, Outcome, Region, Timestamp};
+use crate::upstream::SharedAccount;
 
 use super::Parts;
 
@@ -29,8 +27,16 @@ pub(super) async fn close(parts: &Parts, pending: Vec<(Recalled, Timestamp)>) {
             .push((recalled, occurred_at));
     }
     for ((region, image_id), leftovers) in by_image {
+        let key = (region, image_id);
+        for (recalled, _) in &leftovers {
+            if recalled.operation == Operation::Share {
+                // The run before may have sent it a moment ago.
+                parts.lanes.may_land(&key, recalled.account_id);
+            }
+        }
+        let (region, image_id) = &key;
         let seen = tokio::select! {
-            seen = look(&parts.upstream, &region, &image_id, deadline) => seen,
+            seen = parts.accounts(region, image_id, deadline) => seen.ok(),
             // A stop waits for rows, not for answers.
             () = parts.tasks.giving_up() => None,
         };
@@ -55,19 +61,6 @@ pub(super) async fn close(parts: &Parts, pending: Vec<(Recalled, Timestamp)>) {
         audit.recovered = count,
         "changes that an earlier run left without an outcome are closed as unknown"
     );
-}
-
-async fn look(
-    upstream: &Upstream,
-    region: &Region,
-    image_id: &ImageId,
-    deadline: Deadline,
-) -> Option<Vec<SharedAccount>> {
-    let asked = timeout_at(deadline.instant().into(), async {
-        let permit = upstream.permit_for_read().await;
-        upstream.describe(permit, region, image_id).await
-    });
-    asked.await.ok()?.ok()
 }
 
 fn describe(seen: Option<&[SharedAccount]>, recalled: &Recalled) -> String {

@@ -59,6 +59,9 @@ struct Catalogue {
     commit_entries: Histogram,
     commit_failures: Counter,
     sequence: Gauge,
+    waiting_changes: Gauge,
+    calls_in_flight: Gauge,
+    breaker_open: Gauge,
     unrecorded_outcomes: Gauge,
 }
 
@@ -89,6 +92,9 @@ impl Metrics {
             commit_entries: Histogram::new(bounds(1.0, 2.0, 10)),
             commit_failures: Counter::default(),
             sequence: Gauge::default(),
+            waiting_changes: Gauge::default(),
+            calls_in_flight: Gauge::default(),
+            breaker_open: Gauge::default(),
             unrecorded_outcomes: Gauge::default(),
         };
         let of = &mut catalogue;
@@ -138,6 +144,21 @@ impl Metrics {
             "Sequence of the chain's head",
             of.sequence.clone(),
         );
+        all.register(
+            "isg_sharing_waiting_changes",
+            "Changes that wait for a call",
+            of.waiting_changes.clone(),
+        );
+        all.register(
+            "isg_upstream_calls_in_flight",
+            "Calls to the Action API in flight",
+            of.calls_in_flight.clone(),
+        );
+        all.register(
+            "isg_upstream_breaker_open",
+            "1 while the circuit breaker is open or half-open",
+            of.breaker_open.clone(),
+        );
         let help = "Outcomes in memory that wait for the trail to be writable";
         all.register(
             "isg_audit_unrecorded_outcomes",
@@ -174,6 +195,14 @@ impl Metrics {
             })
             .inc();
         self.0.upstream_duration.observe(took.as_secs_f64());
+    }
+
+    /// Notes how many changes wait, how many calls are in flight, and whether the circuit breaker is open.
+    pub fn lanes(&self, waiting: usize, in_flight: usize, breaker_open: bool) {
+        let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        self.0.waiting_changes.set(gauge(waiting));
+        self.0.calls_in_flight.set(gauge(in_flight));
+        self.0.breaker_open.set(i64::from(breaker_open));
     }
 
     /// Counts a change that ended.

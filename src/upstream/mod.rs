@@ -5,7 +5,11 @@
 //! the change it carried ([`CallError::fate`]). The fact that a naive client gets wrong: with a non-empty
 //! `InvalidAccounts` the upstream did *nothing* of that call, whatever else the answer says.
 
+mod breaker;
+mod images;
+mod pace;
 mod ret_code;
+mod retry;
 mod signature;
 mod transport;
 mod wire;
@@ -15,14 +19,17 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config;
-use crate::domain::{AccountId, ImageId, Operation, Region, Stopwatch};
+use crate::domain::{AccountId, ImageId, Region, Stopwatch};
 use crate::telemetry::Metrics;
 
+pub use breaker::{Admission, Breaker, BreakerState};
+pub use images::ImagePage;
+pub use pace::Pace;
 pub use ret_code::RetCode;
-pub use transport::{CallError, ClientError, Fate};
+pub use retry::{Retry, RetryBudget, backoff};
+pub use transport::{CallError, Cause, ClientError, Connection, Fate};
 
 use transport::Transport;
 use wire::{Action, Form};
@@ -50,28 +57,6 @@ pub struct Modification {
     pub additions: Vec<AccountId>,
     /// Accounts that lose it; at most [`ACCOUNTS_PER_LIST_MAX`].
     pub removals: Vec<AccountId>,
-}
-
-impl Modification {
-    /// The modification that changes one account.
-    #[must_use]
-    pub fn one(
-        operation: Operation,
-        region: Region,
-        image_id: ImageId,
-        account_id: AccountId,
-    ) -> Self {
-        let (additions, removals) = match operation {
-            Operation::Share => (vec![account_id], Vec::new()),
-            Operation::Unshare => (Vec::new(), vec![account_id]),
-        };
-        Self {
-            region,
-            image_id,
-            additions,
-            removals,
-        }
-    }
 }
 
 /// What the upstream answered to a modification.
@@ -103,21 +88,14 @@ pub struct SharedAccount {
     pub account_name: Option<String>,
 }
 
-/// The right to have one call in flight (`upstream.max_in_flight`); given back as the call ends.
-#[derive(Debug)]
-pub struct Permit(
-    #[expect(dead_code, reason = "held for its drop")] [Option<OwnedSemaphorePermit>; 2],
-);
-
-/// The client. One for the whole program; calls share its connections and its bound.
+/// The client. One for the whole program; calls share its connections. How many there may be and when is decided
+/// where they are made, by [`Breaker`], [`Pace`] and [`RetryBudget`].
 #[derive(Debug)]
 pub struct Upstream {
     transport: Transport,
     keys: ArcSwap<Keys>,
     project_id: Option<String>,
-    in_flight: Arc<Semaphore>,
-    /// Reads among them: changes never wait behind reads alone.
-    reads_in_flight: Arc<Semaphore>,
+    zone: Option<String>,
     metrics: Metrics,
 }
 
@@ -134,8 +112,7 @@ impl Upstream {
                 private: settings.private_key.clone(),
             }),
             project_id: settings.project_id.clone(),
-            in_flight: Arc::new(Semaphore::new(settings.max_in_flight)),
-            reads_in_flight: Arc::new(Semaphore::new((settings.max_in_flight / 2).max(1))),
+            zone: settings.zone.clone(),
             metrics,
         })
     }
@@ -145,35 +122,20 @@ impl Upstream {
         self.keys.store(Arc::new(keys));
     }
 
-    /// Waits until one more call may be in flight. Nothing is sent by it, so who stops waiting here
-    /// knows that nothing was.
-    pub async fn permit(&self) -> Permit {
-        Permit([None, acquire(&self.in_flight).await])
-    }
-
-    /// As [`Self::permit`], for a read: reads have at most half of the calls.
-    pub async fn permit_for_read(&self) -> Permit {
-        let of_reads = acquire(&self.reads_in_flight).await;
-        Permit([of_reads, acquire(&self.in_flight).await])
-    }
-
     /// Adds and removes shares of one image in one call.
     ///
     /// # Errors
     /// See [`CallError`]; [`CallError::fate`] says whether the change may stand.
     pub async fn modify(
         &self,
-        permit: Permit,
         modification: &Modification,
+        connection: Connection,
     ) -> Result<Modified, CallError> {
-        let mut form = self.form(
-            Action::ModifyShares,
-            &modification.region,
-            &modification.image_id,
-        );
+        let mut form = self.form(Action::ModifyShares, &modification.region);
+        form.push("CompShareImageId", modification.image_id.as_str());
         form.push_list("AddAccounts", &modification.additions);
         form.push_list("RemoveAccounts", &modification.removals);
-        let answer = self.call(permit, Action::ModifyShares, form).await?;
+        let answer = self.call(Action::ModifyShares, form, connection).await?;
         wire::read_modified(answer, modification)
             .inspect_err(|error| log_failure(Action::ModifyShares, error))
     }
@@ -184,36 +146,44 @@ impl Upstream {
     /// See [`CallError`].
     pub async fn describe(
         &self,
-        permit: Permit,
         region: &Region,
         image_id: &ImageId,
+        connection: Connection,
     ) -> Result<Vec<SharedAccount>, CallError> {
-        let form = self.form(Action::DescribeShares, region, image_id);
-        let answer = self.call(permit, Action::DescribeShares, form).await?;
+        let mut form = self.form(Action::DescribeShares, region);
+        form.push("CompShareImageId", image_id.as_str());
+        let answer = self.call(Action::DescribeShares, form, connection).await?;
         wire::read_accounts(&answer).inspect_err(|error| log_failure(Action::DescribeShares, error))
     }
 
-    fn form(&self, action: Action, region: &Region, image_id: &ImageId) -> Form {
+    fn form(&self, action: Action, region: &Region) -> Form {
         let mut form = Form::new(action);
         form.push("Region", region.as_str());
-        form.push("CompShareImageId", image_id.as_str());
         if let Some(project_id) = &self.project_id {
             form.push("ProjectId", project_id);
         }
         form
     }
 
+    /// Some schemas of the image list want it; no other action takes one.
+    fn push_zone(&self, form: &mut Form) {
+        if let Some(zone) = &self.zone {
+            form.push("Zone", zone);
+        }
+    }
+
     async fn call(
         &self,
-        _permit: Permit,
         action: Action,
         form: Form,
+        connection: Connection,
     ) -> Result<wire::Answer, CallError> {
         let keys = self.keys.load_full();
         let (public, private) = (keys.public.expose_secret(), keys.private.expose_secret());
         let (body, signature) = form.signed(public, private);
         let took = Stopwatch::start();
-        let answer = self.transport.post(body).await.and_then(wire::Answer::read);
+        let answer = self.transport.post(body, connection).await;
+        let answer = answer.and_then(wire::Answer::read);
         let answer = answer.map(|answer| answer.without(&[public, private, &signature]));
         let result = answer
             .as_ref()
@@ -228,11 +198,6 @@ impl Upstream {
         );
         answer.inspect_err(|error| log_failure(action, error))
     }
-}
-
-async fn acquire(semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    // The semaphores are never closed, and without a permit the call would merely not be counted.
-    Arc::clone(semaphore).acquire_owned().await.ok()
 }
 
 fn duration_ms(duration: Duration) -> u64 {

@@ -52,6 +52,21 @@ impl RetCode {
         matches!(self.0, 160 | 161 | 170..=172 | 174 | 210 | 220 | 292..=295 | 299 | 214_001 | 226_601 | 226_602 | 226_606)
     }
 
+    /// Whether the refusal may be about one account of the call, so that the others may pass without it: a
+    /// parameter that is not acceptable (230) and is none of those that all accounts of a call share, one that is
+    /// too large (240), and product errors that nobody has described.
+    #[must_use]
+    pub fn may_depend_on_an_account(self, message: Option<&str>) -> bool {
+        const SHARED: [&str; 4] = ["Region", "Zone", "ProjectId", "CompShareImageId"];
+        match self.0 {
+            230 => !message.is_some_and(|text| SHARED.iter().any(|name| text.contains(name))),
+            240 => true,
+            8333 | 8357 | 226_603..=226_605 => false,
+            2000.. => !self.is_retryable() && !self.is_operators_fault(),
+            _ => false,
+        }
+    }
+
     /// What an operator should look at first.
     #[must_use]
     pub fn hint(self) -> Option<&'static str> {
@@ -97,5 +112,29 @@ mod tests {
             226_602, 226_606,
         ];
         assert_eq!(codes(RetCode::is_operators_fault), operators);
+    }
+
+    #[test]
+    fn a_refusal_is_put_down_to_an_account_only_where_it_can_be_about_one() {
+        let about = |code, message| RetCode::new(code).may_depend_on_an_account(message);
+        assert!(about(230, Some("Params [AddAccounts.3] not available")));
+        assert!(about(230, None));
+        for shared in [
+            "Params [Region] not available",
+            "Params [Zone] not available",
+            "Params [ProjectId] not available",
+            "Params [CompShareImageId] not available",
+        ] {
+            assert!(!about(230, Some(shared)), "{shared}");
+        }
+        for code in [240, 2000, 9999, 300_000] {
+            assert!(about(code, Some("x")), "{code}");
+        }
+        for code in [
+            0, 110, 130, 150, 153, 171, 210, 292, 299, 1999, 8333, 8433, 8434, 214_001, 226_603,
+            226_606,
+        ] {
+            assert!(!about(code, Some("x")), "{code}");
+        }
     }
 }

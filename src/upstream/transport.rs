@@ -2,10 +2,13 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap};
-use reqwest::{Client, StatusCode, redirect};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::{Client, ClientBuilder, StatusCode, redirect};
+use tower::util::MapRequestLayer;
 use url::Url;
 
 use crate::config;
@@ -23,23 +26,59 @@ const REQUEST_ID_HEADER: &str = "x-ucloud-request-uuid";
 #[error("cannot make a client for upstream.base_url: are the system's CA certificates installed?")]
 pub struct ClientError(#[source] reqwest::Error);
 
-/// Why a call failed. Where it matters is what it means for the change: [`CallError::fate`].
-#[derive(Debug, thiserror::Error)]
+/// What a library says of a failed exchange, with its causes and without URLs; for the log alone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Cause(Arc<str>);
+
+impl Cause {
+    /// Takes words; those of an error by [`Cause::of`].
+    #[must_use]
+    pub fn new(words: &str) -> Self {
+        Self(words.into())
+    }
+
+    fn of(error: reqwest::Error) -> Self {
+        // The URL is the operator's own, and of no use in a line that names the action.
+        let error = error.without_url();
+        let mut words = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            // Writing to a String cannot fail.
+            let _ = write!(words, ": {cause}");
+            source = cause.source();
+        }
+        Self(words.into())
+    }
+}
+
+/// Why a call failed. Where it matters is what it means for the change: [`CallError::fate`]. Every change that
+/// the call carried gets it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// No connection; nothing was sent.
     #[error("cannot connect to the upstream")]
-    Unreachable(#[source] reqwest::Error),
+    Unreachable(#[source] Cause),
     /// No answer in time.
     #[error("the upstream did not answer in time")]
-    TimedOut(#[source] reqwest::Error),
+    TimedOut(#[source] Cause),
     /// The connection was lost after the request was sent, or half-way through.
     #[error("the connection to the upstream was lost")]
-    Lost(#[source] reqwest::Error),
+    Lost {
+        /// What the system says.
+        #[source]
+        cause: Cause,
+        /// Whether it was a connection from before that broke without a word of an answer: then the upstream
+        /// most likely closed it as idle.
+        pooled: bool,
+    },
     /// Answered, with a status that is no success.
     #[error("the upstream answered with HTTP status {status}")]
     Status {
         /// The status.
         status: u16,
+        /// The pause that it asks for (`Retry-After` in seconds, RFC 9110, section 10.2.3).
+        retry_after: Option<Duration>,
         /// The upstream's name for its answer.
         request_id: Option<String>,
     },
@@ -83,7 +122,7 @@ impl CallError {
             Self::Status { status, .. } if (400..500).contains(status) => Fate::NotApplied,
             Self::Refused { ret_code, .. } if !ret_code.leaves_effect_open() => Fate::NotApplied,
             Self::TimedOut(_)
-            | Self::Lost(_)
+            | Self::Lost { .. }
             | Self::Status { .. }
             | Self::Refused { .. }
             | Self::Garbled { .. } => Fate::MayHaveApplied,
@@ -94,7 +133,7 @@ impl CallError {
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         match self {
-            Self::Unreachable(_) | Self::TimedOut(_) | Self::Lost(_) => None,
+            Self::Unreachable(_) | Self::TimedOut(_) | Self::Lost { .. } => None,
             Self::Status { request_id, .. }
             | Self::Refused { request_id, .. }
             | Self::Garbled { request_id, .. } => request_id.as_deref(),
@@ -107,7 +146,24 @@ impl CallError {
         match self {
             Self::Refused { ret_code, .. } => Some(ret_code.get()),
             Self::Garbled { ret_code, .. } => *ret_code,
-            Self::Unreachable(_) | Self::TimedOut(_) | Self::Lost(_) | Self::Status { .. } => None,
+            Self::Unreachable(_) | Self::TimedOut(_) | Self::Lost { .. } | Self::Status { .. } => {
+                None
+            }
+        }
+    }
+
+    /// Whether a call with fewer accounts may fare better: the refusal may be about one of them.
+    #[must_use]
+    pub fn may_depend_on_an_account(&self) -> bool {
+        match self {
+            Self::Refused {
+                ret_code, message, ..
+            } => ret_code.may_depend_on_an_account(message.as_deref()),
+            Self::Unreachable(_)
+            | Self::TimedOut(_)
+            | Self::Lost { .. }
+            | Self::Status { .. }
+            | Self::Garbled { .. } => false,
         }
     }
 
@@ -120,7 +176,8 @@ impl CallError {
         match self {
             Self::Unreachable(_) => "unreachable",
             Self::TimedOut(_) => "timed_out",
-            Self::Lost(_) => "lost",
+            Self::Lost { pooled: true, .. } => "stale",
+            Self::Lost { .. } => "lost",
             Self::Status { .. } => "status",
             Self::Refused { .. } => "refused",
             Self::Garbled { .. } => "garbled",
@@ -128,16 +185,12 @@ impl CallError {
     }
 }
 
-/// An error and its causes in one line, for the log.
+/// An error and its cause in one line, for the log.
 pub(super) fn causes(error: &CallError) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        // Writing to a String cannot fail.
-        let _ = write!(line, ": {cause}");
-        source = cause.source();
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
-    line
 }
 
 /// What came back, before anything is read into it.
@@ -146,50 +199,68 @@ pub(super) struct Exchange {
     pub(super) request_id: Option<String>,
 }
 
-/// The pooled HTTP client and the one URL.
+tokio::task_local! {
+    /// Set where the exchange of this task opens a connection.
+    static OPENED: Arc<AtomicBool>;
+}
+
+/// Over which connection a call goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connection {
+    /// One that is open already, where there is one.
+    Pooled,
+    /// A new one.
+    Fresh,
+}
+
+/// The HTTP clients, with a pool and without, and the one URL.
 #[derive(Debug)]
 pub(super) struct Transport {
-    client: Client,
+    pooled: Client,
+    fresh: Client,
     url: Url,
 }
 
 impl Transport {
     pub(super) fn new(settings: &config::Upstream) -> Result<Self, ClientError> {
-        let mut builder = Client::builder()
-            .user_agent(concat!("image-share-gateway/", env!("CARGO_PKG_VERSION")))
-            .timeout(settings.timeout)
-            // Below the time of the whole call, so that what never connected is known not to have been sent.
-            .connect_timeout(settings.connect_timeout.min(settings.timeout.mul_f64(0.9)))
-            // A redirect would turn the POST into a GET, or hand a signed request to another host.
-            .redirect(redirect::Policy::none())
-            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            .pool_max_idle_per_host(settings.max_in_flight);
-        if settings.base_url.scheme() == "http" {
-            // Plain HTTP is for loopback alone: no proxy lies between, and no CA store is needed.
-            builder = builder.no_proxy().tls_certs_only([]);
-        }
+        let pooled = client(settings).pool_max_idle_per_host(settings.max_in_flight);
         Ok(Self {
-            client: builder.build().map_err(ClientError)?,
+            pooled: pooled.build().map_err(ClientError)?,
+            fresh: client(settings)
+                .pool_max_idle_per_host(0)
+                .build()
+                .map_err(ClientError)?,
             url: settings.base_url.clone(),
         })
     }
 
     /// POSTs a form and reads the answer of a success.
-    pub(super) async fn post(&self, form: String) -> Result<Exchange, CallError> {
-        let request = self
-            .client
+    pub(super) async fn post(
+        &self,
+        form: String,
+        connection: Connection,
+    ) -> Result<Exchange, CallError> {
+        let client = match connection {
+            Connection::Pooled => &self.pooled,
+            Connection::Fresh => &self.fresh,
+        };
+        let request = client
             .post(self.url.clone())
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-        let mut response = request.body(form).send().await.map_err(lost)?;
+        let opened = Arc::new(AtomicBool::new(false));
+        let sending = OPENED.scope(Arc::clone(&opened), request.body(form).send());
+        let sent = sending.await;
+        let mut response = sent.map_err(|error| lost(error, !opened.load(Ordering::Relaxed)))?;
         let request_id = request_id(response.headers());
         if response.status() != StatusCode::OK {
             return Err(CallError::Status {
                 status: response.status().as_u16(),
+                retry_after: retry_after(response.headers()),
                 request_id,
             });
         }
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(lost)? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| lost(error, false))? {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
                 return Err(CallError::Garbled {
                     what: "it is too long",
@@ -200,6 +271,28 @@ impl Transport {
             body.extend_from_slice(&chunk);
         }
         Ok(Exchange { body, request_id })
+    }
+}
+
+fn client(settings: &config::Upstream) -> ClientBuilder {
+    let builder = Client::builder()
+        .user_agent(concat!("image-share-gateway/", env!("CARGO_PKG_VERSION")))
+        .timeout(settings.timeout)
+        // Below the time of the whole call, so that what never connected is known not to have been sent.
+        .connect_timeout(settings.connect_timeout.min(settings.timeout.mul_f64(0.9)))
+        // A redirect would turn the POST into a GET, or hand a signed request to another host.
+        .redirect(redirect::Policy::none())
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+        .connector_layer(MapRequestLayer::new(|request| {
+            // A connection that is opened ahead for nobody in particular has no task to tell.
+            let _ = OPENED.try_with(|opened| opened.store(true, Ordering::Relaxed));
+            request
+        }));
+    if settings.base_url.scheme() == "http" {
+        // Plain HTTP is for loopback alone: no proxy lies between, and no CA store is needed.
+        builder.no_proxy().tls_certs_only([])
+    } else {
+        builder
     }
 }
 
@@ -217,15 +310,20 @@ fn request_id(headers: &HeaderMap) -> Option<String> {
         .and_then(tidy_request_id)
 }
 
-fn lost(error: reqwest::Error) -> CallError {
-    // The URL is the operator's own, and of no use in a line that names the action.
-    let error = error.without_url();
+/// A pause in seconds; the form with a date, which no service of this cloud is known to send, is none.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_secs)
+}
+
+fn lost(error: reqwest::Error, pooled: bool) -> CallError {
     // A connect that timed out is both: nothing was sent.
     if error.is_connect() {
-        CallError::Unreachable(error)
+        CallError::Unreachable(Cause::of(error))
     } else if error.is_timeout() {
-        CallError::TimedOut(error)
+        CallError::TimedOut(Cause::of(error))
     } else {
-        CallError::Lost(error)
+        let cause = Cause::of(error);
+        CallError::Lost { cause, pooled }
     }
 }

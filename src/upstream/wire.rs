@@ -24,6 +24,7 @@ const REDACTED: &str = "[redacted]";
 pub(super) enum Action {
     ModifyShares,
     DescribeShares,
+    ListImages,
 }
 
 impl Action {
@@ -31,6 +32,7 @@ impl Action {
         match self {
             Self::ModifyShares => "ModifyCompShareImageShareAccount",
             Self::DescribeShares => "DescribeCompShareImageShareAccounts",
+            Self::ListImages => "DescribeCompShareCustomImages",
         }
     }
 }
@@ -128,7 +130,7 @@ impl Answer {
     }
 
     /// Turns any `RetCode` but 0 into an error, and insists on the action's name with 0.
-    fn success_of(&self, action: Action) -> Result<(), CallError> {
+    pub(super) fn success_of(&self, action: Action) -> Result<(), CallError> {
         if self.ret_code != 0 {
             let message = self.members.get("Message").and_then(Value::as_str);
             let message = message.map(|text| text.chars().take(MESSAGE_CHARACTERS_MAX).collect());
@@ -147,7 +149,7 @@ impl Answer {
         }
     }
 
-    fn list(&self, name: &str) -> Result<&[Value], CallError> {
+    pub(super) fn list(&self, name: &str) -> Result<&[Value], CallError> {
         match self.members.get(name) {
             None | Some(Value::Null) => Ok(&[]),
             Some(Value::Array(items)) => Ok(items),
@@ -156,7 +158,12 @@ impl Answer {
         }
     }
 
-    fn odd(&self, what: &'static str) -> CallError {
+    /// A number of the answer, where there is one.
+    pub(super) fn number(&self, name: &str) -> Option<i64> {
+        self.members.get(name).and_then(integer)
+    }
+
+    pub(super) fn odd(&self, what: &'static str) -> CallError {
         CallError::Garbled {
             what,
             ret_code: Some(self.ret_code),
@@ -213,7 +220,7 @@ pub(super) fn read_accounts(answer: &Answer) -> Result<Vec<SharedAccount>, CallE
 }
 
 /// An integer, given as a number or as text.
-fn integer(value: &Value) -> Option<i64> {
+pub(super) fn integer(value: &Value) -> Option<i64> {
     match value {
         Value::Number(number) => number.as_i64(),
         Value::String(text) => text.parse().ok(),

@@ -61,7 +61,8 @@ async fn every_bad_segment_and_parameter_is_400_and_named() {
             "region",
         ),
         ("/images/img/shares/7?colour=blue", "query", "colour"),
-        ("/images/img/shares/7?dry_run=true", "query", "dry_run"),
+        ("/images/img/shares/7?dry_run=yes", "query", "dry_run"),
+        ("/images/img/shares/7?dry_run=", "query", "dry_run"),
         ("/images/img/shares/7?=x", "query", ""),
         ("/images/img/shares/7?reason", "query", "reason"),
         ("/images/img/shares/7?reason=%20%20", "query", "reason"),
@@ -193,8 +194,8 @@ async fn unknown_paths_are_404_and_wrong_methods_405_with_or_without_a_token() {
     for caller in [gateway.sharer(), gateway.nobody()] {
         for path in [
             "/nothing",
-            "/images",
-            "/images/img",
+            "/images/",
+            "/images/img/",
             "/images/img/shares/",
             "/images//shares/7",
             "/images/img/shares/7/",
@@ -211,7 +212,9 @@ async fn unknown_paths_are_404_and_wrong_methods_405_with_or_without_a_token() {
         let wrong = [
             ("POST", "/images/img/shares/7", "DELETE, GET, HEAD, PUT"),
             ("PATCH", "/images/%2F/shares/0", "DELETE, GET, HEAD, PUT"),
-            ("PUT", "/images/img/shares", "GET, HEAD"),
+            ("POST", "/images/img/shares", "GET, HEAD, PATCH, PUT"),
+            ("PUT", "/images", "GET, HEAD"),
+            ("DELETE", "/images/img", "GET, HEAD"),
             ("DELETE", "/audit/events", "GET, HEAD"),
             ("POST", "/audit/events/x", "GET, HEAD"),
             ("POST", "/openapi.json", "GET, HEAD"),

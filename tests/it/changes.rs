@@ -344,53 +344,6 @@ async fn a_change_whose_time_is_up_in_the_queue_is_never_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_of_one_image_reach_the_upstream_one_by_one_in_the_order_of_their_intents() {
-    let upstream = Scripted::start(|_| Reply::Held).await;
-    let gateway = Gateway::with_upstream(&upstream).await;
-    let sharer = gateway.sharer();
-    let changes = (0..24_u64).map(|number| {
-        let method = if number % 2 == 0 { "PUT" } else { "DELETE" };
-        let path = format!("/images/img/shares/{}", number % 5 + 1);
-        let sharer = &sharer;
-        async move { sharer.send(method, &path).await.status }
-    });
-    let releasing = async {
-        for count in 1..=24 {
-            upstream.wait_for_calls(count).await;
-            assert_eq!(upstream.calls().len(), count, "one call at a time");
-            upstream.release(1);
-        }
-    };
-    let (statuses, ()) = tokio::join!(futures_util::future::join_all(changes), releasing);
-    assert!(
-        statuses.iter().all(|status| matches!(status, 200 | 204)),
-        "{statuses:?}"
-    );
-    let asked: Vec<String> = gateway
-        .events()
-        .await
-        .iter()
-        .map(|event| {
-            format!(
-                "{}{}",
-                if event["operation"] == "share" {
-                    "+"
-                } else {
-                    "-"
-                },
-                event["account_id"]
-            )
-        })
-        .collect();
-    let sent: Vec<String> = upstream
-        .calls()
-        .iter()
-        .map(crate::support::Call::change)
-        .collect();
-    assert_eq!(sent, asked);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_hangs_holds_up_its_own_image_alone() {
     let upstream = Scripted::start(|call| {
         if call.fields["CompShareImageId"] == "slow" {

@@ -302,9 +302,6 @@ async fn keys_that_are_set_before_their_mechanism_is_built_are_told_at_the_start
         ANY_PORT[0],
         ANY_PORT[1],
         ("ISG__LIMITS__BURST", "7"),
-        ("ISG__UPSTREAM__MAX_RETRIES", "1"),
-        ("ISG__UPSTREAM__ZONE", "cn-wlcb-01"),
-        ("ISG__UPSTREAM__REQUESTS_PER_SECOND", "5"),
         ("ISG__SERVER__TRUSTED_PROXIES", "10.0.0.0/8, ::1/128"),
         ("ISG__SERVER__CORS_ORIGINS", "https://console.example.com"),
         ("ISG__TELEMETRY__OTLP_ENDPOINT", "http://127.0.0.1:4318"),
@@ -313,9 +310,6 @@ async fn keys_that_are_set_before_their_mechanism_is_built_are_told_at_the_start
     program.line(|line| line.starts_with("curl "));
     for key in [
         "limits is set",
-        "upstream.max_retries is set",
-        "upstream.zone is set",
-        "upstream.requests_per_second is set",
         "server.trusted_proxies is set",
         "server.cors_origins is set",
         "telemetry.otlp_endpoint is set",

@@ -60,6 +60,8 @@ async fn the_document_tells_every_route_with_an_example_for_each_status() {
         "/audit/events",
         "/audit/events/{id}",
         "/audit/summary",
+        "/images",
+        "/images/{image_id}",
         "/images/{image_id}/shares",
         "/images/{image_id}/shares/{account_id}",
         "/livez",

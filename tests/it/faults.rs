@@ -1,189 +1,8 @@
-//! Every way in which the upstream can fail, through HTTP.
+//! What else can fail: no upstream, reads, the trail's disk. Every fault of the upstream is in `fault_table`.
 
 use serde_json::Value;
 
-use crate::support::{Gateway, Reply, Scripted};
-
-struct Case {
-    name: &'static str,
-    reply: Reply,
-    status: u16,
-    slug: &'static str,
-    outcome: &'static str,
-    effect: &'static str,
-    retryable: bool,
-}
-
-fn case(
-    name: &'static str,
-    reply: Reply,
-    (status, slug): (u16, &'static str),
-    (outcome, effect, retryable): (&'static str, &'static str, bool),
-) -> Case {
-    Case {
-        name,
-        reply,
-        status,
-        slug,
-        outcome,
-        effect,
-        retryable,
-    }
-}
-
-const UNKNOWN: (&str, &str, bool) = ("unknown", "unknown", false);
-const FAILED: (&str, &str, bool) = ("failed", "none", false);
-const ERROR: (u16, &str) = (502, "upstream-error");
-
-fn refusal(code: i64, message: &str) -> Reply {
-    Reply::Body(format!(r#"{{"RetCode":{code},"Message":"{message}"}}"#))
-}
-
-fn cases() -> Vec<Case> {
-    let modified = "ModifyCompShareImageShareAccountResponse";
-    let foreign = format!(r#"{{"Action":"{modified}","RetCode":0,"InvalidAccounts":[999]}}"#);
-    let named = format!(r#"{{"Action":"{modified}","RetCode":230,"InvalidAccounts":["7"]}}"#);
-    let other = r#"{"Action":"DescribeCompShareImageShareAccountsResponse","RetCode":0}"#;
-    let half = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"Action\":";
-    let huge = format!("{{\"padding\":\"{}\"}}", "x".repeat(5 * 1024 * 1024));
-    let redirect = "HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n";
-    vec![
-        case(
-            "refused by signature",
-            refusal(171, "Signature VerifyAC Error"),
-            ERROR,
-            FAILED,
-        ),
-        case(
-            "project missing",
-            refusal(299, "no permission"),
-            ERROR,
-            FAILED,
-        ),
-        case(
-            "unknown product code",
-            refusal(226_606, "not verified"),
-            ERROR,
-            FAILED,
-        ),
-        case(
-            "throttled",
-            refusal(153, "slow down"),
-            (503, "upstream-unavailable"),
-            ("failed", "none", true),
-        ),
-        case(
-            "unavailable",
-            refusal(150, "later"),
-            (503, "upstream-unavailable"),
-            ("failed", "none", true),
-        ),
-        case(
-            "took over 60 s",
-            refusal(110, "timeout"),
-            (504, "upstream-timeout"),
-            ("unknown", "unknown", true),
-        ),
-        case(
-            "gateway down",
-            refusal(130, "down"),
-            ERROR,
-            ("unknown", "unknown", true),
-        ),
-        case(
-            "service abnormal",
-            refusal(8433, "contact support"),
-            ERROR,
-            ("failed", "none", true),
-        ),
-        case(
-            "image unknown",
-            refusal(230, "Params [CompShareImageId] not available"),
-            (404, "not-found"),
-            FAILED,
-        ),
-        case(
-            "invalid account beats the code",
-            Reply::Body(named),
-            (422, "invalid-account"),
-            ("invalid_account", "none", false),
-        ),
-        case(
-            "foreign invalid account",
-            Reply::Body(foreign),
-            ERROR,
-            UNKNOWN,
-        ),
-        case(
-            "answer to another action",
-            Reply::Body(other.into()),
-            ERROR,
-            UNKNOWN,
-        ),
-        case("no RetCode", Reply::Body("{}".into()), ERROR, UNKNOWN),
-        case("no JSON", Reply::Body("<html>".into()), ERROR, UNKNOWN),
-        case("huge", Reply::Body(huge), ERROR, UNKNOWN),
-        case("HTTP 400", Reply::Status(400), ERROR, FAILED),
-        case(
-            "HTTP 429",
-            Reply::Status(429),
-            (503, "upstream-unavailable"),
-            ("failed", "none", true),
-        ),
-        case("HTTP 500", Reply::Status(500), ERROR, UNKNOWN),
-        case("HTTP 503", Reply::Status(503), ERROR, UNKNOWN),
-        case(
-            "HTTP 504",
-            Reply::Status(504),
-            (504, "upstream-timeout"),
-            ("unknown", "unknown", true),
-        ),
-        case(
-            "redirect",
-            Reply::RawThenClose(redirect.into()),
-            ERROR,
-            UNKNOWN,
-        ),
-        case("closed without a word", Reply::Close, ERROR, UNKNOWN),
-        case(
-            "closed half-way",
-            Reply::RawThenClose(half.into()),
-            ERROR,
-            UNKNOWN,
-        ),
-        case(
-            "hangs",
-            Reply::Hang,
-            (504, "upstream-timeout"),
-            ("unknown", "unknown", true),
-        ),
-    ]
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_fault_has_the_status_outcome_and_effect_of_the_contract() {
-    for case in cases() {
-        let reply = case.reply.clone();
-        let upstream = Scripted::start(move |_| reply.clone()).await;
-        let gateway = Gateway::in_front_of(&upstream.url, &[("upstream.timeout", "300ms")]).await;
-        let answer = gateway.sharer().put("/images/img/shares/7").await;
-        let problem = answer.assert_problem(case.status, case.slug);
-        assert_eq!(problem["effect"], case.effect, "{}", case.name);
-        assert_eq!(problem["retryable"], case.retryable, "{}", case.name);
-        assert_eq!(
-            answer.header("retry-after").is_some(),
-            case.status == 503,
-            "{}",
-            case.name
-        );
-        let event = gateway.only_event().await;
-        assert_eq!(event["outcome"], case.outcome, "{}", case.name);
-        assert_eq!(event["http_status"], case.status, "{}", case.name);
-        assert_eq!(event["upstream_calls"], 1, "{}", case.name);
-        assert_eq!(upstream.calls().len(), 1, "{}", case.name);
-        assert_eq!(problem["audit_id"], event["id"], "{}", case.name);
-    }
-}
+use crate::support::{Gateway, Reply, Scripted, refusal};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_cannot_be_reached_certainly_did_nothing() {
@@ -191,7 +10,8 @@ async fn an_upstream_that_cannot_be_reached_certainly_did_nothing() {
         .unwrap()
         .local_addr()
         .unwrap();
-    let gateway = Gateway::in_front_of(&format!("http://{nobody}"), &[]).await;
+    let retries = [("upstream.max_retries", "1")];
+    let gateway = Gateway::in_front_of(&format!("http://{nobody}"), &retries).await;
     let problem = gateway
         .sharer()
         .put("/images/img/shares/7")
@@ -222,7 +42,8 @@ async fn reads_are_answered_from_the_same_table_and_leave_no_event() {
         (Reply::Close, 502, "upstream-error"),
     ] {
         let upstream = Scripted::start(move |_| reply.clone()).await;
-        let gateway = Gateway::with_upstream(&upstream).await;
+        let retries = [("upstream.max_retries", "0")];
+        let gateway = Gateway::in_front_of(&upstream.url, &retries).await;
         for path in ["/images/img/shares", "/images/img/shares/7"] {
             let problem = gateway
                 .sharer()

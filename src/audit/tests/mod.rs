@@ -8,13 +8,16 @@ mod standing;
 mod writing;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
 use super::*;
-use crate::domain::{Caller, Change, Deadline, EventId, Operation, Outcome, Principal, Stopwatch};
+use crate::domain::{
+    Author, Caller, Change, Deadline, EventId, Operation, Outcome, Principal, Stopwatch,
+};
 
 struct Trail {
     directory: tempfile::TempDir,
@@ -169,7 +172,7 @@ fn intent(number: u64) -> Intent {
         reason: "because".parse().ok(),
     };
     Intent {
-        caller,
+        author: Author::Caller(Arc::new(caller)),
         change,
         policy_ids: Vec::new(),
     }
@@ -183,16 +186,19 @@ fn completion(intent: &Intent, event_id: EventId, outcome: Outcome) -> Completio
         upstream_ret_code: Some(0),
         upstream_request_id: Some("uuid-1".into()),
         upstream_calls: Some(1),
-        elapsed: Elapsed::Since(intent.caller.since_arrival),
+        elapsed: Elapsed::Since(intent.author.caller().expect("a caller").since_arrival),
         detail: None,
     }
 }
 
 fn denial(number: u64) -> Denial {
-    let Intent { caller, change, .. } = intent(number);
+    let Intent { author, change, .. } = intent(number);
+    let Author::Caller(caller) = author else {
+        unreachable!("tests ask");
+    };
     Denial {
         caller,
-        change,
+        refused: Refused::Change(change),
         policy_ids: vec!["p1".into()],
         http_status: HttpStatus::new(403),
         detail: "no".into(),

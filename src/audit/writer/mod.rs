@@ -76,6 +76,20 @@ impl Future for Ticket {
     }
 }
 
+/// A commit of several entries to wait for; they are on disk all together or not at all.
+#[derive(Debug)]
+pub struct BulkTicket(oneshot::Receiver<Result<Vec<Recorded>, NotDurable>>);
+
+impl Future for BulkTicket {
+    type Output = Result<Vec<Recorded>, NotDurable>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0)
+            .poll(context)
+            .map(|answer| answer.unwrap_or(Err(NotDurable)))
+    }
+}
+
 /// Whether the trail can be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
@@ -86,10 +100,44 @@ pub enum Health {
 }
 
 struct Waiting {
-    draft: Draft,
+    drafts: Drafts,
     /// Its share of the bytes that may wait.
     _room: OwnedSemaphorePermit,
-    answer: oneshot::Sender<Result<Recorded, NotDurable>>,
+}
+
+/// What goes into one commit together, and who waits for it.
+enum Drafts {
+    One(Draft, oneshot::Sender<Result<Recorded, NotDurable>>),
+    Bulk(
+        Vec<Draft>,
+        oneshot::Sender<Result<Vec<Recorded>, NotDurable>>,
+    ),
+}
+
+impl Waiting {
+    fn drafts(&self) -> &[Draft] {
+        match &self.drafts {
+            Drafts::One(draft, _) => std::slice::from_ref(draft),
+            Drafts::Bulk(drafts, _) => drafts,
+        }
+    }
+
+    /// Answers with the next of `places`, as many as there are drafts.
+    fn recorded(self, places: &mut impl Iterator<Item = Recorded>) {
+        match self.drafts {
+            Drafts::One(_, answer) => drop(answer.send(places.next().ok_or(NotDurable))),
+            Drafts::Bulk(drafts, answer) => {
+                drop(answer.send(Ok(places.take(drafts.len()).collect())));
+            }
+        }
+    }
+
+    fn failed(self) {
+        match self.drafts {
+            Drafts::One(_, answer) => drop(answer.send(Err(NotDurable))),
+            Drafts::Bulk(_, answer) => drop(answer.send(Err(NotDurable))),
+        }
+    }
 }
 
 /// The writer's door. Clones lead to the same writer.
@@ -195,16 +243,46 @@ impl Writer {
         self.try_send(Draft::Denial(Box::new(denial)))
     }
 
+    /// Gives a bulk's intents and denials one place in the queue: they get their places in the chain one behind
+    /// the other, intents first, and get to disk all together or not at all. It is taken whole where there is
+    /// any room.
+    ///
+    /// # Errors
+    /// As [`Self::enqueue`].
+    pub fn enqueue_bulk(
+        &self,
+        intents: Vec<Intent>,
+        denials: Vec<Denial>,
+    ) -> Result<BulkTicket, EnqueueError> {
+        let (answer, ticket) = oneshot::channel();
+        let intents = intents
+            .into_iter()
+            .map(|intent| Draft::Intent(Box::new(intent)));
+        let denials = denials
+            .into_iter()
+            .map(|denial| Draft::Denial(Box::new(denial)));
+        let drafts: Vec<Draft> = intents.chain(denials).collect();
+        let needed: usize = drafts.iter().map(Draft::bytes).sum();
+        let room = needed.min(self.room.available_permits()).max(1);
+        self.try_queue(Drafts::Bulk(drafts, answer), room)?;
+        Ok(BulkTicket(ticket))
+    }
+
     fn try_send(&self, draft: Draft) -> Result<Ticket, EnqueueError> {
         let (answer, ticket) = oneshot::channel();
-        let room = Arc::clone(&self.room).try_acquire_many_owned(room_for(&draft));
+        let room = room_for(&draft);
+        self.try_queue(Drafts::One(draft, answer), room)?;
+        Ok(Ticket(ticket))
+    }
+
+    fn try_queue(&self, drafts: Drafts, room: usize) -> Result<(), EnqueueError> {
+        let room = Arc::clone(&self.room).try_acquire_many_owned(permits(room));
         let waiting = Waiting {
-            draft,
+            drafts,
             _room: room.map_err(|_| EnqueueError::Full)?,
-            answer,
         };
         match self.queue.try_send(waiting) {
-            Ok(()) => Ok(Ticket(ticket)),
+            Ok(()) => Ok(()),
             Err(mpsc::error::TrySendError::Full(_)) => Err(EnqueueError::Full),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(EnqueueError::Ended),
         }
@@ -217,11 +295,10 @@ impl Writer {
     pub async fn record(&self, completion: Completion) -> Result<Recorded, NotDurable> {
         let (answer, ticket) = oneshot::channel();
         let draft = Draft::Completion(Box::new(completion));
-        let room = Arc::clone(&self.room).acquire_many_owned(room_for(&draft));
+        let room = Arc::clone(&self.room).acquire_many_owned(permits(room_for(&draft)));
         let waiting = Waiting {
             _room: room.await.map_err(|_| NotDurable)?,
-            draft,
-            answer,
+            drafts: Drafts::One(draft, answer),
         };
         self.queue.send(waiting).await.map_err(|_| NotDurable)?;
         Ticket(ticket).await
@@ -244,6 +321,10 @@ impl Writer {
 }
 
 /// What a draft takes of the bytes that may wait; one that is larger than all of them takes all.
-fn room_for(draft: &Draft) -> u32 {
-    u32::try_from(draft.bytes().min(WAITING_BYTES_MAX)).unwrap_or(u32::MAX)
+fn room_for(draft: &Draft) -> usize {
+    draft.bytes().min(WAITING_BYTES_MAX)
+}
+
+fn permits(room: usize) -> u32 {
+    u32::try_from(room).unwrap_or(u32::MAX)
 }

@@ -13,7 +13,7 @@ use crate::audit::store::{Appender, StoreError};
 use crate::domain::{Stopwatch, Timestamp};
 use crate::telemetry::Metrics;
 
-use super::{Closed, GROUP_ENTRIES_MAX, Health, NotDurable, Recorded, Waiting};
+use super::{Closed, GROUP_ENTRIES_MAX, Health, Recorded, Waiting};
 
 /// Most outcomes that are kept in memory while the trail cannot be written. Each is at most a few KiB.
 const KEPT_OUTCOMES_MAX: usize = 10_000;
@@ -105,7 +105,7 @@ impl Work {
         let took = Stopwatch::start();
         match self.write(&group).await {
             Ok((kept, places)) => {
-                let entries = kept + group.len();
+                let entries = places.len();
                 self.metrics
                     .audit_commit(entries, self.last_tip.sequence(), took.elapsed());
                 tracing::debug!(
@@ -114,8 +114,9 @@ impl Work {
                     "group committed"
                 );
                 self.kept.drain(..kept);
-                for (waiting, place) in group.into_iter().zip(places.into_iter().skip(kept)) {
-                    let _ = waiting.answer.send(Ok(place));
+                let mut places = places.into_iter().skip(kept);
+                for waiting in group {
+                    waiting.recorded(&mut places);
                 }
                 self.tell_writable();
             }
@@ -123,9 +124,7 @@ impl Work {
                 self.tip = None;
                 self.metrics.audit_commit_failed();
                 self.tell_failing(&error);
-                for waiting in group {
-                    let _ = waiting.answer.send(Err(NotDurable));
-                }
+                group.into_iter().for_each(Waiting::failed);
             }
         }
         self.metrics.unrecorded_outcomes(self.kept.len());
@@ -143,7 +142,7 @@ impl Work {
             .kept
             .iter()
             .take(kept)
-            .chain(group.iter().map(|waiting| &waiting.draft));
+            .chain(group.iter().flat_map(Waiting::drafts));
         let sealed = if kept == 0 && group.is_empty() {
             Vec::new()
         } else {

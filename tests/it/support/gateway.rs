@@ -49,14 +49,14 @@ pub(crate) const LONG_TRAIL_ROWS: usize = 8000;
 
 /// Writes so many denials with long details, as a gateway would.
 async fn fill(database: &std::path::Path, rows: usize) {
-    use image_share_gateway::audit::{self, Denial, HttpStatus};
+    use image_share_gateway::audit::{self, Denial, HttpStatus, Refused};
     use image_share_gateway::domain::{
         Caller, Change, Deadline, Operation, Principal, RequestId, Stopwatch,
     };
     let metrics = image_share_gateway::telemetry::Metrics::new();
     let (writer, task, reader) = audit::open(database, metrics).await.unwrap();
     let denial = || Denial {
-        caller: Caller {
+        caller: std::sync::Arc::new(Caller {
             principal: Principal {
                 subject: "team-a".into(),
                 issuer: ISSUER.into(),
@@ -68,14 +68,14 @@ async fn fill(database: &std::path::Path, rows: usize) {
             request_id: RequestId::generate(),
             trace_id: None,
             since_arrival: Stopwatch::start(),
-        },
-        change: Change {
+        }),
+        refused: Refused::Change(Change {
             operation: Operation::Share,
             image_id: "img".parse().unwrap(),
             account_id: 7.try_into().unwrap(),
             region: "cn-wlcb".parse().unwrap(),
             reason: None,
-        },
+        }),
         policy_ids: Vec::new(),
         http_status: HttpStatus::new(403),
         detail: "no ".repeat(300),
@@ -247,6 +247,18 @@ impl Gateway {
             .await;
         assert_eq!(answer.status, 200);
         answer.json()["events"].as_array().unwrap().clone()
+    }
+
+    /// All events of a trail of any length, oldest first.
+    pub(crate) async fn all_events(&self) -> Vec<Value> {
+        let request = self.auditor().request("GET", "/audit/events?order=asc");
+        let answer = Answer::of(request.header("Accept", "application/x-ndjson")).await;
+        assert_eq!(answer.status, 200);
+        answer
+            .body
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     pub(crate) async fn only_event(&self) -> Value {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use gateway::{Answer, Gateway, LONG_TRAIL_ROWS, PRIVATE_KEY, keys_file, mint, token};
 pub(crate) use program::{Program, binary, environment, python};
-pub(crate) use upstream::{Call, Reply, Scripted};
+pub(crate) use upstream::{Call, MISSING_ACCOUNTS, Reply, Scripted, refusal};
 
 /// How long a condition may take before a test fails; only a failure ever takes so long.
 const PATIENCE: Duration = Duration::from_secs(30);

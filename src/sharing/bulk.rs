@@ -1,0 +1,424 @@
+//! Many accounts of one image in one request.
+//!
+//! Each account is a change with an event of its own, and all of them are admitted in one go: their intents get
+//! to disk together or not at all, and their places stand one behind the other in the lane. What comes of them is
+//! told one by one. A whole-list replacement takes its difference while it holds the lane, so that nothing of this
+//! gateway comes between what it reads and what it changes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tokio::sync::oneshot;
+use tokio::time::sleep_until;
+
+use crate::audit::{BulkTicket, Denial, EnqueueError, Intent, NotDurable, Refused};
+use crate::authorization::{Action, Decision, Refusal};
+use crate::domain::{
+    AccountId, Author, Caller, Change, Deadline, EventId, ImageId, Operation, Outcome, Reason,
+    Region,
+};
+use crate::problem::ProblemKind;
+
+use super::change::{Recorded, Telling, denial, since};
+use super::lanes::{LaneKey, Place};
+use super::{ChangeError, ListError, Parts, Receipt, Sharing};
+
+/// Changes of one image that are asked for together; no account twice.
+#[derive(Debug, Clone)]
+pub struct Bulk {
+    /// The image.
+    pub image_id: ImageId,
+    /// Where it lives.
+    pub region: Region,
+    /// What is to happen to which account.
+    pub changes: Vec<(Operation, AccountId)>,
+    /// Why.
+    pub reason: Option<Reason>,
+}
+
+/// The accounts that are to have access to an image, and nobody else.
+#[derive(Debug, Clone)]
+pub struct Replacement {
+    /// The image.
+    pub image_id: ImageId,
+    /// Where it lives.
+    pub region: Region,
+    /// Who is to have access.
+    pub accounts: BTreeSet<AccountId>,
+    /// Most accounts that may lose it by this.
+    pub max_removals: usize,
+    /// Why.
+    pub reason: Option<Reason>,
+}
+
+/// What came of one change of a bulk.
+#[derive(Debug)]
+pub struct BulkResult {
+    /// The account.
+    pub account_id: AccountId,
+    /// What was asked.
+    pub operation: Operation,
+    /// Its event.
+    pub event_id: EventId,
+    /// How it ended.
+    pub result: Result<Receipt, ChangeError>,
+}
+
+impl BulkResult {
+    /// What the trail says of it by now.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match &self.result {
+            Ok(_) => Outcome::Succeeded,
+            Err(ChangeError::Denied { .. }) => Outcome::Denied,
+            Err(ChangeError::Failed(failure)) => failure.outcome,
+            Err(_) => Outcome::Pending,
+        }
+    }
+}
+
+/// Why a bulk has no results.
+#[derive(Debug, thiserror::Error)]
+pub enum BulkError {
+    /// The whole was refused; see [`ChangeError`] for what is on disk.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// A policy refused every change of it; each denial is on disk.
+    #[error("every change was denied")]
+    AllDenied(Vec<BulkResult>),
+    /// The list that is there could not be had; nothing is on disk, nothing was sent.
+    #[error("the present list is not to be had")]
+    List(#[source] ListError),
+    /// More accounts would lose access than may; nothing is on disk, nothing was sent.
+    #[error("{removals} accounts would lose access, and {max_removals} may")]
+    TooManyRemovals {
+        /// Accounts that would lose access.
+        removals: usize,
+        /// Accounts that may.
+        max_removals: usize,
+    },
+}
+
+type Results = Result<Vec<BulkResult>, BulkError>;
+
+impl Sharing {
+    /// Makes many changes of one image, and waits for all of them until `deadline`. Results come in the order of
+    /// the changes.
+    ///
+    /// # Errors
+    /// See [`BulkError`]. What befell single changes is in their results.
+    pub async fn change_many(&self, caller: Caller, bulk: Bulk, deadline: Deadline) -> Results {
+        let (answer, answered) = oneshot::channel();
+        let parts = Arc::clone(&self.0);
+        self.0.tasks.spawn(async move {
+            parts
+                .run_bulk(Arc::new(caller), bulk, deadline, answer)
+                .await;
+        });
+        answered.await.unwrap_or(Err(ChangeError::Lost.into()))
+    }
+
+    /// Makes the list of accounts exactly what is asked. Results are those of the accounts that had to change,
+    /// additions first.
+    ///
+    /// # Errors
+    /// As [`Self::change_many`].
+    pub async fn replace_list(
+        &self,
+        caller: Caller,
+        replacement: Replacement,
+        deadline: Deadline,
+    ) -> Results {
+        let (answer, answered) = oneshot::channel();
+        let parts = Arc::clone(&self.0);
+        self.0.tasks.spawn(async move {
+            parts
+                .run_replacement(Arc::new(caller), replacement, deadline, answer)
+                .await;
+        });
+        answered.await.unwrap_or(Err(ChangeError::Lost.into()))
+    }
+}
+
+/// A bulk's changes as they were decided on.
+struct Decided {
+    intents: Vec<Intent>,
+    denials: Vec<Denial>,
+    refusals: Vec<(Operation, AccountId, Refusal)>,
+}
+
+impl Parts {
+    async fn run_bulk(
+        &self,
+        caller: Arc<Caller>,
+        bulk: Bulk,
+        deadline: Deadline,
+        answer: oneshot::Sender<Results>,
+    ) {
+        if let Some(refusal) = self.lacks_scope(&caller) {
+            let denied = self.deny_whole(caller, &bulk, refusal, deadline).await;
+            let _ = answer.send(Err(denied.into()));
+            return;
+        }
+        let key = (bulk.region.clone(), bulk.image_id.clone());
+        let decided = self.decide_each(&caller, &bulk);
+        let changes = changes(&decided.intents);
+        let (intents, denials) = (decided.intents.clone(), decided.denials.clone());
+        let admitted = self.lanes.admit(&key, &changes, deadline, || {
+            self.writer.enqueue_bulk(intents, denials)
+        });
+        self.follow(decided, bulk.changes, admitted, deadline, answer)
+            .await;
+    }
+
+    async fn run_replacement(
+        &self,
+        caller: Arc<Caller>,
+        replacement: Replacement,
+        deadline: Deadline,
+        answer: oneshot::Sender<Results>,
+    ) {
+        let mut bulk = Bulk {
+            image_id: replacement.image_id.clone(),
+            region: replacement.region.clone(),
+            changes: Vec::new(),
+            reason: replacement.reason.clone(),
+        };
+        if let Some(refusal) = self.lacks_scope(&caller) {
+            let denied = self.deny_whole(caller, &bulk, refusal, deadline).await;
+            let _ = answer.send(Err(denied.into()));
+            return;
+        }
+        let key = (bulk.region.clone(), bulk.image_id.clone());
+        let hold = match self.lanes.hold(&key, deadline).await {
+            Ok(hold) => hold,
+            Err(error) => {
+                let _ = answer.send(Err(BulkError::List(error.into())));
+                return;
+            }
+        };
+        match self.difference(&key, &replacement, deadline).await {
+            Ok(changes) => bulk.changes = changes,
+            Err(error) => {
+                drop(hold);
+                let _ = answer.send(Err(error));
+                return;
+            }
+        }
+        if bulk.changes.is_empty() {
+            drop(hold);
+            let _ = answer.send(Ok(Vec::new()));
+            return;
+        }
+        let decided = self.decide_each(&caller, &bulk);
+        let changes = changes(&decided.intents);
+        let (intents, denials) = (decided.intents.clone(), decided.denials.clone());
+        let admitted = hold.replace(&changes, deadline, || {
+            self.writer.enqueue_bulk(intents, denials)
+        });
+        self.follow(decided, bulk.changes, admitted, deadline, answer)
+            .await;
+    }
+
+    /// What has to change so that a list is what is asked. Whoever calls it holds the lane.
+    pub(super) async fn difference(
+        &self,
+        (region, image_id): &LaneKey,
+        replacement: &Replacement,
+        deadline: Deadline,
+    ) -> Result<Vec<(Operation, AccountId)>, BulkError> {
+        let listed = self.accounts(region, image_id, deadline).await;
+        let present: BTreeSet<AccountId> = listed
+            .map_err(BulkError::List)?
+            .into_iter()
+            .map(|account| account.account_id)
+            .collect();
+        let removals = present.difference(&replacement.accounts).count();
+        if removals > replacement.max_removals {
+            return Err(BulkError::TooManyRemovals {
+                removals,
+                max_removals: replacement.max_removals,
+            });
+        }
+        let added = replacement.accounts.difference(&present);
+        let removed = present.difference(&replacement.accounts);
+        let added = added.map(|account| (Operation::Share, *account));
+        let removed = removed.map(|account| (Operation::Unshare, *account));
+        Ok(added.chain(removed).collect())
+    }
+
+    /// The refusal of a caller who may change nothing at all.
+    pub(super) fn lacks_scope(&self, caller: &Caller) -> Option<Refusal> {
+        let action = Action::Change(Operation::Share);
+        match self.authorizer.decide(&caller.principal, action) {
+            Decision::Refused(refusal @ Refusal::InsufficientScope(_)) => Some(refusal),
+            Decision::Refused(Refusal::Forbidden { .. }) | Decision::Allowed { .. } => None,
+        }
+    }
+
+    async fn deny_whole(
+        &self,
+        caller: Arc<Caller>,
+        bulk: &Bulk,
+        refusal: Refusal,
+        deadline: Deadline,
+    ) -> ChangeError {
+        let refused = Refused::Update {
+            image_id: bulk.image_id.clone(),
+            region: bulk.region.clone(),
+            reason: bulk.reason.clone(),
+        };
+        self.deny(caller, refused, refusal, deadline).await
+    }
+
+    fn decide_each(&self, caller: &Arc<Caller>, bulk: &Bulk) -> Decided {
+        let mut decided = Decided {
+            intents: Vec::new(),
+            denials: Vec::new(),
+            refusals: Vec::new(),
+        };
+        for (operation, account_id) in &bulk.changes {
+            let change = Change {
+                operation: *operation,
+                image_id: bulk.image_id.clone(),
+                account_id: *account_id,
+                region: bulk.region.clone(),
+                reason: bulk.reason.clone(),
+            };
+            let action = Action::Change(*operation);
+            match self.authorizer.decide(&caller.principal, action) {
+                Decision::Allowed { policy_ids } => decided.intents.push(Intent {
+                    author: Author::Caller(Arc::clone(caller)),
+                    change,
+                    policy_ids,
+                }),
+                Decision::Refused(refusal) => {
+                    let refused = Refused::Change(change);
+                    decided
+                        .denials
+                        .push(denial(Arc::clone(caller), refused, &refusal));
+                    decided.refusals.push((*operation, *account_id, refusal));
+                }
+            }
+        }
+        decided
+    }
+
+    /// Waits until a bulk is on disk, then for what comes of each of its changes.
+    async fn follow(
+        &self,
+        decided: Decided,
+        order: Vec<(Operation, AccountId)>,
+        admitted: Result<(BulkTicket, Vec<Place>), EnqueueError>,
+        deadline: Deadline,
+        answer: oneshot::Sender<Results>,
+    ) {
+        let (mut ticket, places) = match admitted {
+            Ok(admitted) => admitted,
+            Err(error) => {
+                let _ = answer.send(Err(ChangeError::from(error).into()));
+                return;
+            }
+        };
+        let mut answer = Some(answer);
+        let refuse = |answer: &mut Option<oneshot::Sender<Results>>| {
+            if let Some(answer) = answer.take() {
+                let _ = answer.send(Err(ChangeError::AuditUnavailable.into()));
+            }
+        };
+        let recorded = tokio::select! {
+            biased;
+            recorded = &mut ticket => recorded,
+            () = sleep_until(deadline.instant().into()) => {
+                // Nothing is sent from here on; should the intents still get to disk, their outcomes follow.
+                refuse(&mut answer);
+                ticket.await
+            }
+        };
+        let Ok(recorded) = recorded else {
+            drop(places);
+            refuse(&mut answer);
+            return;
+        };
+        self.lanes.recorded(&places);
+        let mut recorded = recorded.into_iter().map(|row| row.event_id);
+        let mut following = Vec::new();
+        let mut results = Vec::new();
+        for ((intent, place), event_id) in
+            decided.intents.into_iter().zip(places).zip(&mut recorded)
+        {
+            let (told, result) = oneshot::channel();
+            let mut telling = Telling::new(told);
+            if answer.is_none() {
+                telling.tell(ProblemKind::AuditUnavailable, ChangeError::AuditUnavailable);
+            }
+            let account = (intent.change.operation, intent.change.account_id);
+            results.push((account, event_id, result));
+            let change = Recorded {
+                since: since(&intent.author),
+                intent,
+                event_id,
+                deadline,
+                success_status: 200,
+            };
+            following.push(self.finish(change, place, None, telling));
+        }
+        for ((operation, _, _), _) in decided.refusals.iter().zip(&decided.denials) {
+            self.metrics.change(operation.as_str(), "denied");
+        }
+        let denied = decided.refusals.into_iter().zip(recorded);
+        let denied = denied.map(|((operation, account_id, refusal), event_id)| BulkResult {
+            account_id,
+            operation,
+            event_id,
+            result: Err(ChangeError::Denied { refusal, event_id }),
+        });
+        let denied: Vec<BulkResult> = denied.collect();
+        let telling = async {
+            let all_denied = results.is_empty();
+            let results =
+                results
+                    .into_iter()
+                    .map(|((operation, account_id), event_id, result)| async move {
+                        BulkResult {
+                            account_id,
+                            operation,
+                            event_id,
+                            result: result.await.unwrap_or(Err(ChangeError::Lost)),
+                        }
+                    });
+            let mut results = join_all(results).await;
+            results.extend(denied);
+            in_order(&mut results, &order);
+            if let Some(answer) = answer {
+                let _ = answer.send(if all_denied {
+                    Err(BulkError::AllDenied(results))
+                } else {
+                    Ok(results)
+                });
+            }
+        };
+        tokio::join!(join_all(following), telling);
+    }
+}
+
+fn changes(intents: &[Intent]) -> Vec<(Operation, AccountId)> {
+    let of = |intent: &Intent| (intent.change.operation, intent.change.account_id);
+    intents.iter().map(of).collect()
+}
+
+fn in_order(results: &mut [BulkResult], order: &[(Operation, AccountId)]) {
+    let place: std::collections::HashMap<AccountId, usize> = order
+        .iter()
+        .enumerate()
+        .map(|(index, (_, account_id))| (*account_id, index))
+        .collect();
+    results.sort_by_key(|result| place.get(&result.account_id).copied());
+}
+
+impl From<NotDurable> for BulkError {
+    fn from(_: NotDurable) -> Self {
+        Self::Change(ChangeError::AuditUnavailable)
+    }
+}

@@ -1,0 +1,177 @@
+//! Dry runs: what a change would do, without doing it.
+//!
+//! The present state is read while the lane is held, behind every change that was accepted before: so what is
+//! said is what the same change does, where nobody else comes between. Nothing is forwarded as a change and no event
+//! is written. Whether an account exists is not to be known so: only a change asks the upstream that.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::authorization::{Action, Decision, Refusal};
+use crate::domain::{AccountId, Caller, Deadline, ImageId, Operation, Region};
+
+use super::bulk::{Bulk, BulkError, Replacement};
+use super::{ListError, Parts, Sharing};
+
+/// What one change would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rehearsed {
+    /// The account.
+    pub account_id: AccountId,
+    /// What was asked.
+    pub operation: Operation,
+    /// Whether the list would be another one after it.
+    pub would_change: bool,
+    /// Why it may not be made, where a policy refuses it.
+    pub refusal: Option<Refusal>,
+}
+
+/// Why nothing can be said.
+#[derive(Debug, thiserror::Error)]
+pub enum RehearsalError {
+    /// The caller may not make the change.
+    #[error("the change would be denied")]
+    Denied(Refusal),
+    /// A policy refuses every change of a bulk.
+    #[error("every change would be denied")]
+    AllDenied(Vec<Rehearsed>),
+    /// The present state is not to be had.
+    #[error("the present list is not to be had")]
+    List(#[source] ListError),
+    /// More accounts would lose access than may.
+    #[error("{removals} accounts would lose access, and {max_removals} may")]
+    TooManyRemovals {
+        /// Accounts that would lose access.
+        removals: usize,
+        /// Accounts that may.
+        max_removals: usize,
+    },
+}
+
+impl Sharing {
+    /// Says what each change of a bulk would do, in their order.
+    ///
+    /// # Errors
+    /// See [`RehearsalError`].
+    pub async fn rehearse(
+        &self,
+        caller: Caller,
+        bulk: Bulk,
+        deadline: Deadline,
+    ) -> Result<Vec<Rehearsed>, RehearsalError> {
+        let parts = Arc::clone(&self.0);
+        let rehearsing = async move {
+            parts.may_change(&caller)?;
+            let present = parts.held(&bulk.region, &bulk.image_id, deadline).await?;
+            let rehearsed = bulk.changes.iter().map(|(operation, account_id)| {
+                let listed = present.contains(account_id);
+                parts.rehearsed(&caller, *operation, *account_id, listed)
+            });
+            none_allowed(rehearsed.collect())
+        };
+        self.0.tasks.run(rehearsing).await.unwrap_or(Err(LOST))
+    }
+
+    /// Says what the replacement of a list would do to the accounts that would have to change.
+    ///
+    /// # Errors
+    /// See [`RehearsalError`].
+    pub async fn rehearse_replacement(
+        &self,
+        caller: Caller,
+        replacement: Replacement,
+        deadline: Deadline,
+    ) -> Result<Vec<Rehearsed>, RehearsalError> {
+        let parts = Arc::clone(&self.0);
+        let rehearsing = async move {
+            parts.may_change(&caller)?;
+            let key = (replacement.region.clone(), replacement.image_id.clone());
+            let hold = parts.lanes.hold(&key, deadline).await;
+            let _hold = hold.map_err(|error| RehearsalError::List(error.into()))?;
+            let changes = parts.difference(&key, &replacement, deadline).await?;
+            let rehearsed = changes.into_iter().map(|(operation, account_id)| {
+                let listed = operation == Operation::Unshare;
+                parts.rehearsed(&caller, operation, account_id, listed)
+            });
+            none_allowed(rehearsed.collect())
+        };
+        self.0.tasks.run(rehearsing).await.unwrap_or(Err(LOST))
+    }
+}
+
+const LOST: RehearsalError = RehearsalError::List(ListError::Lost);
+
+impl Parts {
+    fn may_change(&self, caller: &Caller) -> Result<(), RehearsalError> {
+        match self.lacks_scope(caller) {
+            Some(refusal) => Err(RehearsalError::Denied(refusal)),
+            None => Ok(()),
+        }
+    }
+
+    /// Who has access once everything that was accepted before is done.
+    async fn held(
+        &self,
+        region: &Region,
+        image_id: &ImageId,
+        deadline: Deadline,
+    ) -> Result<BTreeSet<AccountId>, RehearsalError> {
+        let key = (region.clone(), image_id.clone());
+        let hold = self.lanes.hold(&key, deadline).await;
+        let _hold = hold.map_err(|error| RehearsalError::List(error.into()))?;
+        let listed = self.accounts(region, image_id, deadline).await;
+        let listed = listed.map_err(RehearsalError::List)?;
+        Ok(listed
+            .into_iter()
+            .map(|account| account.account_id)
+            .collect())
+    }
+
+    fn rehearsed(
+        &self,
+        caller: &Caller,
+        operation: Operation,
+        account_id: AccountId,
+        listed: bool,
+    ) -> Rehearsed {
+        let decision = self
+            .authorizer
+            .decide(&caller.principal, Action::Change(operation));
+        let refusal = match decision {
+            Decision::Allowed { .. } => None,
+            Decision::Refused(refusal) => Some(refusal),
+        };
+        Rehearsed {
+            account_id,
+            operation,
+            would_change: refusal.is_none() && listed == (operation == Operation::Unshare),
+            refusal,
+        }
+    }
+}
+
+fn none_allowed(rehearsed: Vec<Rehearsed>) -> Result<Vec<Rehearsed>, RehearsalError> {
+    let denied = !rehearsed.is_empty() && rehearsed.iter().all(|one| one.refusal.is_some());
+    if denied {
+        Err(RehearsalError::AllDenied(rehearsed))
+    } else {
+        Ok(rehearsed)
+    }
+}
+
+impl From<BulkError> for RehearsalError {
+    fn from(error: BulkError) -> Self {
+        match error {
+            BulkError::List(error) => Self::List(error),
+            BulkError::TooManyRemovals {
+                removals,
+                max_removals,
+            } => Self::TooManyRemovals {
+                removals,
+                max_removals,
+            },
+            // A difference is computed before anything is decided or written.
+            BulkError::Change(_) | BulkError::AllDenied(_) => LOST,
+        }
+    }
+}
