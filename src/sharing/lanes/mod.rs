@@ -174,9 +174,12 @@ impl Lanes {
                 shared: Arc::clone(&self.0),
             })
         })?;
-        match grant.await {
-            Ok(true) => Ok(hold),
-            Ok(false) | Err(_) => Err(ReadError::NoTurn(NoTurn::TimeUp)),
+        tokio::select! {
+            granted = grant => match granted {
+                Ok(true) => Ok(hold),
+                Ok(false) | Err(_) => Err(ReadError::NoTurn(NoTurn::TimeUp)),
+            },
+            () = self.0.tasks.giving_up() => Err(ReadError::NoTurn(NoTurn::TimeUp)),
         }
     }
 
@@ -414,7 +417,13 @@ impl Shared {
         };
         let mut failure = None;
         loop {
-            let connection = match word.await {
+            let turn = tokio::select! {
+                biased;
+                turn = &mut word => turn,
+                // A stop waits for calls that were made, not for those that would be.
+                () = self.tasks.stopping() => Ok(ReadWord::NoTurn(NoTurn::TimeUp)),
+            };
+            let connection = match turn {
                 Ok(ReadWord::Go(connection)) => connection,
                 Ok(ReadWord::NoTurn(why)) => {
                     return Err(failure.map_or(ReadError::NoTurn(why), ReadError::Failed));

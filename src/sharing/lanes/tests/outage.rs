@@ -7,7 +7,7 @@ use crate::domain::Operation::Share;
 use crate::upstream::BreakerState;
 
 #[test]
-fn a_day_of_outage_costs_one_probe_a_pause_and_the_first_success_closes_the_breaker() {
+fn a_hundred_minutes_of_outage_cost_one_probe_a_pause_and_the_first_success_closes_the_breaker() {
     let mut world = World::new(limits(), 1);
     world.behaviours = vec![Behaviour::Unreachable];
     let pauses = 3000;
