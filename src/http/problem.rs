@@ -18,7 +18,9 @@ use crate::auth::TokenError;
 use crate::authorization::Refusal;
 use crate::domain::{EventId, RequestId, Scope};
 use crate::problem::{Effect, ProblemKind};
-use crate::sharing::{BulkError, ChangeError, ListError, RehearsalError, Told, UpstreamWords};
+use crate::sharing::{
+    BulkError, ChangeError, DifferenceError, ListError, RehearsalError, Told, UpstreamWords,
+};
 
 use super::bulk::ResultBody;
 
@@ -384,16 +386,24 @@ impl From<ListError> for Problem {
     }
 }
 
+impl From<DifferenceError> for Problem {
+    fn from(error: DifferenceError) -> Self {
+        match error {
+            DifferenceError::List(error) => error.into(),
+            DifferenceError::TooManyRemovals {
+                removals,
+                max_removals,
+            } => Self::too_many_removals(removals, max_removals),
+        }
+    }
+}
+
 /// What has results of its own is answered by the handler, which knows how they are shown.
 impl From<BulkError> for Problem {
     fn from(error: BulkError) -> Self {
         match error {
             BulkError::Change(error) => error.into(),
-            BulkError::List(error) => error.into(),
-            BulkError::TooManyRemovals {
-                removals,
-                max_removals,
-            } => Self::too_many_removals(removals, max_removals),
+            BulkError::Difference(error) => error.into(),
             BulkError::AllDenied(_) => Self::all_denied(Vec::new(), Vec::new()),
         }
     }
@@ -403,11 +413,7 @@ impl From<RehearsalError> for Problem {
     fn from(error: RehearsalError) -> Self {
         match error {
             RehearsalError::Denied(refusal) => refusal.into(),
-            RehearsalError::List(error) => error.into(),
-            RehearsalError::TooManyRemovals {
-                removals,
-                max_removals,
-            } => Self::too_many_removals(removals, max_removals),
+            RehearsalError::Difference(error) => error.into(),
             RehearsalError::AllDenied(_) => Self::all_denied(Vec::new(), Vec::new()),
         }
     }

@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
-use crate::audit::{BulkTicket, Denial, EnqueueError, Intent, NotDurable, Refused};
+use crate::audit::{BulkTicket, Denial, EnqueueError, Intent, Refused};
 use crate::authorization::{Action, Decision, Refusal};
 use crate::domain::{
     AccountId, Author, Caller, Change, Deadline, EventId, ImageId, Operation, Outcome, Reason,
@@ -87,10 +87,18 @@ pub enum BulkError {
     /// A policy refused every change of it; each denial is on disk.
     #[error("every change was denied")]
     AllDenied(Vec<BulkResult>),
-    /// The list that is there could not be had; nothing is on disk, nothing was sent.
+    /// It cannot be said what has to change; nothing is on disk, nothing was sent.
+    #[error(transparent)]
+    Difference(#[from] DifferenceError),
+}
+
+/// Why it cannot be said what has to change so that a list is what is asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DifferenceError {
+    /// The list that is there is not to be had.
     #[error("the present list is not to be had")]
-    List(#[source] ListError),
-    /// More accounts would lose access than may; nothing is on disk, nothing was sent.
+    List(#[from] ListError),
+    /// More accounts would lose access than may.
     #[error("{removals} accounts would lose access, and {max_removals} may")]
     TooManyRemovals {
         /// Accounts that would lose access.
@@ -163,13 +171,16 @@ impl Parts {
         }
         let key = (bulk.region.clone(), bulk.image_id.clone());
         let decided = self.decide_each(&caller, &bulk);
+        let enqueue = || self.enqueue(&decided);
         let changes = changes(&decided.intents);
-        let (intents, denials) = (decided.intents.clone(), decided.denials.clone());
-        let admitted = self.lanes.admit(&key, &changes, deadline, || {
-            self.writer.enqueue_bulk(intents, denials)
-        });
+        let admitted = self.lanes.admit(&key, &changes, deadline, enqueue);
         self.follow(decided, bulk.changes, admitted, deadline, answer)
             .await;
+    }
+
+    fn enqueue(&self, decided: &Decided) -> Result<BulkTicket, EnqueueError> {
+        let (intents, denials) = (decided.intents.clone(), decided.denials.clone());
+        self.writer.enqueue_bulk(intents, denials)
     }
 
     async fn run_replacement(
@@ -194,7 +205,8 @@ impl Parts {
         let hold = match self.lanes.hold(&key, deadline).await {
             Ok(hold) => hold,
             Err(error) => {
-                let _ = answer.send(Err(BulkError::List(error.into())));
+                let error = DifferenceError::List(error.into());
+                let _ = answer.send(Err(error.into()));
                 return;
             }
         };
@@ -202,7 +214,7 @@ impl Parts {
             Ok(changes) => bulk.changes = changes,
             Err(error) => {
                 drop(hold);
-                let _ = answer.send(Err(error));
+                let _ = answer.send(Err(error.into()));
                 return;
             }
         }
@@ -212,11 +224,8 @@ impl Parts {
             return;
         }
         let decided = self.decide_each(&caller, &bulk);
-        let changes = changes(&decided.intents);
-        let (intents, denials) = (decided.intents.clone(), decided.denials.clone());
-        let admitted = hold.replace(&changes, deadline, || {
-            self.writer.enqueue_bulk(intents, denials)
-        });
+        let enqueue = || self.enqueue(&decided);
+        let admitted = hold.replace(&changes(&decided.intents), deadline, enqueue);
         self.follow(decided, bulk.changes, admitted, deadline, answer)
             .await;
     }
@@ -227,16 +236,11 @@ impl Parts {
         (region, image_id): &LaneKey,
         replacement: &Replacement,
         deadline: Deadline,
-    ) -> Result<Vec<(Operation, AccountId)>, BulkError> {
-        let listed = self.accounts(region, image_id, deadline).await;
-        let present: BTreeSet<AccountId> = listed
-            .map_err(BulkError::List)?
-            .into_iter()
-            .map(|account| account.account_id)
-            .collect();
+    ) -> Result<Vec<(Operation, AccountId)>, DifferenceError> {
+        let present = self.account_ids(region, image_id, deadline).await?;
         let removals = present.difference(&replacement.accounts).count();
         if removals > replacement.max_removals {
-            return Err(BulkError::TooManyRemovals {
+            return Err(DifferenceError::TooManyRemovals {
                 removals,
                 max_removals: replacement.max_removals,
             });
@@ -364,7 +368,7 @@ impl Parts {
             };
             following.push(self.finish(change, place, None, telling));
         }
-        for ((operation, _, _), _) in decided.refusals.iter().zip(&decided.denials) {
+        for (operation, _, _) in &decided.refusals {
             self.metrics.change(operation.as_str(), "denied");
         }
         let denied = decided.refusals.into_iter().zip(recorded);
@@ -403,7 +407,8 @@ impl Parts {
     }
 }
 
-fn changes(intents: &[Intent]) -> Vec<(Operation, AccountId)> {
+/// What intents ask for, as a lane takes it.
+pub(super) fn changes(intents: &[Intent]) -> Vec<(Operation, AccountId)> {
     let of = |intent: &Intent| (intent.change.operation, intent.change.account_id);
     intents.iter().map(of).collect()
 }
@@ -415,10 +420,4 @@ fn in_order(results: &mut [BulkResult], order: &[(Operation, AccountId)]) {
         .map(|(index, (_, account_id))| (*account_id, index))
         .collect();
     results.sort_by_key(|result| place.get(&result.account_id).copied());
-}
-
-impl From<NotDurable> for BulkError {
-    fn from(_: NotDurable) -> Self {
-        Self::Change(ChangeError::AuditUnavailable)
-    }
 }

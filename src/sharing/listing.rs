@@ -1,5 +1,6 @@
 //! What is true upstream: each look is a call of its own, so that a caller reads what it just wrote.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::domain::{AccountId, Deadline, ImageId, Region};
@@ -95,6 +96,19 @@ impl Parts {
         accounts.sort_by_key(|account| account.account_id);
         accounts.dedup_by_key(|account| account.account_id);
         Ok(accounts)
+    }
+}
+
+impl Parts {
+    /// As [`Self::accounts`], without their names.
+    pub(super) async fn account_ids(
+        &self,
+        region: &Region,
+        image_id: &ImageId,
+        deadline: Deadline,
+    ) -> Result<BTreeSet<AccountId>, ListError> {
+        let listed = self.accounts(region, image_id, deadline).await?;
+        Ok(listed.iter().map(|account| account.account_id).collect())
     }
 }
 

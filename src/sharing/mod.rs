@@ -28,7 +28,7 @@ use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::upstream::{BreakerState, CallError, Upstream};
 
-pub use bulk::{Bulk, BulkError, BulkResult, Replacement};
+pub use bulk::{Bulk, BulkError, BulkResult, DifferenceError, Replacement};
 pub use completion::Told;
 pub use images::Images;
 use lanes::{Lanes, Limits};

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::audit::Intent;
 use crate::domain::{AccountId, Author, Change, Deadline, Operation};
 
+use super::bulk::changes;
 use super::change::{Recorded, Telling, since};
 use super::lanes::{LaneKey, Undoings};
 use super::{ChangeError, Parts};
@@ -70,16 +71,12 @@ async fn attempt_undo(parts: &Parts, key: &LaneKey, accounts: Vec<AccountId>) ->
         return accounts;
     };
     let (region, image_id) = key;
-    let Ok(listed) = parts.accounts(region, image_id, deadline).await else {
+    let Ok(listed) = parts.account_ids(region, image_id, deadline).await else {
         return accounts;
     };
+    // A share that was accepted since then is meant to stand.
     let stands = |account_id: &AccountId| {
-        // A share that was accepted since then is meant to stand.
-        let meant = !parts.lanes.must_be_undone(key, *account_id);
-        !meant
-            && listed
-                .iter()
-                .any(|account| account.account_id == *account_id)
+        parts.lanes.must_be_undone(key, *account_id) && listed.contains(account_id)
     };
     let (to_undo, settled): (Vec<AccountId>, Vec<AccountId>) =
         accounts.into_iter().partition(stands);
@@ -101,12 +98,8 @@ async fn attempt_undo(parts: &Parts, key: &LaneKey, accounts: Vec<AccountId>) ->
         policy_ids: Vec::new(),
     };
     let intents: Vec<Intent> = to_undo.iter().map(intent).collect();
-    let changes: Vec<(Operation, AccountId)> = to_undo
-        .iter()
-        .map(|account_id| (Operation::Unshare, *account_id))
-        .collect();
     let queued = intents.clone();
-    let admitted = hold.replace(&changes, deadline, || {
+    let admitted = hold.replace(&changes(&intents), deadline, || {
         parts.writer.enqueue_bulk(queued, Vec::new())
     });
     let Ok((ticket, places)) = admitted else {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::authorization::{Action, Decision, Refusal};
 use crate::domain::{AccountId, Caller, Deadline, ImageId, Operation, Region};
 
-use super::bulk::{Bulk, BulkError, Replacement};
+use super::bulk::{Bulk, DifferenceError, Replacement};
 use super::{ListError, Parts, Sharing};
 
 /// What one change would do.
@@ -35,17 +35,15 @@ pub enum RehearsalError {
     /// A policy refuses every change of a bulk.
     #[error("every change would be denied")]
     AllDenied(Vec<Rehearsed>),
-    /// The present state is not to be had.
-    #[error("the present list is not to be had")]
-    List(#[source] ListError),
-    /// More accounts would lose access than may.
-    #[error("{removals} accounts would lose access, and {max_removals} may")]
-    TooManyRemovals {
-        /// Accounts that would lose access.
-        removals: usize,
-        /// Accounts that may.
-        max_removals: usize,
-    },
+    /// It cannot be said what has to change.
+    #[error(transparent)]
+    Difference(#[from] DifferenceError),
+}
+
+impl From<ListError> for RehearsalError {
+    fn from(error: ListError) -> Self {
+        Self::Difference(error.into())
+    }
 }
 
 impl Sharing {
@@ -87,7 +85,7 @@ impl Sharing {
             parts.may_change(&caller)?;
             let key = (replacement.region.clone(), replacement.image_id.clone());
             let hold = parts.lanes.hold(&key, deadline).await;
-            let _hold = hold.map_err(|error| RehearsalError::List(error.into()))?;
+            let _hold = hold.map_err(ListError::from)?;
             let changes = parts.difference(&key, &replacement, deadline).await?;
             let rehearsed = changes.into_iter().map(|(operation, account_id)| {
                 let listed = operation == Operation::Unshare;
@@ -99,7 +97,7 @@ impl Sharing {
     }
 }
 
-const LOST: RehearsalError = RehearsalError::List(ListError::Lost);
+const LOST: RehearsalError = RehearsalError::Difference(DifferenceError::List(ListError::Lost));
 
 impl Parts {
     fn may_change(&self, caller: &Caller) -> Result<(), RehearsalError> {
@@ -118,13 +116,8 @@ impl Parts {
     ) -> Result<BTreeSet<AccountId>, RehearsalError> {
         let key = (region.clone(), image_id.clone());
         let hold = self.lanes.hold(&key, deadline).await;
-        let _hold = hold.map_err(|error| RehearsalError::List(error.into()))?;
-        let listed = self.accounts(region, image_id, deadline).await;
-        let listed = listed.map_err(RehearsalError::List)?;
-        Ok(listed
-            .into_iter()
-            .map(|account| account.account_id)
-            .collect())
+        let _hold = hold.map_err(ListError::from)?;
+        Ok(self.account_ids(region, image_id, deadline).await?)
     }
 
     fn rehearsed(
@@ -156,22 +149,5 @@ fn none_allowed(rehearsed: Vec<Rehearsed>) -> Result<Vec<Rehearsed>, RehearsalEr
         Err(RehearsalError::AllDenied(rehearsed))
     } else {
         Ok(rehearsed)
-    }
-}
-
-impl From<BulkError> for RehearsalError {
-    fn from(error: BulkError) -> Self {
-        match error {
-            BulkError::List(error) => Self::List(error),
-            BulkError::TooManyRemovals {
-                removals,
-                max_removals,
-            } => Self::TooManyRemovals {
-                removals,
-                max_removals,
-            },
-            // A difference is computed before anything is decided or written.
-            BulkError::Change(_) | BulkError::AllDenied(_) => LOST,
-        }
     }
 }

@@ -90,6 +90,11 @@ impl Batch {
         &self.places
     }
 
+    /// Drops changes that have ended meanwhile.
+    pub(super) fn keep(&mut self, stays: impl Fn(&PlaceId) -> bool) {
+        self.places.retain(stays);
+    }
+
     /// How many accounts it names.
     pub(super) fn accounts(&self) -> usize {
         self.taken.len()

@@ -202,10 +202,7 @@ enum LaneState {
 #[derive(Debug)]
 struct Call {
     key: LaneKey,
-    places: Vec<PlaceId>,
-    /// Distinct accounts.
-    accounts: usize,
-    first_half: std::collections::HashSet<AccountId>,
+    batch: Batch,
     connection: Connection,
     open: bool,
     begun: Begun,
@@ -425,7 +422,7 @@ impl Machine {
         let opened = self.gate.ended(now, call.begun, result.as_ref().err());
         self.lane(&call.key).state = LaneState::Idle;
         // Those that were given up meanwhile are gone.
-        call.places.retain(|place| self.places.contains_key(place));
+        call.batch.keep(|place| self.places.contains_key(place));
         match result {
             Ok(modified) => self.succeeded(&call, &modified),
             Err(error) => self.failed(now, &call, &error),
@@ -444,7 +441,7 @@ impl Machine {
         };
         self.gate.abandoned(now, call.begun);
         self.lane(&call.key).state = LaneState::Idle;
-        for place in &call.places {
+        for place in call.batch.places() {
             self.note_may_have_applied(now, *place);
             self.end(*place, Last::Lost);
         }
@@ -458,13 +455,16 @@ impl Machine {
             Verdict::InvalidAccounts(accounts) => accounts,
         };
         let (ended, rest): (Vec<PlaceId>, Vec<PlaceId>) =
-            call.places.iter().partition(|id| match &modified.verdict {
-                Verdict::Done => true,
-                Verdict::InvalidAccounts(_) => {
-                    let account = self.places.get(id).map(|place| place.account_id);
-                    account.is_some_and(|account| invalid.contains(&account))
-                }
-            });
+            call.batch
+                .places()
+                .iter()
+                .partition(|id| match &modified.verdict {
+                    Verdict::Done => true,
+                    Verdict::InvalidAccounts(_) => {
+                        let account = self.places.get(id).map(|place| place.account_id);
+                        account.is_some_and(|account| invalid.contains(&account))
+                    }
+                });
         for id in ended {
             if let Some(place) = self.places.get(&id)
                 && modified.verdict == Verdict::Done
@@ -481,40 +481,45 @@ impl Machine {
 
     fn failed(&mut self, now: Instant, call: &Call, error: &CallError) {
         if error.fate() == Fate::MayHaveApplied {
-            for id in &call.places {
+            for id in call.batch.places() {
                 self.note_may_have_applied(now, *id);
             }
         }
         // The refusal is one account's, and not yet known to be any particular one's.
-        if call.accounts > 1 && error.may_depend_on_an_account() {
+        if call.batch.accounts() > 1 && error.may_depend_on_an_account() {
+            let first_half = call.batch.first_half();
             let (first, second): (Vec<PlaceId>, Vec<PlaceId>) =
-                call.places.iter().partition(|id| {
+                call.batch.places().iter().partition(|id| {
                     let account = self.places.get(id).map(|place| place.account_id);
-                    account.is_some_and(|account| call.first_half.contains(&account))
+                    account.is_some_and(|account| first_half.contains(&account))
                 });
             self.send_first(&call.key, second, false, Connection::Pooled, false);
             self.send_first(&call.key, first, false, Connection::Pooled, false);
             return;
         }
-        for id in &call.places {
+        for id in call.batch.places() {
             if let Some(place) = self.places.get_mut(id) {
                 place.failure = Some(error.clone());
             }
         }
         match error.retry() {
             Retry::AtOnce if call.connection == Connection::Pooled => {
-                let places = call.places.clone();
+                let places = call.batch.places().to_vec();
                 self.send_first(&call.key, places, call.open, Connection::Fresh, false);
             }
             Retry::AtOnce => self.retry_later(now, call, Duration::ZERO, u32::MAX),
             Retry::After { at_least, times } => self.retry_later(now, call, at_least, times),
-            Retry::Never => self.end_failed(now, &call.places),
+            Retry::Never => self.end_failed(now, call.batch.places()),
         }
     }
 
     /// Lets those whose time and retries allow it wait for another call, and ends the others.
     fn retry_later(&mut self, now: Instant, call: &Call, at_least: Duration, times: u32) {
-        let retries = call.places.iter().filter_map(|id| self.places.get(id));
+        let retries = call
+            .batch
+            .places()
+            .iter()
+            .filter_map(|id| self.places.get(id));
         let retries = retries.map(|place| place.retries).max().unwrap_or(0);
         let wait = backoff(retries, at_least, self.chance.random());
         let times = times.min(self.max_retries);
@@ -524,7 +529,8 @@ impl Machine {
                 && place.deadline.saturating_duration_since(now) > wait
         };
         let (mut again, mut ended): (Vec<PlaceId>, Vec<PlaceId>) = call
-            .places
+            .batch
+            .places()
             .iter()
             .partition(|id| self.places.get(id).is_some_and(goes_on));
         let refused = self.gate.refusal(now).is_some();
@@ -800,9 +806,7 @@ impl Machine {
         });
         let call = Call {
             key: key.clone(),
-            places: batch.places().to_vec(),
-            accounts: batch.accounts(),
-            first_half: batch.first_half(),
+            batch,
             connection,
             open: part.is_none_or(|part| part.open),
             begun,
@@ -1144,7 +1148,7 @@ impl Machine {
     pub(super) fn places_of(&self, id: CallId) -> Vec<PlaceId> {
         self.calls
             .get(&id)
-            .map_or_else(Vec::new, |call| call.places.clone())
+            .map_or_else(Vec::new, |call| call.batch.places().to_vec())
     }
 
     /// Whether a change has left its lane and only waits for what a look shows.
