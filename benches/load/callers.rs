@@ -8,11 +8,44 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// Who calls, and for how long.
+#[derive(Clone)]
 pub(crate) struct Load {
     pub(crate) address: String,
     pub(crate) tokens: Vec<String>,
+    pub(crate) images: Images,
     pub(crate) duration: Duration,
 }
+
+impl Load {
+    /// The same for another time.
+    pub(crate) fn for_the_time(&self, duration: Duration) -> Self {
+        Self {
+            duration,
+            ..self.clone()
+        }
+    }
+}
+
+/// Which images the callers share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Images {
+    /// Each caller its own.
+    Distinct,
+    /// All callers the same one.
+    Hot,
+}
+
+impl Images {
+    fn of(self, caller: usize) -> String {
+        match self {
+            Self::Distinct => format!("bench-{caller}"),
+            Self::Hot => "bench-hot".to_owned(),
+        }
+    }
+}
+
+/// Accounts of one caller, so that no two callers ever ask for the same change.
+const ACCOUNTS_PER_CALLER: u64 = 1_000_000_000;
 
 /// What came of it.
 pub(crate) struct Outcome {
@@ -37,11 +70,16 @@ impl Outcome {
 /// Lets all callers work at once.
 pub(crate) async fn drive(load: &Load) -> Outcome {
     let until = Instant::now() + load.duration;
-    let callers = load
-        .tokens
-        .iter()
-        .enumerate()
-        .map(|(number, token)| call(&load.address, number, token, until));
+    let callers = load.tokens.iter().enumerate().map(|(number, token)| {
+        let accounts = number as u64 * ACCOUNTS_PER_CALLER;
+        call(
+            &load.address,
+            load.images.of(number),
+            accounts,
+            token,
+            until,
+        )
+    });
     let (mut latencies, mut errors) = (Vec::new(), 0);
     for (of_one, errors_of_one) in futures_util::future::join_all(callers).await {
         latencies.extend(of_one);
@@ -55,15 +93,21 @@ pub(crate) async fn drive(load: &Load) -> Outcome {
     }
 }
 
-async fn call(address: &str, number: usize, token: &str, until: Instant) -> (Vec<Duration>, usize) {
+async fn call(
+    address: &str,
+    image: String,
+    mut account: u64,
+    token: &str,
+    until: Instant,
+) -> (Vec<Duration>, usize) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
-    let (mut latencies, mut errors, mut account) = (Vec::new(), 0, 0_u64);
+    let (mut latencies, mut errors) = (Vec::new(), 0);
     let mut buffer = Vec::with_capacity(4096);
     while Instant::now() < until {
         account += 1;
         let request = format!(
-            "PUT /images/bench-{number}/shares/{account} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\
+            "PUT /images/{image}/shares/{account} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\
              Content-Length: 0\r\n\r\n"
         );
         let begun = Instant::now();

@@ -8,7 +8,7 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection as _, QueryBuilder, SqliteConnection};
 
-use super::callers::drive;
+use super::callers::{Images, drive};
 use super::load;
 use super::process::{ISSUER, Process, cpu_of};
 
@@ -33,11 +33,18 @@ impl Floor {
 /// Measures all parts, one after another.
 pub(crate) async fn measure(upstream: &str, directory: &Path, duration: Duration) -> Floor {
     let server = Process::floor_route();
-    drive(&load(&server.url, CALLERS, Duration::from_secs(1))).await;
+    drive(&load(
+        &server.url,
+        CALLERS,
+        Images::Distinct,
+        Duration::from_secs(1),
+    ))
+    .await;
     let before = server.cpu();
     let answered = drive(&load(
         &server.url,
         CALLERS,
+        Images::Distinct,
         duration.min(Duration::from_secs(5)),
     ))
     .await;

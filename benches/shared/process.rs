@@ -31,8 +31,8 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// The sandbox, ready.
-    pub(crate) fn sandbox(directory: &Path) -> Self {
+    /// The sandbox, ready; it takes `latency` for each answer.
+    pub(crate) fn sandbox(directory: &Path, latency: Duration) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_image-share-gateway"));
         command
             .args([
@@ -41,6 +41,8 @@ impl Process {
                 PUBLIC_KEY,
                 "--private-key",
                 PRIVATE_KEY,
+                "--latency-ms",
+                &latency.as_millis().to_string(),
             ])
             .current_dir(directory);
         Self::printing_its_url(command)
@@ -175,6 +177,11 @@ impl Process {
         Commits {
             count: number("isg_audit_commit_entries_count "),
             entries: number("isg_audit_commit_entries_sum "),
+            calls: text
+                .lines()
+                .filter(|line| line.starts_with("isg_upstream_calls_total{"))
+                .filter_map(|line| line.rsplit_once(" ")?.1.parse::<f64>().ok())
+                .sum(),
             buckets: text.lines().filter_map(bucket).collect(),
         }
     }
@@ -212,6 +219,8 @@ pub(crate) fn cpu_of(process: &str) -> Duration {
 pub(crate) struct Commits {
     count: f64,
     entries: f64,
+    /// Changes sent to the upstream.
+    calls: f64,
     /// Upper bound in seconds, commits up to it.
     buckets: Vec<(f64, f64)>,
 }
@@ -222,10 +231,15 @@ impl Commits {
         Self {
             count: self.count - before.count,
             entries: self.entries - before.entries,
+            calls: self.calls - before.calls,
             buckets: buckets
                 .map(|((bound, now), (_, then))| (*bound, now - then))
                 .collect(),
         }
+    }
+
+    pub(crate) fn calls(&self) -> f64 {
+        self.calls
     }
 
     pub(crate) fn entries_each(&self) -> f64 {

@@ -328,7 +328,7 @@ mod tests {
         prop_oneof![
             Just(Cell::Null),
             any::<i64>().prop_map(Cell::Integer),
-            "\\PC{0,6}".prop_map(Cell::Text),
+            "\\PC{0,6}".prop_map(Cell::from),
         ]
     }
 

@@ -55,7 +55,8 @@ pub(super) const COLUMNS: [&str; 27] = [
 pub(super) enum Cell {
     Null,
     Integer(i64),
-    Text(String),
+    /// Shared with the statement that writes it.
+    Text(Arc<str>),
 }
 
 /// One value as a row of the file holds it. Text is bytes, since a damaged file may hold text that is not
@@ -81,13 +82,13 @@ impl Cell {
 
 impl From<&str> for Cell {
     fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
+        Self::Text(text.into())
     }
 }
 
 impl From<String> for Cell {
     fn from(text: String) -> Self {
-        Self::Text(text)
+        Self::Text(text.into())
     }
 }
 

@@ -15,6 +15,7 @@ use std::error::Error;
 use std::fmt::{Display, Write as _};
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -240,10 +241,14 @@ pub fn run() -> ExitCode {
     ended.unwrap_or_else(Failure::report)
 }
 
+/// Use cases and what they wait for run here. The REST listener has threads of its own, one a processor; so half
+/// as many do for the rest, and wake each other less.
 fn on_runtime(
     command: impl Future<Output = Result<ExitCode, Failure>>,
 ) -> Result<ExitCode, Failure> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(processors.div_ceil(2))
         .enable_all()
         .build();
     runtime

@@ -5,12 +5,12 @@
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection};
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{Arguments as _, AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection};
 
 use crate::domain::{EventId, Timestamp};
 
@@ -23,25 +23,67 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 /// How long a statement waits for another process' lock, a backup's or a person's with `sqlite3`.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Rows of one INSERT, largest first: four statements serve every group, so that each is prepared once.
-const INSERT_ROWS: [usize; 4] = [64, 16, 4, 1];
+/// Most rows of one INSERT. There is a statement for each number of rows up to it, prepared when it is first
+/// needed: each statement is a message to the connection's thread and back, which costs more than some rows.
+const INSERT_ROWS_MAX: usize = 64;
+/// What a row binds.
+const ROW_PARAMETERS: usize = COLUMNS.len() + 1;
 /// SQLite's bound on the parameters of one statement.
 const PARAMETERS_MAX: usize = 32_766;
 const _: () = assert!(
-    INSERT_ROWS[0] * (COLUMNS.len() + 1) <= PARAMETERS_MAX,
+    INSERT_ROWS_MAX * ROW_PARAMETERS <= PARAMETERS_MAX,
     "a full INSERT fits"
 );
+/// Prepared statements that are kept: every INSERT, and what else there is.
+const STATEMENTS_MAX: usize = INSERT_ROWS_MAX + 16;
 
-static INSERTS: LazyLock<[String; INSERT_ROWS.len()]> = LazyLock::new(|| {
-    INSERT_ROWS.map(|rows| {
-        let row = format!("({})", vec!["?"; COLUMNS.len() + 1].join(","));
-        format!(
-            "INSERT INTO audit_entries ({}, hash) VALUES {}",
-            COLUMNS.join(", "),
-            vec![row; rows].join(",")
-        )
-    })
-});
+/// By the number of their rows, from 1. Each commits what the transaction holds, in one go with its rows.
+static LAST_INSERTS: [OnceLock<String>; INSERT_ROWS_MAX] =
+    [const { OnceLock::new() }; INSERT_ROWS_MAX];
+static FULL_INSERT: LazyLock<String> = LazyLock::new(|| insert(INSERT_ROWS_MAX));
+
+/// A failure takes the whole transaction back, not only its own statement: SQLite then need not keep a copy of
+/// each page that the statement changes.
+fn insert(rows: usize) -> String {
+    let row = format!("({})", ["?"; ROW_PARAMETERS].join(","));
+    format!(
+        "INSERT OR ROLLBACK INTO audit_entries ({}, hash) VALUES {}",
+        COLUMNS.join(", "),
+        vec![row; rows].join(",")
+    )
+}
+
+/// What inserts the next of `rows`, and whether it is the last: then it commits.
+fn next_insert(rows: &[Sealed]) -> (&'static str, &[Sealed], &[Sealed]) {
+    match rows.split_at_checked(INSERT_ROWS_MAX) {
+        Some((full, rest)) if !rest.is_empty() => (FULL_INSERT.as_str(), full, rest),
+        _ => {
+            let last = LAST_INSERTS
+                .get(rows.len().wrapping_sub(1))
+                .map(|text| text.get_or_init(|| format!("{}; COMMIT", insert(rows.len()))));
+            (last.map_or("COMMIT", String::as_str), rows, &[])
+        }
+    }
+}
+
+fn arguments(rows: &[Sealed]) -> Result<SqliteArguments, sqlx::Error> {
+    let mut arguments = SqliteArguments::default();
+    arguments.reserve(rows.len() * ROW_PARAMETERS, 0);
+    for row in rows {
+        for cell in &row.cells {
+            match cell {
+                Cell::Null => arguments.add(None::<i64>),
+                Cell::Integer(number) => arguments.add(*number),
+                Cell::Text(text) => arguments.add(Arc::clone(text)),
+            }
+            .map_err(sqlx::Error::Encode)?;
+        }
+        arguments
+            .add(row.hash.to_string())
+            .map_err(sqlx::Error::Encode)?;
+    }
+    Ok(arguments)
+}
 
 pub(super) fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
@@ -54,8 +96,8 @@ pub(super) fn options(path: &Path) -> SqliteConnectOptions {
 fn appending(path: &Path) -> SqliteConnectOptions {
     options(path)
         .journal_mode(SqliteJournalMode::Wal)
-        // A statement that may abort keeps the pages it changes until it is through; by default in a file,
-        // which nearly doubles what a change writes.
+        .statement_cache_capacity(STATEMENTS_MAX)
+        // Should a statement need room of its own, then not in a file beside the trail.
         .pragma("temp_store", "MEMORY")
         // 16 MiB: the pages of a group, and those above them, are mostly there already.
         .pragma("cache_size", "-16384")
@@ -154,37 +196,41 @@ impl Appender {
     }
 
     /// Appends a group in one transaction. `seal` makes its rows once the database is locked for writing, so
-    /// that what they say is as late as can be. When it returns `Ok`, the group is on disk.
+    /// that what they say is as late as can be. When it returns `Ok`, the group is on disk; after a failure
+    /// [`Self::reopen`] has to come first.
     pub(crate) async fn append(
         &mut self,
         seal: impl FnOnce() -> Vec<Sealed>,
     ) -> Result<Vec<Sealed>, StoreError> {
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
-        let group = seal();
-        let mut rest = group.as_slice();
-        while !rest.is_empty() {
-            let size = INSERT_ROWS
-                .iter()
-                .position(|rows| *rows <= rest.len())
-                .unwrap_or(INSERT_ROWS.len() - 1);
-            let (rows, after) = rest.split_at(INSERT_ROWS[size]);
-            let mut insert = sqlx::query(AssertSqlSafe(INSERTS[size].as_str()));
-            for row in rows {
-                for cell in &row.cells {
-                    insert = match cell {
-                        Cell::Null => insert.bind(None::<i64>),
-                        Cell::Integer(number) => insert.bind(*number),
-                        Cell::Text(text) => insert.bind(text.as_str()),
-                    };
-                }
-                insert = insert.bind(row.hash.to_string());
-            }
-            insert.execute(&mut *transaction).await?;
-            rest = after;
+        let appended = self.insert_group(seal).await;
+        if appended.is_err() {
+            // Where SQLite did not end the transaction by itself: others want the lock that it holds.
+            let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
         }
-        transaction.commit().await?;
+        let group = appended?;
         self.check_files().await?;
         Ok(group)
+    }
+
+    async fn insert_group(
+        &mut self,
+        seal: impl FnOnce() -> Vec<Sealed>,
+    ) -> Result<Vec<Sealed>, StoreError> {
+        sqlx::query("BEGIN IMMEDIATE")
+            .execute(&mut self.connection)
+            .await?;
+        let group = seal();
+        let mut rest = group.as_slice();
+        loop {
+            let (statement, rows, after) = next_insert(rest);
+            sqlx::query_with(AssertSqlSafe(statement), arguments(rows)?)
+                .execute(&mut self.connection)
+                .await?;
+            rest = after;
+            if rest.is_empty() {
+                return Ok(group);
+            }
+        }
     }
 
     /// Whether an event has its outcome on disk.

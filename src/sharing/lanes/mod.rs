@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout_at};
 
 use crate::audit::EnqueueError;
@@ -153,7 +154,7 @@ impl Lanes {
     /// Says that the intents of these changes, which are of one image, are on disk: they may be sent.
     pub(super) fn recorded<'a>(&self, places: impl IntoIterator<Item = &'a Place>) {
         let ids: Vec<PlaceId> = places.into_iter().map(|place| place.id).collect();
-        self.0.with(|state, now| state.machine.recorded(now, &ids));
+        self.0.with(|state, _| state.machine.recorded(&ids));
     }
 
     /// Waits until nothing of a lane's is under way and everything before is done; nothing of it is sent then
@@ -552,16 +553,25 @@ impl Drop for Shared {
 /// Tells the machine the time whenever it asked for it.
 async fn keep_time(shared: Weak<Shared>, alarm: Arc<Notify>) {
     loop {
+        let now = Deadline::now().instant();
         let next = {
             let Some(shared) = shared.upgrade() else {
                 return;
             };
             let mut state = shared.locked();
-            state.armed = state.machine.next_time(Deadline::now().instant());
+            state.armed = state.machine.next_time(now);
             state.armed
         };
         match next {
             None => alarm.notified().await,
+            Some(next) if next <= now => {
+                // Whoever can run runs first: what they record goes along.
+                yield_now().await;
+                let Some(shared) = shared.upgrade() else {
+                    return;
+                };
+                shared.with(|state, now| state.machine.time(now));
+            }
             Some(next) => tokio::select! {
                 () = alarm.notified() => {}
                 () = sleep_until(next.into()) => {

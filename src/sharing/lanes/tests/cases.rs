@@ -80,7 +80,8 @@ fn a_million_images_over_time_leave_nothing_behind() {
         let places = world
             .machine
             .admit(&key, &[(Share, super::world::account(1))], now + MINUTE);
-        world.machine.recorded(now, &places);
+        world.machine.recorded(&places);
+        world.machine.time(now);
         for effect in world.machine.effects() {
             if let crate::sharing::lanes::machine::Effect::Call { id, .. } = effect {
                 let done = crate::upstream::Modified {

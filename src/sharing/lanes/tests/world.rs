@@ -176,7 +176,8 @@ impl World {
         wait: Duration,
     ) -> Vec<PlaceId> {
         let places = self.admit(image, changes, wait);
-        self.machine.recorded(self.now, &places);
+        self.machine.recorded(&places);
+        self.machine.time(self.now);
         for place in &places {
             self.fact(*place).recorded = true;
         }
@@ -745,7 +746,7 @@ impl World {
                 for place in &places {
                     self.fact(*place).recorded = true;
                 }
-                self.machine.recorded(self.now, &places);
+                self.machine.recorded(&places);
             }
             Coming::NotRecorded(places) => {
                 for place in places {

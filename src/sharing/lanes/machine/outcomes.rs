@@ -1,0 +1,277 @@
+//! What a call brings to the changes that it carried.
+
+use std::time::{Duration, Instant};
+
+use rand::RngExt as _;
+
+use crate::domain::{AccountId, Operation};
+use crate::upstream::{CallError, Connection, Fate, Modified, Retry, Verdict, backoff};
+
+use super::words::{CallId, Effect, Ended, LaneKey, Last, LookId, PlaceId};
+use super::{Alarm, At, Call, LaneState, Machine, Part, Place};
+
+/// How long is looked, at most, what a change that ended unknown did.
+const LOOK_TIME: Duration = Duration::from_secs(3);
+
+impl Machine {
+    /// A call was answered, or failed.
+    pub(in crate::sharing::lanes) fn answered(
+        &mut self,
+        now: Instant,
+        id: CallId,
+        result: Result<Modified, CallError>,
+    ) {
+        let Some(mut call) = self.calls.remove(&id) else {
+            return;
+        };
+        let opened = self.gate.ended(now, call.begun, result.as_ref().err());
+        self.lane(&call.key).state = LaneState::Idle;
+        // Those that were given up meanwhile are gone.
+        call.batch.keep(|place| self.places.contains_key(place));
+        match result {
+            Ok(modified) => self.succeeded(&call, &modified),
+            Err(error) => self.failed(now, &call, &error),
+        }
+        if opened {
+            self.refuse_all(now);
+        }
+        self.advance(&call.key);
+        self.dispatch(now);
+    }
+
+    /// The task that made a call is gone, and with it what came of the call.
+    pub(in crate::sharing::lanes) fn lost(&mut self, now: Instant, id: CallId) {
+        let Some(call) = self.calls.remove(&id) else {
+            return;
+        };
+        self.gate.abandoned(now, call.begun);
+        self.lane(&call.key).state = LaneState::Idle;
+        for place in call.batch.places() {
+            self.note_may_have_applied(now, *place);
+            self.end(*place, Last::Lost);
+        }
+        self.advance(&call.key);
+        self.dispatch(now);
+    }
+
+    fn succeeded(&mut self, call: &Call, modified: &Modified) {
+        let invalid: &[AccountId] = match &modified.verdict {
+            Verdict::Done => &[],
+            Verdict::InvalidAccounts(accounts) => accounts,
+        };
+        let (ended, rest): (Vec<PlaceId>, Vec<PlaceId>) =
+            call.batch
+                .places()
+                .iter()
+                .partition(|id| match &modified.verdict {
+                    Verdict::Done => true,
+                    Verdict::InvalidAccounts(_) => {
+                        let account = self.places.get(id).map(|place| place.account_id);
+                        account.is_some_and(|account| invalid.contains(&account))
+                    }
+                });
+        for id in ended {
+            if let Some(place) = self.places.get(&id)
+                && modified.verdict == Verdict::Done
+            {
+                self.landings
+                    .changed(&place.key, place.account_id, place.operation);
+            }
+            self.end(id, Last::Answered(modified.clone()));
+        }
+        // The upstream did nothing of the call: the rest goes again at once, alone, so that others with bad
+        // accounts cannot hold it up.
+        self.send_first(&call.key, rest, false, Connection::Pooled, false);
+    }
+
+    fn failed(&mut self, now: Instant, call: &Call, error: &CallError) {
+        if error.fate() == Fate::MayHaveApplied {
+            for id in call.batch.places() {
+                self.note_may_have_applied(now, *id);
+            }
+        }
+        // The refusal is one account's, and not yet known to be any particular one's.
+        if call.batch.accounts() > 1 && error.may_depend_on_an_account() {
+            let first_half = call.batch.first_half();
+            let (first, second): (Vec<PlaceId>, Vec<PlaceId>) =
+                call.batch.places().iter().partition(|id| {
+                    let account = self.places.get(id).map(|place| place.account_id);
+                    account.is_some_and(|account| first_half.contains(&account))
+                });
+            self.send_first(&call.key, second, false, Connection::Pooled, false);
+            self.send_first(&call.key, first, false, Connection::Pooled, false);
+            return;
+        }
+        for id in call.batch.places() {
+            if let Some(place) = self.places.get_mut(id) {
+                place.failure = Some(error.clone());
+            }
+        }
+        match error.retry() {
+            Retry::AtOnce if call.connection == Connection::Pooled => {
+                let places = call.batch.places().to_vec();
+                self.send_first(&call.key, places, call.open, Connection::Fresh, false);
+            }
+            Retry::AtOnce => self.retry_later(now, call, Duration::ZERO, u32::MAX),
+            Retry::After { at_least, times } => self.retry_later(now, call, at_least, times),
+            Retry::Never => self.end_failed(now, call.batch.places()),
+        }
+    }
+
+    /// Lets those whose time and retries allow it wait for another call, and ends the others.
+    fn retry_later(&mut self, now: Instant, call: &Call, at_least: Duration, times: u32) {
+        let retries = call
+            .batch
+            .places()
+            .iter()
+            .filter_map(|id| self.places.get(id));
+        let retries = retries.map(|place| place.retries).max().unwrap_or(0);
+        let wait = backoff(retries, at_least, self.chance.random());
+        let times = times.min(self.max_retries);
+        let goes_on = |place: &Place| {
+            !place.late
+                && place.retries < times
+                && place.deadline.saturating_duration_since(now) > wait
+        };
+        let (mut again, mut ended): (Vec<PlaceId>, Vec<PlaceId>) = call
+            .batch
+            .places()
+            .iter()
+            .partition(|id| self.places.get(id).is_some_and(goes_on));
+        let refused = self.gate.refusal(now).is_some();
+        if !again.is_empty() && (refused || !self.gate.grants_retry()) {
+            ended.append(&mut again);
+            ended.sort_unstable();
+        }
+        if !again.is_empty() {
+            for id in &again {
+                if let Some(place) = self.places.get_mut(id) {
+                    place.retries += 1;
+                }
+            }
+            self.send_first(&call.key, again, call.open, Connection::Pooled, true);
+            let until = now + wait;
+            self.lane(&call.key).state = LaneState::Resting(until);
+            self.alarms.insert((until, Alarm::Lane(call.key.clone())));
+        }
+        self.end_failed(now, &ended);
+    }
+
+    fn send_first(
+        &mut self,
+        key: &LaneKey,
+        places: Vec<PlaceId>,
+        open: bool,
+        connection: Connection,
+        retry: bool,
+    ) {
+        if places.is_empty() {
+            return;
+        }
+        for id in &places {
+            if let Some(place) = self.places.get_mut(id) {
+                place.at = At::Part;
+            }
+        }
+        self.waiting += places.len();
+        let lane = self.lane(key);
+        lane.waiting += places.len();
+        lane.parts.push_front(Part {
+            places,
+            open,
+            connection,
+            retry,
+        });
+    }
+
+    fn note_may_have_applied(&mut self, now: Instant, id: PlaceId) {
+        let Some(place) = self.places.get_mut(&id) else {
+            return;
+        };
+        place.may_have_applied = true;
+        match place.operation {
+            Operation::Share => {
+                if let Some(until) = self.landings.may_land(now, &place.key, place.account_id) {
+                    self.alarms
+                        .insert((until, Alarm::Landing(place.key.clone())));
+                }
+            }
+            Operation::Unshare => {
+                self.landings
+                    .changed(&place.key, place.account_id, place.operation);
+            }
+        }
+    }
+
+    /// Ends changes whose last call failed. Somebody looks first what became of those that may have taken
+    /// effect, where their callers' time allows it.
+    pub(super) fn end_failed(&mut self, now: Instant, ids: &[PlaceId]) {
+        let looks = self.gate.refusal(now).is_none();
+        let (looked_at, ended): (Vec<PlaceId>, Vec<PlaceId>) = ids.iter().partition(|id| {
+            let place = self.places.get(id);
+            place.is_some_and(|place| {
+                looks && place.may_have_applied && !place.late && place.deadline > now
+            })
+        });
+        for id in ended {
+            let failure = self.places.get(&id).and_then(|place| place.failure.clone());
+            self.end(id, failure.map_or(Last::TimeUp, Last::Failed));
+        }
+        let Some(first) = looked_at.first().and_then(|id| self.places.get(id)) else {
+            return;
+        };
+        let key = first.key.clone();
+        let mut until = now;
+        for id in &looked_at {
+            if let Some(place) = self.places.get_mut(id) {
+                place.at = At::Look;
+                until = until.max(place.deadline);
+            }
+        }
+        let id = LookId(self.next_id());
+        self.looks.insert(id, looked_at);
+        let until = until.min(now + LOOK_TIME);
+        self.effects.push(Effect::Look { id, key, until });
+    }
+
+    /// Somebody looked who has access; `None` where the upstream did not say it.
+    pub(in crate::sharing::lanes) fn looked(&mut self, id: LookId, listed: Option<&[AccountId]>) {
+        for place_id in self.looks.remove(&id).unwrap_or_default() {
+            let Some(place) = self.places.get(&place_id) else {
+                continue;
+            };
+            let seen = listed.map(|listed| {
+                listed.contains(&place.account_id) == (place.operation == Operation::Share)
+            });
+            let failure = place.failure.clone();
+            if let Some(ended) = self.remove(place_id, failure.map_or(Last::TimeUp, Last::Failed)) {
+                self.effects
+                    .push(Effect::Ended(place_id, Ended { seen, ..ended }));
+            }
+        }
+    }
+
+    pub(super) fn end(&mut self, id: PlaceId, last: Last) {
+        if let Some(ended) = self.remove(id, last) {
+            self.effects.push(Effect::Ended(id, ended));
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: PlaceId, last: Last) -> Option<Ended> {
+        let place = self.places.remove(&id)?;
+        self.alarms.remove(&(place.deadline, Alarm::Place(id)));
+        if matches!(place.at, At::Queue { .. } | At::Part) {
+            self.waiting -= 1;
+            if let Some(lane) = self.lanes.get_mut(&place.key) {
+                lane.waiting -= 1;
+            }
+        }
+        Some(Ended {
+            may_have_applied: place.may_have_applied
+                || matches!(last, Last::Abandoned | Last::Lost),
+            last,
+            calls: place.calls,
+            seen: None,
+        })
+    }
+}
