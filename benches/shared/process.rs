@@ -180,7 +180,7 @@ impl Process {
             calls: text
                 .lines()
                 .filter(|line| line.starts_with("isg_upstream_calls_total{"))
-                .filter_map(|line| line.rsplit_once(" ")?.1.parse::<f64>().ok())
+                .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
                 .sum(),
             buckets: text.lines().filter_map(bucket).collect(),
         }

@@ -18,6 +18,7 @@ use super::Rules;
 use super::body::{self, Body};
 use super::caller::Authenticated;
 use super::observe::Arrival;
+use super::params::{DryRunQuery, ImagePath, PreferHeader, RegionQuery};
 use super::parse::{self, Parser};
 use super::path;
 use super::problem::{Problem, ProblemBody};
@@ -120,16 +121,7 @@ pub(super) struct BulkAnswer {
 /// comes of them is told account by account: one that fails does not fail the others.
 #[utoipa::path(
     patch, path = path::SHARES, operation_id = "update_shares", tag = "shares",
-    params(
-        ("image_id" = String, Path, description = "The image", example = "compshareImage-sandbox1",
-            pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"),
-        ("region" = Option<String>, Query, description = "Where the image lives; one that the gateway serves",
-            nullable = false),
-        ("dry_run" = Option<bool>, Query, description = "With `true` nothing is changed and no event is written: the \
-            answer says what would be", nullable = false),
-        ("Prefer" = Option<String>, Header, description = "`wait=SECONDS` lowers the time that the changes may take",
-            nullable = false),
-    ),
+    params(ImagePath, RegionQuery, DryRunQuery, PreferHeader),
     request_body(content = UpdateBody, content_type = "application/json",
         example = json!({"add": [12345, 67890], "remove": [11111], "reason": "OPS-17"})),
     responses((status = 200, description = "What came of each", body = BulkAnswer, content_type = "application/json",
@@ -201,16 +193,7 @@ pub(super) async fn update_shares(
 /// `max_removals` nothing is changed.
 #[utoipa::path(
     put, path = path::SHARES, operation_id = "replace_shares", tag = "shares",
-    params(
-        ("image_id" = String, Path, description = "The image", example = "compshareImage-sandbox1",
-            pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"),
-        ("region" = Option<String>, Query, description = "Where the image lives; one that the gateway serves",
-            nullable = false),
-        ("dry_run" = Option<bool>, Query, description = "With `true` nothing is changed and no event is written: the \
-            answer says what would be", nullable = false),
-        ("Prefer" = Option<String>, Header, description = "`wait=SECONDS` lowers the time that the changes may take",
-            nullable = false),
-    ),
+    params(ImagePath, RegionQuery, DryRunQuery, PreferHeader),
     request_body(content = ReplacementBody, content_type = "application/json",
         example = json!({"accounts": [12345, 67890], "max_removals": 1, "reason": "OPS-17"})),
     responses((status = 200, description = "What came of each account that had to change", body = BulkAnswer,

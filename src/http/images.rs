@@ -16,6 +16,7 @@ use crate::sharing::Sharing;
 
 use super::Rules;
 use super::caller::Authenticated;
+use super::params::{ImagePath, RegionQuery};
 use super::parse::{self, Parser};
 use super::path;
 use super::problem::Problem;
@@ -135,12 +136,7 @@ pub(super) async fn list_images(
 /// See one image.
 #[utoipa::path(
     get, path = path::IMAGE, operation_id = "get_image", tag = "images",
-    params(
-        ("image_id" = String, Path, description = "The image", example = "compshareImage-sandbox1",
-            pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"),
-        ("region" = Option<String>, Query, description = "Where the image lives; one that the gateway serves",
-            nullable = false),
-    ),
+    params(ImagePath, RegionQuery),
     responses((status = 200, description = "The image", body = ImageBody, content_type = "application/json",
         example = json!({"image_id": "compshareImage-sandbox1", "name": "sandbox1", "status": "Available",
             "description": "an image of the sandbox", "size_mb": 20480,

@@ -14,6 +14,7 @@ mod images;
 mod observe;
 mod openapi;
 mod pages;
+mod params;
 mod parse;
 mod problem;
 mod requests;

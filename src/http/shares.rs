@@ -12,6 +12,7 @@ use crate::sharing::{Bulk, Origin, RehearsalError, Sharing};
 
 use super::Rules;
 use super::caller::Authenticated;
+use super::params::{AccountPath, DryRunQuery, ImagePath, PreferHeader, ReasonQuery, RegionQuery};
 use super::parse::{self, Parser};
 use super::path;
 use super::problem::{AUDIT_ID, Problem};
@@ -149,20 +150,7 @@ pub(super) struct ListedAccount {
 /// anything is forwarded, the outcome before the answer.
 #[utoipa::path(
     put, path = path::SHARE, operation_id = "put_share", tag = "shares",
-    params(
-        ("image_id" = String, Path, description = "The image", example = "compshareImage-sandbox1",
-            pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"),
-        ("account_id" = u64, Path, description = "The account", example = 12345, minimum = 1,
-            maximum = 9_007_199_254_740_991_u64),
-        ("region" = Option<String>, Query, description = "Where the image lives; one that the gateway serves",
-            nullable = false),
-        ("reason" = Option<String>, Query, description = "Why: a ticket, a sentence; it stands in the trail",
-            nullable = false, min_length = 1, max_length = 500),
-        ("dry_run" = Option<bool>, Query, description = "With `true` nothing is changed and no event is written: the \
-            answer says what would be", nullable = false),
-        ("Prefer" = Option<String>, Header, description = "`wait=SECONDS` lowers the time that the change may take",
-            nullable = false),
-    ),
+    params(ImagePath, AccountPath, RegionQuery, ReasonQuery, DryRunQuery, PreferHeader),
     responses((status = 200, description = "The account may use the image", body = ShareOrDryRun,
         content_type = "application/json",
         example = json!({"image_id": "compshareImage-sandbox1", "account_id": 12345, "region": "cn-wlcb",
@@ -202,20 +190,7 @@ pub(super) async fn put_share(
 /// Idempotent: taking back what is not shared succeeds.
 #[utoipa::path(
     delete, path = path::SHARE, operation_id = "delete_share", tag = "shares",
-    params(
-        ("image_id" = String, Path, description = "The image", example = "compshareImage-sandbox1",
-            pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"),
-        ("account_id" = u64, Path, description = "The account", example = 12345, minimum = 1,
-            maximum = 9_007_199_254_740_991_u64),
-        ("region" = Option<String>, Query, description = "Where the image lives; one that the gateway serves",
-            nullable = false),
-        ("reason" = Option<String>, Query, description = "Why: a ticket, a sentence; it stands in the trail",
-            nullable = false, min_length = 1, max_length = 500),
-        ("dry_run" = Option<bool>, Query, description = "With `true` nothing is changed and no event is written: the \
-            answer says what would be", nullable = false),
-        ("Prefer" = Option<String>, Header, description = "`wait=SECONDS` lowers the time that the change may take",
-            nullable = false),
-    ),
+    params(ImagePath, AccountPath, RegionQuery, ReasonQuery, DryRunQuery, PreferHeader),
     responses(
         (status = 200, description = "With `dry_run=true`: what would be done", body = DryRun,
             content_type = "application/json",
@@ -248,14 +223,7 @@ pub(super) async fn delete_share(
 /// See whether an account may use an image.
 #[utoipa::path(
     get, path = path::SHARE, operation_id = "get_share", tag = "shares",
-    params(
-        ("image_id" = String, Path, description = "The image", example = "compshareImage-sandbox1",
-            pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"),
-        ("account_id" = u64, Path, description = "The account", example = 12345, minimum = 1,
-            maximum = 9_007_199_254_740_991_u64),
-        ("region" = Option<String>, Query, description = "Where the image lives; one that the gateway serves",
-            nullable = false),
-    ),
+    params(ImagePath, AccountPath, RegionQuery),
     responses((status = 200, description = "The account may use the image", body = StandingShare,
         content_type = "application/json",
         example = json!({"image_id": "compshareImage-sandbox1", "account_id": 12345, "region": "cn-wlcb",
@@ -301,12 +269,7 @@ pub(super) async fn get_share(
 /// See who may use an image.
 #[utoipa::path(
     get, path = path::SHARES, operation_id = "list_shares", tag = "shares",
-    params(
-        ("image_id" = String, Path, description = "The image", example = "compshareImage-sandbox1",
-            pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"),
-        ("region" = Option<String>, Query, description = "Where the image lives; one that the gateway serves",
-            nullable = false),
-    ),
+    params(ImagePath, RegionQuery),
     responses((status = 200, description = "Who may use the image now, as the upstream says", body = ShareList,
         content_type = "application/json",
         example = json!({"image_id": "compshareImage-sandbox1", "region": "cn-wlcb",

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::world::{Behaviour, CALL_TIMEOUT, World, limits};
+use super::upstream::{Behaviour, CALL_TIMEOUT};
+use super::world::{World, limits};
 use crate::domain::Operation::{Share, Unshare};
 use crate::sharing::lanes::machine::Last;
 

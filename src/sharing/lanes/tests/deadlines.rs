@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::world::{Behaviour, LATENCY, World, failure, limits};
+use super::upstream::{Behaviour, LATENCY, failure};
+use super::world::{World, limits};
 use crate::domain::Operation::Share;
 use crate::problem::Effect;
 use crate::sharing::completion::settle;

@@ -2,6 +2,8 @@
 
 mod cases;
 mod deadlines;
+mod judge;
 mod outage;
 mod properties;
+mod upstream;
 mod world;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::world::{Behaviour, World, limits};
+use super::upstream::Behaviour;
+use super::world::{World, limits};
 use crate::domain::Operation::Share;
 use crate::upstream::BreakerState;
 

@@ -10,7 +10,8 @@ use proptest::test_runner::{Config, RngSeed, TestRunner};
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::world::{Behaviour, MISSING, POISON, World, account, limits};
+use super::upstream::{Behaviour, MISSING, POISON};
+use super::world::{World, account, limits};
 use crate::domain::Operation;
 use crate::sharing::lanes::machine::Limits;
 

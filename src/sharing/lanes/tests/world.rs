@@ -1,51 +1,18 @@
-//! A small world around the machine: a clock, an upstream that behaves as it is told, callers, and a judge who
-//! watches every call and every answer.
+//! A small world around the machine: a clock, callers, and what comes of what the machine wants done.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use super::judge::{Fact, Sent};
+use super::upstream::{Behaviour, LATENCY, failure, time_of};
 use crate::domain::{AccountId, Deadline, Operation};
 use crate::sharing::lanes::machine::{
-    CallId, Effect, Ended, HoldId, LaneKey, Last, Limits, LookId, Machine, NoTurn, PlaceId, ReadId,
+    CallId, Effect, HoldId, LaneKey, Last, Limits, LookId, Machine, NoTurn, PlaceId, ReadId,
 };
-use crate::upstream::{
-    ACCOUNTS_PER_LIST_MAX, CallError, Cause, Connection, Fate, Modification, Modified, RetCode,
-    Retry, Verdict,
-};
-
-/// What the upstream does with a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Behaviour {
-    /// Does it and says so.
-    Does,
-    /// Refuses it.
-    Refuses(i64),
-    /// Answers with a status, having done it or not.
-    Status(u16, Option<u64>, bool),
-    /// Cannot be reached.
-    Unreachable,
-    /// Loses the connection, having done it or not.
-    Loses(bool),
-    /// Never answers, having done it or not.
-    Hangs(bool),
-    /// Never answers, and does it so many seconds after that.
-    LandsLate(u64),
-    /// Has closed the pooled connection as idle; over a fresh one it does it.
-    ClosedIdle,
-    /// Answers with what cannot be read, having done it or not.
-    Babbles(bool),
-}
-
-/// How long a call takes that the upstream answers, and one that it does not.
-pub(super) const LATENCY: Duration = Duration::from_millis(50);
-pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// From here up accounts do not exist; between, they spoil any call that names them.
-pub(super) const POISON: u64 = 500;
-pub(super) const MISSING: u64 = 900;
+use crate::upstream::{CallError, Modified};
 
 #[derive(Debug)]
-enum Coming {
+pub(super) enum Coming {
     CallEnds(CallId, Result<Modified, CallError>),
     Lands(CallId),
     Recorded(Vec<PlaceId>),
@@ -56,42 +23,11 @@ enum Coming {
     UndoLooks(HoldId, LaneKey, Vec<AccountId>),
 }
 
-/// What the judge knows of a change.
-#[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "a judge's notes")]
-pub(super) struct Fact {
-    /// The order in which changes were accepted; a holder's stand where it began to wait.
-    pub(super) order: (u64, usize),
-    pub(super) key: LaneKey,
-    pub(super) operation: Operation,
-    pub(super) account: AccountId,
-    pub(super) deadline: Instant,
-    pub(super) calls: Vec<CallId>,
-    pub(super) recorded: bool,
-    pub(super) late: bool,
-    /// Whether it was given up while a call carried it.
-    pub(super) abandoned: bool,
-    pub(super) ended: Option<(Instant, Ended)>,
-    /// Whether the gateway made it by itself.
-    pub(super) undo: bool,
-}
-
-/// What the judge knows of a call.
-#[derive(Debug)]
-pub(super) struct Sent {
-    pub(super) at: Instant,
-    pub(super) modification: Modification,
-    pub(super) connection: Connection,
-    pub(super) applied: bool,
-    pub(super) lands: bool,
-    pub(super) result: Option<Result<Modified, CallError>>,
-}
-
 pub(super) struct World {
     pub(super) start: Instant,
     pub(super) now: Instant,
     pub(super) machine: Machine,
-    limits: Limits,
+    pub(super) limits: Limits,
     /// Who has access, by image.
     pub(super) lists: HashMap<LaneKey, BTreeSet<AccountId>>,
     /// What the upstream does with the calls to come; the last goes on for ever.
@@ -163,7 +99,7 @@ impl World {
         }
     }
 
-    fn comes(&mut self, after: Duration, coming: Coming) {
+    pub(super) fn comes(&mut self, after: Duration, coming: Coming) {
         self.order += 1;
         self.coming.insert((self.now + after, self.order), coming);
     }
@@ -254,7 +190,7 @@ impl World {
         }
     }
 
-    fn fact(&mut self, place: PlaceId) -> &mut Fact {
+    pub(super) fn fact(&mut self, place: PlaceId) -> &mut Fact {
         self.facts
             .get_mut(&place)
             .expect("the judge knows every change")
@@ -380,313 +316,6 @@ impl World {
         }
     }
 
-    fn call(&mut self, id: CallId, modification: Modification, connection: Connection) {
-        let key: LaneKey = (modification.region.clone(), modification.image_id.clone());
-        self.judge_call(id, &key, &modification);
-        let behaviour = if self.behaviours.len() > 1 {
-            self.behaviours.remove(0)
-        } else {
-            self.behaviours[0]
-        };
-        let accounts: Vec<AccountId> = modification
-            .additions
-            .iter()
-            .chain(&modification.removals)
-            .copied()
-            .collect();
-        let missing: Vec<AccountId> = accounts
-            .iter()
-            .copied()
-            .filter(|account| account.get() >= MISSING)
-            .collect();
-        let poisoned = accounts
-            .iter()
-            .any(|account| (POISON..MISSING).contains(&account.get()));
-        let stale = behaviour == Behaviour::ClosedIdle && connection == Connection::Pooled;
-        let reaches =
-            !matches!(behaviour, Behaviour::Unreachable | Behaviour::Refuses(_)) && !stale;
-        let spoiled = reaches && (poisoned || !missing.is_empty());
-        let answers = matches!(behaviour, Behaviour::Does | Behaviour::ClosedIdle) && !stale;
-        let result = if answers && poisoned {
-            Err(refusal(240))
-        } else if answers {
-            let verdict = if missing.is_empty() {
-                Verdict::Done
-            } else {
-                Verdict::InvalidAccounts(missing)
-            };
-            Ok(Modified {
-                verdict,
-                ret_code: 0,
-                request_id: None,
-            })
-        } else if stale {
-            Err(lost(true))
-        } else {
-            Err(failure(behaviour).expect("whatever does not answer fails"))
-        };
-        let applied = !spoiled
-            && match behaviour {
-                Behaviour::Does => true,
-                Behaviour::ClosedIdle => !stale,
-                Behaviour::Status(_, _, done)
-                | Behaviour::Loses(done)
-                | Behaviour::Hangs(done)
-                | Behaviour::Babbles(done) => done,
-                Behaviour::Refuses(_) | Behaviour::Unreachable | Behaviour::LandsLate(_) => false,
-            };
-        // A removal that lands late is not undone by anybody, so it does not come here.
-        let lands = match behaviour {
-            Behaviour::LandsLate(seconds) if !spoiled && modification.removals.is_empty() => {
-                Some(seconds)
-            }
-            _ => None,
-        };
-        let took = time_of(behaviour);
-        if let Some(seconds) = lands {
-            self.comes(took + Duration::from_secs(seconds), Coming::Lands(id));
-        }
-        let sent = Sent {
-            at: self.now,
-            modification,
-            connection,
-            applied,
-            lands: lands.is_some(),
-            result: None,
-        };
-        if applied {
-            self.apply(&key, &sent.modification);
-        }
-        self.sent.insert(id, sent);
-        self.calls.push(id);
-        self.comes(took, Coming::CallEnds(id, result));
-    }
-
-    fn apply(&mut self, key: &LaneKey, modification: &Modification) {
-        let list = self.lists.entry(key.clone()).or_default();
-        list.extend(&modification.additions);
-        list.retain(|account| !modification.removals.contains(account));
-    }
-
-    /// What must hold of every call as it is sent.
-    fn judge_call(&mut self, id: CallId, key: &LaneKey, modification: &Modification) {
-        let Modification {
-            additions,
-            removals,
-            ..
-        } = modification;
-        assert!(
-            additions.len() <= ACCOUNTS_PER_LIST_MAX && removals.len() <= ACCOUNTS_PER_LIST_MAX
-        );
-        assert!(!additions.is_empty() || !removals.is_empty());
-        let in_flight = self.sent.values().filter(|sent| {
-            sent.result.is_none()
-                && (&sent.modification.region, &sent.modification.image_id) == (&key.0, &key.1)
-        });
-        assert_eq!(in_flight.count(), 0, "one call of an image at a time");
-        let places = self.machine.places_of(id);
-        let mut carried: HashMap<AccountId, Vec<PlaceId>> = HashMap::new();
-        for place in &places {
-            carried
-                .entry(self.facts[place].account)
-                .or_default()
-                .push(*place);
-        }
-        let accounts: Vec<AccountId> = additions.iter().chain(removals).copied().collect();
-        let distinct: BTreeSet<AccountId> = accounts.iter().copied().collect();
-        assert_eq!(
-            distinct.len(),
-            accounts.len(),
-            "an account is named once in a call"
-        );
-        assert_eq!(
-            distinct,
-            carried.keys().copied().collect(),
-            "a call names whom it carries"
-        );
-        for (account, carried) in carried {
-            let waiting: Vec<PlaceId> = self.accounts[&(key.clone(), account)]
-                .iter()
-                .copied()
-                .filter(|place| {
-                    self.facts[place].ended.is_none() && !self.machine.is_looked_at(*place)
-                })
-                .collect();
-            let front: BTreeSet<&PlaceId> = waiting.iter().take(carried.len()).collect();
-            assert_eq!(
-                front,
-                carried.iter().collect(),
-                "changes of an account go in the order in which they were accepted"
-            );
-            for place in carried {
-                let adds = additions.contains(&account);
-                self.judge_sending(place, adds);
-                self.fact(place).calls.push(id);
-            }
-        }
-    }
-
-    /// A change is sent once it is on disk, and again only where there was a reason.
-    fn judge_sending(&self, place: PlaceId, adds: bool) {
-        let fact = &self.facts[&place];
-        assert!(fact.recorded, "what is sent is on disk");
-        assert_eq!(adds, fact.operation == Operation::Share);
-        let Some(last) = fact.calls.last() else {
-            assert!(
-                self.now < fact.deadline,
-                "what was never sent when its time is up is not sent"
-            );
-            return;
-        };
-        let retried = |error: &CallError| matches!(error.retry(), Retry::After { .. });
-        let failures = fact
-            .calls
-            .iter()
-            .filter_map(|call| self.sent[call].result.as_ref()?.as_ref().err());
-        let count = failures.clone().filter(|error| retried(error)).count();
-        assert!(count <= self.limits.max_retries as usize, "{count} retries");
-        let sent = &self.sent[last];
-        let accounts = sent.modification.additions.len() + sent.modification.removals.len();
-        match sent
-            .result
-            .as_ref()
-            .expect("a call ends before the next begins")
-        {
-            Ok(Modified {
-                verdict: Verdict::InvalidAccounts(named),
-                ..
-            }) => {
-                assert!(
-                    !named.contains(&fact.account),
-                    "an account that does not exist is not sent again"
-                );
-            }
-            Ok(_) => panic!("what was done is not sent again"),
-            Err(error) if retried(error) => {
-                assert!(
-                    !fact.late && self.now < fact.deadline,
-                    "no retry when the time is up"
-                );
-            }
-            Err(CallError::Lost { pooled: true, .. }) => {
-                assert_eq!(sent.connection, Connection::Pooled);
-            }
-            Err(error) => assert!(
-                accounts > 1 && error.may_depend_on_an_account(),
-                "{error:?}"
-            ),
-        }
-    }
-
-    /// What was told must be true.
-    #[expect(clippy::too_many_lines, reason = "one judgement, rule by rule")]
-    pub(super) fn judge(&self) {
-        for (place, fact) in &self.facts {
-            let Some((_, ended)) = &fact.ended else {
-                panic!(
-                    "{place:?} never ended:\n{}\n{:?}",
-                    self.story(&fact.key, fact.account),
-                    self.machine
-                );
-            };
-            assert_eq!(
-                ended.calls as usize,
-                fact.calls.len(),
-                "{place:?}: {fact:?}"
-            );
-            let sent: Vec<&Sent> = fact.calls.iter().map(|call| &self.sent[call]).collect();
-            let applied = sent.iter().any(|sent| sent.applied || sent.lands);
-            let unknown = sent.iter().any(|sent| {
-                matches!(&sent.result, Some(Err(error)) if error.fate() == Fate::MayHaveApplied)
-            });
-            match &ended.last {
-                Last::Answered(Modified {
-                    verdict: Verdict::Done,
-                    ..
-                }) => {
-                    assert!(
-                        sent.last().is_some_and(|last| last.applied),
-                        "told done, and is not: {fact:?}"
-                    );
-                }
-                Last::Answered(_) => {
-                    assert!(
-                        fact.account.get() >= MISSING,
-                        "a neighbour's account failed it: {fact:?}"
-                    );
-                    assert_eq!(ended.may_have_applied, unknown);
-                }
-                Last::Abandoned => assert!(ended.may_have_applied),
-                _ => {
-                    assert!(
-                        ended.may_have_applied || !applied,
-                        "told failed, and is done: {fact:?}"
-                    );
-                    assert_eq!(ended.may_have_applied, unknown, "{fact:?}");
-                }
-            }
-            if (POISON..MISSING).contains(&fact.account.get()) {
-                assert!(!matches!(ended.last, Last::Answered(_)), "{fact:?}");
-            } else if matches!(&ended.last, Last::Failed(error) if error.may_depend_on_an_account())
-            {
-                let alone = sent.last().is_some_and(|sent| {
-                    sent.modification.additions.len() + sent.modification.removals.len() == 1
-                });
-                assert!(alone, "a neighbour's account failed it: {fact:?}");
-            }
-        }
-        for ((key, account), places) in &self.accounts {
-            let facts: Vec<&Fact> = places.iter().map(|place| &self.facts[place]).collect();
-            let done = |fact: &Fact| {
-                matches!(
-                    &fact.ended,
-                    Some((
-                        _,
-                        Ended {
-                            last: Last::Answered(Modified {
-                                verdict: Verdict::Done,
-                                ..
-                            }),
-                            ..
-                        }
-                    ))
-                )
-            };
-            if facts
-                .iter()
-                .any(|fact| fact.abandoned || (fact.undo && !done(fact)))
-            {
-                continue;
-            }
-            let mut possible = BTreeSet::from([false]);
-            for fact in facts {
-                let shares = fact.operation == Operation::Share;
-                match &fact.ended {
-                    Some(_) if done(fact) => possible = BTreeSet::from([shares]),
-                    Some((_, ended)) if ended.may_have_applied => {
-                        possible.insert(shares);
-                    }
-                    _ => {}
-                }
-            }
-            let listed = self
-                .lists
-                .get(key)
-                .is_some_and(|list| list.contains(account));
-            let story = || self.story(key, *account);
-            assert!(
-                possible.contains(&listed),
-                "{account} of {key:?} is listed: {listed}\n{}",
-                story()
-            );
-        }
-        assert!(
-            self.machine.is_empty(),
-            "nothing is left behind: {:?}",
-            self.machine
-        );
-    }
-
     /// Lets time pass until `until`, or until nothing comes any more.
     pub(super) fn run_until(&mut self, until: Instant) {
         loop {
@@ -804,85 +433,5 @@ impl World {
         for account in stand {
             self.machine.undone(self.now, key, account);
         }
-    }
-}
-
-pub(super) fn refusal(code: i64) -> CallError {
-    CallError::Refused {
-        ret_code: RetCode::new(code),
-        message: None,
-        request_id: None,
-    }
-}
-
-fn lost(pooled: bool) -> CallError {
-    CallError::Lost {
-        cause: Cause::new("simulated"),
-        pooled,
-    }
-}
-
-pub(super) fn failure(behaviour: Behaviour) -> Option<CallError> {
-    match behaviour {
-        Behaviour::Does | Behaviour::ClosedIdle => None,
-        Behaviour::Refuses(code) => Some(refusal(code)),
-        Behaviour::Status(status, seconds, _) => Some(CallError::Status {
-            status,
-            retry_after: seconds.map(Duration::from_secs),
-            request_id: None,
-        }),
-        Behaviour::Unreachable => Some(CallError::Unreachable(Cause::new("simulated"))),
-        Behaviour::Loses(_) => Some(lost(false)),
-        Behaviour::Hangs(_) | Behaviour::LandsLate(_) => {
-            Some(CallError::TimedOut(Cause::new("simulated")))
-        }
-        Behaviour::Babbles(_) => Some(CallError::Garbled {
-            what: "simulated",
-            ret_code: None,
-            request_id: None,
-        }),
-    }
-}
-
-pub(super) fn time_of(behaviour: Behaviour) -> Duration {
-    match behaviour {
-        Behaviour::Hangs(_) | Behaviour::LandsLate(_) => CALL_TIMEOUT,
-        _ => LATENCY,
-    }
-}
-
-impl World {
-    /// Everything that befell one account, for a person who looks into a failure.
-    pub(super) fn story(&self, key: &LaneKey, account: AccountId) -> String {
-        use std::fmt::Write as _;
-        let mut story = String::new();
-        for place in &self.accounts[&(key.clone(), account)] {
-            let fact = &self.facts[place];
-            let ended = fact
-                .ended
-                .as_ref()
-                .map(|(at, ended)| (*at - self.start, ended));
-            let _ = writeln!(
-                story,
-                "{place:?} {:?} undo {} late {} until {:?}, ended {ended:?}",
-                fact.operation,
-                fact.undo,
-                fact.late,
-                fact.deadline - self.start
-            );
-            for call in &fact.calls {
-                let sent = &self.sent[call];
-                let _ = writeln!(
-                    story,
-                    "  {call:?} at {:?}, applied {}, lands {}: {:?} {:?}",
-                    sent.at - self.start,
-                    sent.applied,
-                    sent.lands,
-                    sent.modification.additions.len() + sent.modification.removals.len(),
-                    sent.result
-                );
-            }
-        }
-        story
     }
 }
