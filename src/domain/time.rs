@@ -56,6 +56,13 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// So much earlier.
+    #[must_use]
+    pub fn before(self, by: Duration) -> Self {
+        let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+
     /// Reads a date and time of RFC 3339 with its offset, at most microseconds kept.
     ///
     /// # Errors

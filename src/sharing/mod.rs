@@ -210,7 +210,7 @@ impl Sharing {
         if landings > 0 {
             tracing::warn!(
                 shares = landings,
-                "shares whose calls timed out may still take effect; nobody looks after they were taken back"
+                "shares whose calls timed out may still take effect after they were taken back; nobody looks until a gateway runs again"
             );
         }
     }
@@ -219,7 +219,14 @@ impl Sharing {
     /// becomes `unknown`, with what the upstream says now. Call it before the first change is taken, since
     /// everything pending is held for a leftover.
     pub async fn recover(&self) {
-        match self.0.reader.pending().await {
+        let pending = match self.0.reader.pending().await {
+            Ok(pending) => match recovery::remember_landings(&self.0, &pending).await {
+                Ok(()) => Ok(pending),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        match pending {
             Ok(pending) if pending.is_empty() => {}
             Ok(pending) => {
                 tracing::warn!(

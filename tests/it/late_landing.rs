@@ -10,57 +10,89 @@ use crate::support::{Gateway, Reply, Scripted};
 /// Longer than the minute after which the gateway looks.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-#[tokio::test(flavor = "multi_thread")]
+/// An upstream that loses the first shares and lets them land when it is told to.
+async fn losing_first(count: usize) -> Scripted {
+    let turn = AtomicUsize::new(0);
+    Scripted::start(move |call| {
+        let shares = call.changes() && !call.accounts("AddAccounts").is_empty();
+        let lost = shares && turn.fetch_add(1, Ordering::Relaxed) < count;
+        if lost { Reply::LandsLate } else { Reply::Done }
+    })
+    .await
+}
+
+const SETTINGS: [(&str, &str); 2] = [("upstream.timeout", "300ms"), ("upstream.max_retries", "0")];
+
+/// The share is lost, and the unshare after it is accepted.
+async fn share_and_take_back(gateway: &Gateway, account: u64) {
+    let path = format!("/images/img/shares/{account}");
+    let sharer = gateway.sharer();
+    let lost = sharer.put(&path).await;
+    lost.assert_problem(504, "upstream-timeout");
+    assert_eq!(sharer.delete(&path).await.status, 204);
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "a limit for failures, not a wait"
 )]
-async fn a_share_that_lands_after_an_accepted_unshare_is_taken_back_by_an_event_of_its_own() {
-    let turn = AtomicUsize::new(0);
-    let upstream = Scripted::start(move |call| {
-        let shares = call.changes() && !call.accounts("AddAccounts").is_empty();
-        let first_two = shares && turn.fetch_add(1, Ordering::Relaxed) < 2;
-        if first_two {
-            Reply::LandsLate
-        } else {
-            Reply::Done
-        }
-    })
-    .await;
-    let settings = [("upstream.timeout", "300ms"), ("upstream.max_retries", "0")];
-    let gateway = Gateway::in_front_of(&upstream.url, &settings).await;
-    let sharer = gateway.sharer();
-    // Two shares are lost; one of the accounts is shared again after it was unshared, and must keep it.
-    for account in [1, 2] {
-        sharer
-            .put(&format!("/images/img/shares/{account}"))
-            .await
-            .assert_problem(504, "upstream-timeout");
-        assert_eq!(
-            sharer
-                .delete(&format!("/images/img/shares/{account}"))
-                .await
-                .status,
-            204
-        );
-    }
-    assert_eq!(sharer.put("/images/img/shares/2").await.status, 200);
-    upstream.land(2);
-    crate::support::eventually("both land", async || {
-        (upstream.list("img") == [1, 2]).then_some(())
-    })
-    .await;
+async fn until_the_list_is(upstream: &Scripted, accounts: &[u64]) -> Duration {
     let begun = Instant::now();
-    while upstream.list("img") != [2] {
-        assert!(begun.elapsed() < PATIENCE, "the share still stands");
+    while upstream.list("img") != accounts {
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "{:?} still",
+            upstream.list("img")
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let event = crate::support::eventually("the trail tells it", async || {
+    begun.elapsed()
+}
+
+/// The event by which the gateway took a share back, once it has ended.
+async fn reconciled(gateway: &Gateway) -> Value {
+    crate::support::eventually("the trail tells it", async || {
         let events = gateway.events().await;
         let last = events.last().unwrap().clone();
         (last["subject"] == "system:reconcile" && last["outcome"] != "pending").then_some(last)
     })
-    .await;
+    .await
+}
+
+/// Both wait for their minute at the same time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_that_lands_after_an_accepted_unshare_is_taken_back_by_an_event_of_its_own() {
+    tokio::join!(in_one_run(), over_a_restart());
+}
+
+async fn over_a_restart() {
+    let upstream = losing_first(1).await;
+    let gateway = Gateway::in_front_of(&upstream.url, &SETTINGS).await;
+    share_and_take_back(&gateway, 1).await;
+    let gateway = gateway.restarted(&upstream.url, &SETTINGS).await;
+    upstream.land(1);
+    until_the_list_is(&upstream, &[1]).await;
+    until_the_list_is(&upstream, &[]).await;
+    let event = reconciled(&gateway).await;
+    assert_eq!(event["account_id"], 1);
+    assert_eq!(event["outcome"], "succeeded");
+}
+
+async fn in_one_run() {
+    let upstream = losing_first(2).await;
+    let gateway = Gateway::in_front_of(&upstream.url, &SETTINGS).await;
+    // Two shares are lost; one of the accounts is shared again after it was unshared, and must keep it.
+    for account in [1, 2] {
+        share_and_take_back(&gateway, account).await;
+    }
+    assert_eq!(
+        gateway.sharer().put("/images/img/shares/2").await.status,
+        200
+    );
+    upstream.land(2);
+    until_the_list_is(&upstream, &[1, 2]).await;
+    let took = until_the_list_is(&upstream, &[2]).await;
+    let event = reconciled(&gateway).await;
     assert_eq!(
         (event["operation"].as_str(), event["account_id"].as_u64()),
         (Some("unshare"), Some(1))
@@ -85,7 +117,7 @@ async fn a_share_that_lands_after_an_accepted_unshare_is_taken_back_by_an_event_
         "nothing is written of what need not be undone"
     );
     assert!(
-        begun.elapsed() > Duration::from_secs(30),
+        took > Duration::from_secs(30),
         "it looks when the time is over"
     );
     let report = image_share_gateway::audit::verify(&gateway.database(), &[])

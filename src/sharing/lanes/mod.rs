@@ -28,6 +28,7 @@ use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::upstream::{BreakerState, CallError, Connection, Modification, Modified, Upstream};
 
+pub(super) use landings::LANDING_TIME;
 use machine::{CallId, Effect, HoldId, LookId, Machine, PlaceId, ReadId};
 pub(super) use machine::{Ended, LaneKey, Last, Limits, NoTurn};
 
@@ -216,6 +217,12 @@ impl Lanes {
     pub(super) fn may_land(&self, key: &LaneKey, account_id: AccountId) {
         self.0
             .with(|state, now| state.machine.may_land(now, key, account_id));
+    }
+
+    /// Such an account was unshared since.
+    pub(super) fn was_unshared(&self, key: &LaneKey, account_id: AccountId) {
+        self.0
+            .with(|state, _| state.machine.was_unshared(key, account_id));
     }
 
     /// Shares that may land late and are remembered.

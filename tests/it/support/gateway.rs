@@ -131,6 +131,12 @@ impl Gateway {
         Self::in_directory(tempfile::tempdir().unwrap(), url, settings).await
     }
 
+    /// Stops in order and starts anew over the same trail.
+    pub(crate) async fn restarted(mut self, url: &str, settings: &[(&'static str, &str)]) -> Self {
+        assert!(self.stop().await, "in order");
+        Self::in_directory(self.directory, url, settings).await
+    }
+
     /// The same over a trail of some 12 MB of denials: more than sockets and buffers hold.
     pub(crate) async fn with_long_trail(settings: &[(&'static str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();

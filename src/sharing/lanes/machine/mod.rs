@@ -367,6 +367,11 @@ impl Machine {
         }
     }
 
+    /// Another run of the program unshared such an account since.
+    pub(super) fn was_unshared(&mut self, key: &LaneKey, account_id: AccountId) {
+        self.landings.changed(key, account_id, Operation::Unshare);
+    }
+
     /// Shares that may land late and are remembered.
     pub(super) fn landings(&self) -> usize {
         self.landings.len()
