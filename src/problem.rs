@@ -30,6 +30,8 @@ pub enum ProblemKind {
     UnsupportedMediaType,
     /// The upstream does not know the account.
     InvalidAccount,
+    /// Too many requests of one subject, or failed authentications from one address.
+    RateLimited,
     /// The head of the request is too large.
     HeadersTooLarge,
     /// A fault of the gateway itself.
@@ -50,7 +52,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// All kinds, in the order of their status.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::InvalidRequest,
         Self::Unauthenticated,
         Self::InsufficientScope,
@@ -63,6 +65,7 @@ impl ProblemKind {
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
         Self::InvalidAccount,
+        Self::RateLimited,
         Self::HeadersTooLarge,
         Self::InternalError,
         Self::UpstreamError,
@@ -113,6 +116,7 @@ impl ProblemKind {
                 "The body is of a type that is not read here",
             ),
             Self::InvalidAccount => ("invalid-account", 422, "The account does not exist"),
+            Self::RateLimited => ("rate-limited", 429, "Too much is asked at once"),
             Self::HeadersTooLarge => ("headers-too-large", 431, "The request's head is too large"),
             Self::InternalError => ("internal-error", 500, "The gateway failed"),
             Self::UpstreamError => (

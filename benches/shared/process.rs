@@ -91,6 +91,7 @@ impl Process {
             ("ISG__UPSTREAM__BASE_URL", upstream),
             ("ISG__UPSTREAM__PUBLIC_KEY", PUBLIC_KEY),
             ("ISG__UPSTREAM__PRIVATE_KEY", PRIVATE_KEY),
+            ("ISG__LIMITS__REQUESTS_PER_SECOND", "0"),
             (
                 "ISG__AUDIT__DATABASE_URL",
                 &format!("sqlite://{}", trail.display()),

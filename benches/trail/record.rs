@@ -25,9 +25,10 @@ fn intent(event: u64) -> Intent {
         issuer: "https://login.example.com".into(),
         token_id: Some("b7f2c0ffee".into()),
         scopes: std::iter::once("shares:write".to_owned()).collect(),
+        groups: std::collections::BTreeSet::new(),
     };
     let caller = Caller {
-        principal,
+        principal: Arc::new(principal),
         client_ip: "10.20.30.40".parse().ok(),
         user_agent: Some("Mozilla/5.0 (X11; Linux x86_64) image-tool/3.1".into()),
         request_id: RequestId::generate(),

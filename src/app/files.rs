@@ -7,6 +7,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::auth::KeySet;
+use crate::authorization::Policies;
 use crate::config::{self, Sources, TlsFiles};
 
 /// Adds to `sources` how the files that keys name are looked at.
@@ -15,7 +16,7 @@ pub fn with_file_checks(mut sources: Sources) -> Sources {
     sources.file_checks = vec![
         ("auth.jwks_file", |path| read_keys(path).map(drop)),
         ("authorization.policy_file", |path| {
-            config::read_text_file(path).map(drop)
+            read_policies(path).map(drop)
         }),
         ("server.tls_cert_file", |path| {
             read_certificates(path).map(drop)
@@ -40,6 +41,20 @@ pub(super) fn load_keys(path: &Path) -> Result<KeySet, String> {
         tracing::warn!("auth.jwks_file: {left_out}; it is left out");
     }
     Ok(keys)
+}
+
+fn read_policies(path: &Path) -> Result<Policies, String> {
+    let text = config::read_text_file(path)?;
+    Policies::parse(&text).map_err(|faults| faults.to_string())
+}
+
+/// The policies of a file, where there is one; says in the log what is odd about them.
+pub(super) fn load_policies(path: Option<&Path>) -> Result<Option<Policies>, String> {
+    let policies = path.map(read_policies).transpose()?;
+    for warning in policies.iter().flat_map(Policies::warnings) {
+        tracing::warn!("authorization.policy_file: {warning}");
+    }
+    Ok(policies)
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -15,8 +15,8 @@ use actix_web::{App as ActixApp, HttpServer};
 use tokio::net::TcpSocket;
 use tokio::time::{timeout, timeout_at};
 
-use crate::audit::{self, Health, Reader, StoreError, WriterTask};
-use crate::auth::{Authenticator, KeySet};
+use crate::audit::{self, Health, Reader, StoreError, Writer, WriterTask};
+use crate::auth::{Authenticator, KeySet, Served, SourceError};
 use crate::authorization::Authorizer;
 use crate::config::{self, Config, Faults, KeySource, Sources};
 use crate::domain::{Deadline, Timestamp};
@@ -27,7 +27,7 @@ use crate::telemetry::Metrics;
 use crate::upstream::{ClientError, Keys, Upstream};
 
 pub use files::with_file_checks;
-use files::{load_keys, tls_settings};
+use files::{load_keys, load_policies, tls_settings};
 
 /// How long an idle connection of a client is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -49,6 +49,9 @@ pub enum StartError {
     /// No client for the upstream.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// No client for the keys.
+    #[error(transparent)]
+    KeySource(#[from] SourceError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address} ({key})")]
     Listen {
@@ -81,6 +84,7 @@ pub struct App {
     reader: Reader,
     readiness: Data<Readiness>,
     authenticator: Data<Authenticator>,
+    authorizer: Arc<Authorizer>,
     upstream: Arc<Upstream>,
     sharing: Sharing,
     settings: config::Server,
@@ -117,13 +121,17 @@ impl App {
 
         let metrics = Metrics::new();
         let (tasks, requests) = (Tasks::on_this_runtime(), Requests::default());
-        let authenticator = authenticator(&config.auth, sandbox_keys)?;
-        let authenticator = Data::new(authenticator);
-        let authorizer = match config.authorization.policy_file {
-            None => Authorizer::by_scope(),
-            Some(_) => Authorizer::refusing_all(),
-        };
-        let authorizer = Arc::new(authorizer);
+        let authenticator = Arc::new(authenticator(&config.auth, sandbox_keys)?);
+        if let Some(served) = served(&config.auth) {
+            authenticator.follow(served, &tasks)?;
+        }
+        let authenticator = Data::from(authenticator);
+        let policies = load_policies(config.authorization.policy_file.as_deref());
+        let policies = policies.map_err(|message| StartError::File {
+            key: "authorization.policy_file",
+            message,
+        })?;
+        let authorizer = Arc::new(Authorizer::new(policies));
         let upstream = Arc::new(Upstream::new(&config.upstream, metrics.clone())?);
         let (writer, writer_task, reader) =
             audit::open(&config.audit.database, metrics.clone()).await?;
@@ -138,34 +146,11 @@ impl App {
         );
         sharing.recover().await;
 
-        let keys_known = Check::new("auth", {
-            let authenticator = authenticator.clone();
-            move || {
-                if authenticator.is_ready() {
-                    Ok(None)
-                } else {
-                    Err("no key set is loaded".to_owned())
-                }
-            }
-        });
-        let trail_writable = Check::new("audit", move || match writer.health() {
-            Health::Writable => Ok(None),
-            Health::Failing(why) => Err(why.to_owned()),
-        });
-        // An upstream that is down makes no gateway unready: every replica would be taken out of service at once,
-        // and nobody would be told why.
-        let upstream_breaker = Check::new("upstream", {
-            let sharing = sharing.clone();
-            move || {
-                let state = sharing.breaker_state().as_str();
-                Ok(Some(format!("circuit breaker: {state}")))
-            }
-        });
-        let checks = vec![keys_known, trail_writable, upstream_breaker];
+        let checks = checks(authenticator.clone(), writer, sharing.clone());
         let readiness = Data::new(Readiness::new(checks));
         let parts = Parts {
             authenticator: authenticator.clone(),
-            authorizer: Data::from(authorizer),
+            authorizer: Data::from(Arc::clone(&authorizer)),
             sharing: Data::new(sharing.clone()),
             reader: Data::new(reader.clone()),
             tasks: Data::new(tasks.clone()),
@@ -176,6 +161,10 @@ impl App {
                 regions: config.upstream.regions.clone(),
                 request_timeout: config.server.request_timeout,
             }),
+            limits: Data::new(http::RateLimits::new(&config.limits)),
+            proxies: Data::new(http::TrustedProxies::new(
+                config.server.trusted_proxies.clone(),
+            )),
             readiness: readiness.clone(),
             metrics: Data::new(metrics),
         };
@@ -197,6 +186,7 @@ impl App {
             reader,
             readiness,
             authenticator,
+            authorizer,
             upstream,
             sharing,
             settings: config.server,
@@ -219,22 +209,34 @@ impl App {
         self.admin.as_ref().map(|admin| admin.address)
     }
 
-    /// Reads the key set and the upstream keys again; what is faulty leaves the old ones in place.
+    /// Reads the key set, the policies and the upstream keys again; what is faulty leaves all old ones in place. Keys
+    /// that somebody else serves are fetched in the background.
     ///
     /// # Errors
     /// The faults; nothing was changed then.
     pub fn reload(&self, sources: &Sources) -> Result<(), Faults> {
         let config = Config::load(sources)?;
-        if let KeySource::File(path) = &config.auth.keys {
-            let fault = |message| {
+        let fault = |key: &str| {
+            let key = key.to_owned();
+            move |message| {
                 Faults(vec![config::Fault {
-                    key: "auth.jwks_file".into(),
+                    key,
                     origin: None,
                     message,
                 }])
-            };
-            self.authenticator.use_keys(load_keys(path).map_err(fault)?);
+            }
+        };
+        let keys = match &config.auth.keys {
+            KeySource::File(path) => Some(load_keys(path).map_err(fault("auth.jwks_file"))?),
+            KeySource::Url(_) | KeySource::Discovery | KeySource::Sandbox => None,
+        };
+        let policies = load_policies(config.authorization.policy_file.as_deref())
+            .map_err(fault("authorization.policy_file"))?;
+        match keys {
+            Some(keys) => self.authenticator.use_keys(keys),
+            None => self.authenticator.reload(),
         }
+        self.authorizer.use_policies(policies);
         self.upstream.use_keys(Keys {
             public: config.upstream.public_key,
             private: config.upstream.private_key,
@@ -275,6 +277,29 @@ impl App {
     }
 }
 
+/// What must hold for the gateway to be ready.
+fn checks(authenticator: Data<Authenticator>, writer: Writer, sharing: Sharing) -> Vec<Check> {
+    let keys_known = Check::new("auth", move || {
+        let detail = authenticator.detail();
+        if authenticator.is_ready() {
+            Ok(detail)
+        } else {
+            Err(detail.unwrap_or_else(|| "no key set is loaded".to_owned()))
+        }
+    });
+    let trail_writable = Check::new("audit", move || match writer.health() {
+        Health::Writable => Ok(None),
+        Health::Failing(why) => Err(why.to_owned()),
+    });
+    // An upstream that is down makes no gateway unready: every replica would be taken out of service at once, and
+    // nobody would be told why.
+    let upstream_breaker = Check::new("upstream", move || {
+        let state = sharing.breaker_state().as_str();
+        Ok(Some(format!("circuit breaker: {state}")))
+    });
+    vec![keys_known, trail_writable, upstream_breaker]
+}
+
 /// Waits until every request that came is answered. Followers of the feed were told to end by then; one whose
 /// client takes nothing cannot be, and is not waited for.
 async fn all_answered(requests: &Requests, mut answering: Pin<&mut impl Future<Output = ()>>) {
@@ -312,6 +337,15 @@ fn authenticator(
     Ok(authenticator)
 }
 
+/// Where the keys are served, where somebody else does.
+fn served(auth: &config::Auth) -> Option<Served> {
+    match &auth.keys {
+        KeySource::Url(url) => Some(Served::At(url.clone())),
+        KeySource::Discovery => Some(Served::ByDiscovery(auth.issuer.clone())),
+        KeySource::File(_) | KeySource::Sandbox => None,
+    }
+}
+
 /// Connections that may wait to be accepted; std's own bind allows 128.
 const BACKLOG: u32 = 1024;
 
@@ -342,11 +376,13 @@ fn serve_rest(
     let address = listener
         .local_addr()
         .map_err(|source| refused(settings.bind, source))?;
+    let origins = settings.cors_origins.clone();
     let server = HttpServer::new(move || {
         ActixApp::new()
             .app_data(parts.metrics.clone())
             .app_data(parts.requests.clone())
             .configure(|routes| http::routes(&parts, routes))
+            .wrap(http::cors(&origins))
             .wrap(from_fn(http::observe))
     });
     let server = server

@@ -293,7 +293,12 @@ impl Draft {
             principal.subject.len()
                 + principal.issuer.len()
                 + text(&principal.token_id)
-                + principal.scopes.iter().map(String::len).sum::<usize>()
+                + principal
+                    .scopes
+                    .iter()
+                    .chain(&principal.groups)
+                    .map(String::len)
+                    .sum::<usize>()
                 + text(&caller.user_agent)
         };
         let reason =

@@ -43,15 +43,15 @@ impl VerifiedTokens {
         rules: &Rules,
         now: Timestamp,
         verify: impl FnOnce() -> Result<Verified, TokenError>,
-    ) -> Result<Principal, TokenError> {
+    ) -> Result<Arc<Principal>, TokenError> {
         let key: Key = Sha256::digest(token).into();
         if let Some(verified) = self.0.get(&key) {
             rules.check_end(verified.expires, now)?;
-            return Ok(verified.principal.clone());
+            return Ok(Arc::clone(&verified.principal));
         }
         let verified = Arc::new(verify()?);
         self.0.insert(key, Arc::clone(&verified));
-        Ok(verified.principal.clone())
+        Ok(Arc::clone(&verified.principal))
     }
 }
 
@@ -61,6 +61,7 @@ fn weight(principal: &Principal) -> u32 {
         .chain(&principal.token_id);
     let bytes: usize = texts
         .chain(&principal.scopes)
+        .chain(&principal.groups)
         .map(|text| text.len() + 64)
         .sum();
     u32::try_from(bytes + ENTRY_BYTES).unwrap_or(u32::MAX)
@@ -86,9 +87,10 @@ mod tests {
             issuer: "i".into(),
             token_id: None,
             scopes: std::collections::BTreeSet::new(),
+            groups: std::collections::BTreeSet::new(),
         };
         Verified {
-            principal,
+            principal: Arc::new(principal),
             expires: 1000.0,
         }
     }
@@ -107,7 +109,7 @@ mod tests {
             };
             tokens
                 .principal("t", &rules(), at(seconds), verify)
-                .map(|principal| principal.subject)
+                .map(|principal| principal.subject.clone())
         };
         assert_eq!(ask(900).as_deref(), Ok("team-a"));
         assert_eq!(ask(1029).as_deref(), Ok("team-a"), "the leeway holds");
@@ -125,7 +127,7 @@ mod tests {
         }
         let good = tokens.principal("t", &rules(), at(0), || Ok(verified("team-a")));
         assert_eq!(
-            good.map(|principal| principal.subject).as_deref(),
+            good.map(|principal| principal.subject.clone()).as_deref(),
             Ok("team-a")
         );
     }

@@ -7,9 +7,10 @@
 mod cache;
 mod key_set;
 mod mint;
+mod source;
 mod token;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -19,13 +20,16 @@ use crate::domain::{Principal, Timestamp};
 use cache::VerifiedTokens;
 pub use key_set::{KeySet, KeySetError};
 pub use mint::{Grant, Mint, MintError, throw_away_set};
-pub use token::TokenError;
+use source::Source;
+pub use source::{Served, SourceError};
+pub use token::{TokenError, unverified};
 
 /// Checks tokens against the present key set.
 #[derive(Debug)]
 pub struct Authenticator {
     rules: token::Rules,
     keys: ArcSwapOption<Generation>,
+    source: OnceLock<Source>,
 }
 
 /// A key set and the tokens that were verified with it.
@@ -46,6 +50,7 @@ impl Authenticator {
                 leeway,
             },
             keys: ArcSwapOption::empty(),
+            source: OnceLock::new(),
         }
     }
 
@@ -63,14 +68,47 @@ impl Authenticator {
         self.keys.load().is_some()
     }
 
+    /// Has the keys fetched anew, where they are.
+    pub fn reload(&self) {
+        if let Some(source) = self.source.get() {
+            source.reload();
+        }
+    }
+
+    /// Where the keys come from and how old they are, where they are fetched.
+    #[must_use]
+    pub fn detail(&self) -> Option<String> {
+        self.source.get().map(Source::detail)
+    }
+
+    /// Checks a bearer token whose key was not known a moment ago: fetches the keys first, where that may be.
+    ///
+    /// # Errors
+    /// As [`Self::authenticate`].
+    pub async fn authenticate_anew(&self, token: &str) -> Result<Arc<Principal>, TokenError> {
+        match self.source.get() {
+            Some(source) if source.ask().await => self.authenticate(token),
+            _ => Err(TokenError::UnknownKey),
+        }
+    }
+
+    /// Whether it makes sense to fetch keys because of a token that was refused so.
+    #[must_use]
+    pub fn may_be_new(&self, error: TokenError) -> bool {
+        error == TokenError::UnknownKey && self.source.get().is_some()
+    }
+
     /// Checks a bearer token.
     ///
     /// # Errors
     /// Why the token is refused, in words that its holder may read.
-    pub fn authenticate(&self, token: &str) -> Result<Principal, TokenError> {
+    pub fn authenticate(&self, token: &str) -> Result<Arc<Principal>, TokenError> {
+        self.authenticate_at(token, Timestamp::now())
+    }
+
+    fn authenticate_at(&self, token: &str, now: Timestamp) -> Result<Arc<Principal>, TokenError> {
         let generation = self.keys.load();
         let Generation { keys, verified } = generation.as_deref().ok_or(TokenError::NoKeys)?;
-        let now = Timestamp::now();
         let verify = || token::verify(token, keys, &self.rules, now);
         verified.principal(token, &self.rules, now, verify)
     }

@@ -4,6 +4,7 @@
 //! something and has another JSON type than its RFC says is a refusal, never an absence.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -44,9 +45,12 @@ pub enum TokenError {
     /// A `typ` that says it is something else.
     #[error("the token's typ is not that of a JWT or an access token")]
     OtherType,
-    /// No key of that `kid`, or several without one.
+    /// No key of that `kid`.
     #[error("no key is known for the token")]
     UnknownKey,
+    /// No `kid`, and several keys that would fit.
+    #[error("the token names no key, and several would fit")]
+    AmbiguousKey,
     /// The key is there, and not for this algorithm.
     #[error("the token's alg does not fit its key")]
     AlgorithmDoesNotFitKey,
@@ -94,7 +98,7 @@ struct Header {
     x5u: Option<Value>,
 }
 
-/// The registered claims and the scopes. A claim given twice is an error (RFC 7519, section 4).
+/// The registered claims, the scopes and the groups. A claim given twice is an error (RFC 7519, section 4).
 #[derive(Deserialize)]
 struct Claims {
     #[serde(default, deserialize_with = "present")]
@@ -115,6 +119,8 @@ struct Claims {
     scope: Option<Value>,
     #[serde(default, deserialize_with = "present")]
     scp: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    groups: Option<Value>,
 }
 
 /// Keeps `null` apart from absent.
@@ -125,7 +131,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
 /// A token that passed every check.
 #[derive(Debug)]
 pub(super) struct Verified {
-    pub(super) principal: Principal,
+    pub(super) principal: Arc<Principal>,
     /// `exp`, in seconds since 1970.
     pub(super) expires: f64,
 }
@@ -180,7 +186,8 @@ fn signed_payload(token: &str, keys: &KeySet) -> Result<Vec<u8>, TokenError> {
         Some(_) => return Err(TokenError::Malformed),
     };
     let key = keys.find(kid, algorithm).map_err(|error| match error {
-        NoKey::Unknown | NoKey::Ambiguous => TokenError::UnknownKey,
+        NoKey::Unknown => TokenError::UnknownKey,
+        NoKey::Ambiguous => TokenError::AmbiguousKey,
         NoKey::OtherAlgorithm => TokenError::AlgorithmDoesNotFitKey,
     })?;
     let signed =
@@ -222,7 +229,7 @@ fn check_type(typ: Option<&Value>) -> Result<(), TokenError> {
 }
 
 fn check_claims(claims: Claims, rules: &Rules, now: Timestamp) -> Result<Verified, TokenError> {
-    let issuer = required_text(claims.iss, "iss")?;
+    let issuer = required_text(claims.iss.clone(), "iss")?;
     if issuer != rules.issuer {
         return Err(TokenError::OtherIssuer);
     }
@@ -239,6 +246,14 @@ fn check_claims(claims: Claims, rules: &Rules, now: Timestamp) -> Result<Verifie
     if date(claims.iat.as_ref(), "iat")?.is_some_and(|iat| iat - leeway > now) {
         return Err(TokenError::IssuedInFuture);
     }
+    let principal = principal(claims, issuer)?;
+    Ok(Verified {
+        principal: Arc::new(principal),
+        expires,
+    })
+}
+
+fn principal(claims: Claims, issuer: String) -> Result<Principal, TokenError> {
     let token_id = match claims.jti {
         None => None,
         Some(Value::String(jti)) => Some(jti),
@@ -257,14 +272,46 @@ fn check_claims(claims: Claims, rules: &Rules, now: Timestamp) -> Result<Verifie
             );
         }
     }
+    let groups = match &claims.groups {
+        None => BTreeSet::new(),
+        Some(value) => strings(Some(value))
+            .ok_or(TokenError::BadClaim("groups"))?
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+    };
     let subject = required_text(claims.sub, "sub")?;
-    let principal = Principal {
+    Ok(Principal {
         subject,
         issuer,
         token_id,
         scopes,
+        groups,
+    })
+}
+
+/// The principal that a token's claims, or claims alone, tell of; nothing is verified. For whoever tries policies.
+///
+/// # Errors
+/// Where they cannot be read, or a claim that policies see has a wrong type.
+pub fn unverified(text: &str) -> Result<Principal, TokenError> {
+    let text = text.trim();
+    let claims: Claims = if text.starts_with('{') {
+        object(text.as_bytes())?
+    } else {
+        let mut parts = text.split('.');
+        let (Some(_), Some(payload), Some(_), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(TokenError::Malformed);
+        };
+        object(&bytes(payload)?)?
     };
-    Ok(Verified { principal, expires })
+    let issuer = match &claims.iss {
+        None => String::new(),
+        Some(_) => required_text(claims.iss.clone(), "iss")?,
+    };
+    principal(claims, issuer)
 }
 
 fn required_text(claim: Option<Value>, name: &'static str) -> Result<String, TokenError> {

@@ -1,28 +1,43 @@
-//! May they: a caller, an action and what it is on become a [`Decision`].
+//! May they: a caller and what it asks for become a [`Decision`].
 //!
-//! A scope is always needed. Policies, which narrow further, are not evaluated yet; a gateway that is told
-//! of a policy file refuses everything rather than to let pass what the policies may forbid.
+//! A scope is always needed. Policies, where there are any, narrow further: then something is allowed only where a
+//! policy permits it and none forbids it. Without policies scopes alone decide, and nothing of Cedar runs.
 
-use crate::domain::{Operation, Principal, Scope};
+mod cedar;
 
-/// What a caller wants to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+
+use crate::domain::{Caller, Change, ImageId, Operation, Principal, Region, Scope};
+
+pub use cedar::{Policies, PolicyFaults};
+
+/// What a caller wants to do, and on what.
+#[derive(Debug, Clone, Copy)]
+pub enum Request<'a> {
     /// Change who may use an image.
-    Change(Operation),
-    /// See who may use an image.
-    ListShares,
+    Change(&'a Change),
+    /// See an image, or who may use it.
+    ListShares {
+        /// Where it lives.
+        region: &'a Region,
+        /// The image.
+        image_id: &'a ImageId,
+    },
     /// Read the trail.
     ReadAudit,
 }
 
-impl Action {
+impl Request<'_> {
     /// The scope without which nobody may do it.
     #[must_use]
     pub fn scope(self) -> Scope {
         match self {
-            Self::Change(Operation::Share | Operation::Unshare) => Scope::SharesWrite,
-            Self::ListShares => Scope::SharesRead,
+            Self::Change(change) => match change.operation {
+                Operation::Share | Operation::Unshare => Scope::SharesWrite,
+            },
+            Self::ListShares { .. } => Scope::SharesRead,
             Self::ReadAudit => Scope::AuditRead,
         }
     }
@@ -53,91 +68,62 @@ pub enum Refusal {
 }
 
 /// Decides.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Authorizer {
-    refuses_all: bool,
+    policies: ArcSwapOption<Policies>,
 }
 
 impl Authorizer {
-    /// Scopes alone decide.
+    /// Decides by these policies, where there are any, and by scopes.
     #[must_use]
-    pub fn by_scope() -> Self {
-        Self { refuses_all: false }
+    pub fn new(policies: Option<Policies>) -> Self {
+        let authorizer = Self::default();
+        authorizer.use_policies(policies);
+        authorizer
     }
 
-    /// Refuses what it cannot judge: for a gateway whose policies are not evaluated.
-    #[must_use]
-    pub fn refusing_all() -> Self {
-        Self { refuses_all: true }
+    /// Puts `policies` in the place of those before, for every decision from now on.
+    pub fn use_policies(&self, policies: Option<Policies>) {
+        self.policies.store(policies.map(Arc::new));
     }
 
-    /// Whether `principal` may do `action`.
-    #[must_use]
-    pub fn decide(&self, principal: &Principal, action: Action) -> Decision {
-        let scope = action.scope();
-        if !principal.has(scope) {
-            Decision::Refused(Refusal::InsufficientScope(scope))
-        } else if self.refuses_all {
-            Decision::Refused(Refusal::Forbidden {
-                policy_ids: Vec::new(),
-            })
+    /// The refusal of a principal that lacks `scope`, whatever policies say.
+    ///
+    /// # Errors
+    /// [`Refusal::InsufficientScope`].
+    pub fn check_scope(principal: &Principal, scope: Scope) -> Result<(), Refusal> {
+        if principal.has(scope) {
+            Ok(())
         } else {
-            Decision::Allowed {
+            Err(Refusal::InsufficientScope(scope))
+        }
+    }
+
+    /// Whether `caller` may do what it asks for.
+    #[must_use]
+    pub fn decide(&self, caller: &Caller, request: Request<'_>) -> Decision {
+        if let Err(refusal) = Self::check_scope(&caller.principal, request.scope()) {
+            return Decision::Refused(refusal);
+        }
+        match &*self.policies.load() {
+            None => Decision::Allowed {
                 policy_ids: Vec::new(),
-            }
+            },
+            Some(policies) => policies.decide(caller, request),
+        }
+    }
+
+    /// As [`Self::decide`], for whoever needs no reasons where it may be done.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn check(&self, caller: &Caller, request: Request<'_>) -> Result<(), Refusal> {
+        match self.decide(caller, request) {
+            Decision::Allowed { .. } => Ok(()),
+            Decision::Refused(refusal) => Err(refusal),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn principal(scopes: &[&str]) -> Principal {
-        let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
-        Principal {
-            subject: "team-a".into(),
-            issuer: "https://issuer.example".into(),
-            token_id: None,
-            scopes,
-        }
-    }
-
-    #[test]
-    fn each_action_needs_its_own_scope() {
-        let authorizer = Authorizer::by_scope();
-        let actions = [
-            (Action::Change(Operation::Share), "shares:write"),
-            (Action::Change(Operation::Unshare), "shares:write"),
-            (Action::ListShares, "shares:read"),
-            (Action::ReadAudit, "audit:read"),
-        ];
-        for (action, needed) in actions {
-            for scope in [
-                "shares:write",
-                "shares:read",
-                "audit:read",
-                "shares:writes",
-                "",
-            ] {
-                let allowed = matches!(
-                    authorizer.decide(&principal(&[scope]), action),
-                    Decision::Allowed { .. }
-                );
-                assert_eq!(allowed, scope == needed, "{action:?} with {scope:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn unjudged_policies_refuse_what_the_scope_would_allow() {
-        let decision =
-            Authorizer::refusing_all().decide(&principal(&["shares:read"]), Action::ListShares);
-        assert_eq!(
-            decision,
-            Decision::Refused(Refusal::Forbidden {
-                policy_ids: Vec::new()
-            })
-        );
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@
 mod export;
 mod healthcheck;
 mod openapi;
+mod policy;
 mod sandbox;
 mod serve;
 mod token;
@@ -14,7 +15,7 @@ mod verify;
 use std::error::Error;
 use std::fmt::{Display, Write as _};
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -51,6 +52,9 @@ enum Command {
     /// Look after the audit trail.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Try policies.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Ask a running gateway whether it is ready.
     Healthcheck(HealthcheckArgs),
 }
@@ -176,6 +180,39 @@ struct ExportArgs {
     config: Option<PathBuf>,
 }
 
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Say whether a request would be allowed and why; exit 0 allow, 1 deny, 2 a faulty file or token.
+    Check(PolicyCheckArgs),
+}
+
+#[derive(Debug, Args)]
+struct PolicyCheckArgs {
+    /// The policies, in Cedar.
+    #[arg(long, value_name = "FILE")]
+    policy: PathBuf,
+    /// Whose token; it is read and not verified.
+    #[arg(
+        long,
+        value_name = "T",
+        required_unless_present = "claims",
+        conflicts_with = "claims"
+    )]
+    token: Option<String>,
+    /// A file with the claims of a token, in JSON.
+    #[arg(long, value_name = "FILE")]
+    claims: Option<PathBuf>,
+    /// The method of the request.
+    #[arg(long, value_name = "M")]
+    method: String,
+    /// Its path; `?reason=` and `?region=` count too.
+    #[arg(long, value_name = "P")]
+    path: String,
+    /// Where the request comes from.
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    client_ip: IpAddr,
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ExportFormat {
     Ndjson,
@@ -236,6 +273,7 @@ pub fn run() -> ExitCode {
         Command::Openapi { format } => openapi::run(format),
         Command::Audit(AuditCommand::Verify(args)) => on_runtime(verify::run(args)),
         Command::Audit(AuditCommand::Export(args)) => on_runtime(export::run(args)),
+        Command::Policy(PolicyCommand::Check(args)) => policy::run(&args),
         Command::Healthcheck(args) => on_runtime(healthcheck::run(args)),
     };
     ended.unwrap_or_else(Failure::report)
@@ -269,6 +307,10 @@ impl Failure {
             lines: vec![chain(error)],
             code: 1,
         }
+    }
+
+    fn usages(lines: Vec<String>) -> Self {
+        Self { lines, code: 2 }
     }
 
     fn usage(line: impl Display) -> Self {

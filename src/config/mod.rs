@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 use url::Url;
 
@@ -36,6 +37,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// Section `audit`.
     pub audit: Audit,
+    /// Section `limits`.
+    pub limits: Limits,
     /// Section `telemetry`.
     pub telemetry: Telemetry,
     /// Keys that were set although nothing acts on them yet, each with what that means.
@@ -57,6 +60,10 @@ pub struct Server {
     pub drain_delay: Duration,
     /// TLS on the REST listener.
     pub tls: Option<TlsFiles>,
+    /// Proxies whose word on where a request came from is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Origins that browsers may call from.
+    pub cors_origins: Vec<String>,
 }
 
 /// PEM files of the REST listener's certificate chain and its private key.
@@ -148,6 +155,24 @@ pub struct Audit {
     pub database: PathBuf,
 }
 
+/// How much may be asked.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Requests of one subject; without a rate there is no bound.
+    pub requests: Option<Rate>,
+    /// Failed authentications from one client address; without a rate there is no bound.
+    pub failed_authentications: Option<Rate>,
+}
+
+/// A token bucket.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    /// Tokens that come back a second, more than none.
+    pub per_second: f64,
+    /// Tokens of a full bucket.
+    pub burst: u32,
+}
+
 /// Logs.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
@@ -233,30 +258,7 @@ impl fmt::Display for Fault {
 pub struct Faults(pub Vec<Fault>);
 
 /// Keys whose mechanism is not built; value: what setting one means until then.
-const INERT: [(&str, &str); 7] = [
-    (
-        "server.trusted_proxies",
-        "forwarding headers are not believed yet: client_ip is the peer's address",
-    ),
-    (
-        "server.cors_origins",
-        "no origin is allowed yet: browsers on other origins are refused",
-    ),
-    (
-        "auth.jwks_url",
-        "key sets are not fetched yet: the gateway is not ready and accepts no token",
-    ),
-    (
-        "auth.oidc_discovery",
-        "key sets are not fetched yet: the gateway is not ready and accepts no token",
-    ),
-    (
-        "authorization.policy_file",
-        "policies are not evaluated yet: everything that needs a scope is forbidden",
-    ),
-    ("limits", "requests are not limited yet"),
-    ("telemetry.otlp_endpoint", "traces are not exported yet"),
-];
+const INERT: [(&str, &str); 1] = [("telemetry.otlp_endpoint", "traces are not exported yet")];
 
 impl Config {
     /// Reads and checks everything. Files that it names are checked by the rooms that read them.
@@ -270,7 +272,7 @@ impl Config {
         let policy_file = reader.path("authorization.policy_file");
         let upstream = sections::upstream(&mut reader);
         let database = sections::audit_database(&mut reader);
-        sections::limits(&mut reader);
+        let limits = sections::limits(&mut reader);
         let telemetry = sections::telemetry(&mut reader);
         let inert = INERT
             .iter()
@@ -278,10 +280,15 @@ impl Config {
             .map(|(key, meaning)| format!("{key} is set: {meaning}"))
             .collect();
         let faults = reader.finish();
-        match (server, auth, upstream, database, telemetry) {
-            (Some(server), Some(auth), Some(upstream), Some(audit), Some(telemetry))
-                if faults.is_empty() =>
-            {
+        match (server, auth, upstream, database, limits, telemetry) {
+            (
+                Some(server),
+                Some(auth),
+                Some(upstream),
+                Some(audit),
+                Some(limits),
+                Some(telemetry),
+            ) if faults.is_empty() => {
                 let authorization = Authorization { policy_file };
                 Ok(Self {
                     server,
@@ -289,6 +296,7 @@ impl Config {
                     authorization,
                     upstream,
                     audit,
+                    limits,
                     telemetry,
                     inert,
                 })

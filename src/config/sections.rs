@@ -9,7 +9,9 @@ use crate::domain::Region;
 
 use super::reader::Reader;
 use super::values::{is_loopback, key_source_url, sqlite_file};
-use super::{Audit, Auth, KeySource, LogFormat, Server, Telemetry, TlsFiles, Upstream};
+use super::{
+    Audit, Auth, KeySource, Limits, LogFormat, Rate, Server, Telemetry, TlsFiles, Upstream,
+};
 
 pub(super) fn server(reader: &mut Reader) -> Option<Server> {
     let bind = reader.address("server.bind", "127.0.0.1:8080");
@@ -33,16 +35,21 @@ pub(super) fn server(reader: &mut Reader) -> Option<Server> {
     if let Some(Err(message)) = tls.as_ref().map(|files| reader.check_tls(files)) {
         reader.fault::<()>("server.tls_key_file", &message);
     }
+    let mut trusted_proxies = Vec::new();
     for proxy in reader.list("server.trusted_proxies") {
-        if proxy.parse::<IpNet>().is_err() {
-            reader.fault::<()>(
-                "server.trusted_proxies",
-                &format!("`{proxy}` is no CIDR, such as 10.0.0.0/8"),
-            );
+        match proxy.parse::<IpNet>() {
+            Ok(network) => trusted_proxies.push(network),
+            Err(_) => {
+                reader.fault::<()>(
+                    "server.trusted_proxies",
+                    &format!("`{proxy}` is no CIDR, such as 10.0.0.0/8"),
+                );
+            }
         }
     }
-    for origin in reader.list("server.cors_origins") {
-        if !Url::parse(&origin).is_ok_and(|url| url.origin().ascii_serialization() == origin) {
+    let cors_origins = reader.list("server.cors_origins");
+    for origin in &cors_origins {
+        if !Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == *origin) {
             let message = format!("`{origin}` is no origin, such as https://console.example.com");
             reader.fault::<()>("server.cors_origins", &message);
         }
@@ -54,6 +61,8 @@ pub(super) fn server(reader: &mut Reader) -> Option<Server> {
         request_timeout: request_timeout?,
         drain_delay: drain_delay?,
         tls,
+        trusted_proxies,
+        cors_origins,
     })
 }
 
@@ -181,10 +190,27 @@ pub(super) fn audit_database(reader: &mut Reader) -> Option<Audit> {
     }
 }
 
-pub(super) fn limits(reader: &mut Reader) {
-    reader.number("limits.requests_per_second", "50");
-    reader.integer("limits.burst", "100", 1..=1_000_000);
-    reader.number("limits.failed_authentications_per_minute", "60");
+pub(super) fn limits(reader: &mut Reader) -> Option<Limits> {
+    let per_second = reader.number("limits.requests_per_second", "50");
+    let burst = reader.integer("limits.burst", "100", 1..=1_000_000);
+    let failed = reader.number("limits.failed_authentications_per_minute", "60");
+    let (per_second, burst, failed) = (per_second?, u32::try_from(burst?).ok()?, failed?);
+    let on = |rate: &Rate| rate.per_second > 0.0;
+    // A minute's worth may come at once.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "from 1 to a thousand million"
+    )]
+    let failed_at_once = failed.ceil().max(1.0) as u32;
+    let failed = Rate {
+        per_second: failed / 60.0,
+        burst: failed_at_once,
+    };
+    Some(Limits {
+        requests: Some(Rate { per_second, burst }).filter(on),
+        failed_authentications: Some(failed).filter(on),
+    })
 }
 
 pub(super) fn telemetry(reader: &mut Reader) -> Option<Telemetry> {

@@ -40,6 +40,8 @@ pub struct Principal {
     pub token_id: Option<String>,
     /// Every scope of the token, also those that mean nothing here.
     pub scopes: BTreeSet<String>,
+    /// The token's `groups`.
+    pub groups: BTreeSet<String>,
 }
 
 impl Principal {
@@ -82,8 +84,8 @@ impl Author {
 /// A principal and where its request came from, as an intent records it.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Who asks.
-    pub principal: Principal,
+    /// Who asks; shared by all requests of one token.
+    pub principal: Arc<Principal>,
     /// Where the request came from; absent where the listener could not tell.
     pub client_ip: Option<IpAddr>,
     /// What the client calls itself.

@@ -22,6 +22,7 @@ use super::params::{DryRunQuery, ImagePath, PreferHeader, RegionQuery};
 use super::parse::{self, Parser};
 use super::path;
 use super::problem::{Problem, ProblemBody};
+use super::rate_limit::Cost;
 use super::shares::Mode;
 
 /// Accounts to add and to remove.
@@ -163,6 +164,7 @@ pub(super) async fn update_shares(
         deadline,
         request_id,
     } = asked.finish()?;
+    caller.admit(Cost::of_accounts(add.len() + remove.len()))?;
     let added = add.into_iter().map(|account| (Operation::Share, account));
     let removed = remove
         .into_iter()
@@ -239,6 +241,7 @@ pub(super) async fn replace_shares(
         deadline,
         request_id,
     } = asked.finish()?;
+    caller.admit(Cost::of_accounts(accounts.len()))?;
     let replacement = Replacement {
         image_id: image_id.clone(),
         region: region.clone(),

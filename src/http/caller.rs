@@ -1,71 +1,163 @@
 //! The one extractor that can fail: who is calling.
 
 use std::future::{Ready, ready};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use actix_web::dev::Payload;
-use actix_web::http::header;
+use actix_web::http::{StatusCode, header};
 use actix_web::web::Data;
-use actix_web::{FromRequest, HttpMessage as _, HttpRequest};
+use actix_web::{FromRequest, HttpMessage as _, HttpRequest, ResponseError as _};
+use futures_util::future::{Either, LocalBoxFuture};
 
 use crate::auth::{Authenticator, TokenError};
 use crate::domain::{Caller, Principal, RequestId, Stopwatch};
 use crate::problem::ProblemKind;
 
+use super::client_address::TrustedProxies;
 use super::observe::{Arrival, Subject};
 use super::problem::{FieldError, Problem};
+use super::rate_limit::{Cost, RateLimits};
 
 /// Longest `User-Agent` that the trail keeps, in characters; longer ones are cut and marked.
 const USER_AGENT_CHARACTERS_MAX: usize = 512;
 const CUT_MARK: &str = "… (cut)";
 
 /// A request with a valid bearer token.
-pub(super) struct Authenticated(Caller);
+pub(super) struct Authenticated {
+    caller: Caller,
+    limits: Data<RateLimits>,
+}
 
 impl Authenticated {
-    pub(super) fn principal(&self) -> &Principal {
-        &self.0.principal
+    /// Takes what the request costs of what its subject may ask.
+    ///
+    /// # Errors
+    /// 429 where that is too much.
+    pub(super) fn admit(&self, cost: Cost) -> Result<(), Problem> {
+        self.limits.admit(&self.caller.principal, cost)
+    }
+
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
     }
 
     pub(super) fn into_caller(self) -> Caller {
-        self.0
+        self.caller
     }
 }
+
+type Outcome = Result<Authenticated, Problem>;
 
 impl FromRequest for Authenticated {
     type Error = Problem;
-    type Future = Ready<Result<Self, Problem>>;
+    type Future = Either<Ready<Outcome>, LocalBoxFuture<'static, Outcome>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(authenticate(request))
+        match Surroundings::of(request) {
+            Ok(surroundings) => match surroundings.authenticate(request) {
+                Err(Refused::UnknownKey) => {
+                    let request = request.clone();
+                    Either::Right(Box::pin(async move {
+                        surroundings.authenticate_anew(&request).await
+                    }))
+                }
+                Err(Refused::Problem(problem)) => Either::Left(ready(Err(*problem))),
+                Ok(authenticated) => Either::Left(ready(Ok(authenticated))),
+            },
+            Err(problem) => Either::Left(ready(Err(problem))),
+        }
     }
 }
 
-fn authenticate(request: &HttpRequest) -> Result<Authenticated, Problem> {
-    let authenticator = request.app_data::<Data<Authenticator>>();
-    let authenticator = authenticator
-        .ok_or_else(|| Problem::new(ProblemKind::InternalError, "the gateway failed"))?;
-    let token = bearer_token(request)?;
-    let principal = authenticator.authenticate(token).map_err(|error| {
-        tracing::debug!(error = %error, "a token was refused");
-        Problem::bad_token(error)
-    })?;
-    let mut extensions = request.extensions_mut();
-    extensions.insert(Subject(principal.subject.clone()));
-    let arrival = extensions.get::<Arrival>();
-    let caller = Caller {
-        principal,
-        client_ip: request
+/// Why a request is not authenticated, or not yet.
+enum Refused {
+    /// Its token names a key that may be known once the keys are fetched anew.
+    UnknownKey,
+    Problem(Box<Problem>),
+}
+
+/// What decides on a request, and where it came from.
+struct Surroundings {
+    authenticator: Data<Authenticator>,
+    limits: Data<RateLimits>,
+    client_ip: Option<IpAddr>,
+}
+
+impl Surroundings {
+    fn of(request: &HttpRequest) -> Result<Self, Problem> {
+        let lacking = || Problem::new(ProblemKind::InternalError, "the gateway failed");
+        let data = request.app_data::<Data<Authenticator>>();
+        let authenticator = data.ok_or_else(lacking)?.clone();
+        let data = request.app_data::<Data<RateLimits>>();
+        let limits = data.ok_or_else(lacking)?.clone();
+        let data = request.app_data::<Data<TrustedProxies>>();
+        let proxies = data.ok_or_else(lacking)?;
+        let client_ip = request
             .peer_addr()
-            .map(|address| address.ip().to_canonical()),
-        user_agent: request
-            .headers()
-            .get(header::USER_AGENT)
-            .map(|agent| cut(&String::from_utf8_lossy(agent.as_bytes()))),
-        request_id: arrival.map_or_else(RequestId::generate, |arrival| arrival.request_id.clone()),
-        trace_id: arrival.and_then(|arrival| arrival.trace_id.clone()),
-        since_arrival: arrival.map_or_else(Stopwatch::start, |arrival| arrival.since),
-    };
-    Ok(Authenticated(caller))
+            .map(|peer| proxies.client(peer.ip(), request.headers()));
+        Ok(Self {
+            authenticator,
+            limits,
+            client_ip,
+        })
+    }
+
+    fn authenticate(&self, request: &HttpRequest) -> Result<Authenticated, Refused> {
+        let problem = |problem| Refused::Problem(Box::new(problem));
+        let token = bearer_token(request).map_err(|refused| problem(self.failed(refused)))?;
+        match self.authenticator.authenticate(token) {
+            Ok(principal) => Ok(self.authenticated(request, principal)),
+            Err(error) if self.authenticator.may_be_new(error) => Err(Refused::UnknownKey),
+            Err(error) => Err(problem(self.bad_token(error))),
+        }
+    }
+
+    async fn authenticate_anew(&self, request: &HttpRequest) -> Outcome {
+        let token = bearer_token(request)?;
+        match self.authenticator.authenticate_anew(token).await {
+            Ok(principal) => Ok(self.authenticated(request, principal)),
+            Err(error) => Err(self.bad_token(error)),
+        }
+    }
+
+    fn bad_token(&self, error: TokenError) -> Problem {
+        tracing::debug!(error = %error, "a token was refused");
+        self.failed(Problem::bad_token(error))
+    }
+
+    /// What whoever could not be authenticated is told; a good token is never held up by it.
+    fn failed(&self, problem: Problem) -> Problem {
+        if problem.status_code() != StatusCode::UNAUTHORIZED {
+            return problem;
+        }
+        match self.limits.authentication_failed(self.client_ip) {
+            Ok(()) => problem,
+            Err(limited) => limited,
+        }
+    }
+
+    fn authenticated(&self, request: &HttpRequest, principal: Arc<Principal>) -> Authenticated {
+        let mut extensions = request.extensions_mut();
+        extensions.insert(Subject(Arc::clone(&principal)));
+        let arrival = extensions.get::<Arrival>();
+        let caller = Caller {
+            principal,
+            client_ip: self.client_ip,
+            user_agent: request
+                .headers()
+                .get(header::USER_AGENT)
+                .map(|agent| cut(&String::from_utf8_lossy(agent.as_bytes()))),
+            request_id: arrival
+                .map_or_else(RequestId::generate, |arrival| arrival.request_id.clone()),
+            trace_id: arrival.and_then(|arrival| arrival.trace_id.clone()),
+            since_arrival: arrival.map_or_else(Stopwatch::start, |arrival| arrival.since),
+        };
+        Authenticated {
+            caller,
+            limits: self.limits.clone(),
+        }
+    }
 }
 
 /// The token of the one `Authorization` header (RFC 6750, section 2.1; the scheme's case does not matter,

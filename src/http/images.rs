@@ -9,8 +9,8 @@ use serde::Serialize;
 use url::form_urlencoded;
 use utoipa::ToSchema;
 
-use crate::authorization::Authorizer;
-use crate::domain::{Image, ImageId, Region};
+use crate::authorization::{Authorizer, Request};
+use crate::domain::{Image, ImageId, Region, Scope};
 use crate::problem::ProblemKind;
 use crate::sharing::Sharing;
 
@@ -20,6 +20,7 @@ use super::params::{ImagePath, RegionQuery};
 use super::parse::{self, Parser};
 use super::path;
 use super::problem::Problem;
+use super::rate_limit::Cost;
 use super::shares::may_list;
 
 /// Most images of a page: what one call of the upstream gives.
@@ -75,7 +76,8 @@ impl From<Image> for ImageBody {
 
 /// See which images can be shared.
 ///
-/// The owner's own images, as the upstream lists them now. Pages follow one another by `next_cursor`, or the `Link`
+/// The owner's own images, as the upstream lists them now, but for those that a policy hides from the caller; so a
+/// page may hold fewer than its limit, even none, and be followed by another. Pages follow one another by `next_cursor`, or the `Link`
 /// header; an image that is made or deleted meanwhile may shift them.
 #[utoipa::path(
     get, path = path::IMAGES, operation_id = "list_images", tag = "images",
@@ -111,11 +113,21 @@ pub(super) async fn list_images(
     let limit = limit.unwrap_or(LIMIT_MAX);
     let offset = parser.parameter("cursor", |text| parse_cursor(text, &region));
     parser.finish(Some(()))?;
-    may_list(&caller, &authorizer)?;
+    caller.admit(Cost::ONE)?;
+    Authorizer::check_scope(&caller.caller().principal, Scope::SharesRead)?;
     let deadline = parse::deadline(&request, &rules);
     let page = sharing
         .images(region.clone(), offset.unwrap_or(0), limit, deadline)
         .await?;
+    let may_list = |image: &Image| {
+        let request = Request::ListShares {
+            region: &region,
+            image_id: &image.image_id,
+        };
+        authorizer.check(caller.caller(), request).is_ok()
+    };
+    let images = page.images.into_iter().filter(may_list);
+    let images = images.map(ImageBody::from).collect();
     let next_cursor = page.next_offset.map(|offset| cursor(offset, &region));
     let mut response = HttpResponse::Ok();
     if let Some(cursor) = &next_cursor {
@@ -128,7 +140,7 @@ pub(super) async fn list_images(
         response.insert_header((header::LINK, link));
     }
     Ok(response.json(ImageList {
-        images: page.images.into_iter().map(ImageBody::from).collect(),
+        images,
         next_cursor,
     }))
 }
@@ -154,7 +166,7 @@ pub(super) async fn get_image(
     let image_id = parser.segment::<ImageId>("image_id");
     let region = parser.region(&rules);
     let image_id = parser.finish(image_id)?;
-    may_list(&caller, &authorizer)?;
+    may_list(&caller, &authorizer, &region, &image_id)?;
     let deadline = parse::deadline(&request, &rules);
     let image = sharing.image(region, image_id, deadline).await?;
     let absent = || Problem::new(ProblemKind::NotFound, "the owner has no such image here");

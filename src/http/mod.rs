@@ -10,6 +10,8 @@ mod audit;
 mod body;
 mod bulk;
 mod caller;
+mod client_address;
+mod cors;
 mod images;
 mod observe;
 mod openapi;
@@ -17,6 +19,7 @@ mod pages;
 mod params;
 mod parse;
 mod problem;
+mod rate_limit;
 mod requests;
 mod shares;
 mod stream;
@@ -36,9 +39,12 @@ use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
 pub use admin::{Check, Readiness};
+pub use client_address::TrustedProxies;
+pub use cors::cors;
 pub use observe::observe;
 pub use openapi::document;
 use problem::Problem;
+pub use rate_limit::RateLimits;
 pub use requests::Requests;
 pub use stream::Streams;
 
@@ -72,6 +78,10 @@ pub struct Parts {
     pub requests: Data<Requests>,
     /// What requests may name.
     pub rules: Data<Rules>,
+    /// How much may be asked.
+    pub limits: Data<RateLimits>,
+    /// Who is believed about where requests come from.
+    pub proxies: Data<TrustedProxies>,
     /// Whether the gateway is ready.
     pub readiness: Data<Readiness>,
     /// Numbers for the admin listener.
@@ -126,6 +136,8 @@ pub fn routes(parts: &Parts, config: &mut ServiceConfig) {
         .app_data(parts.tasks.clone())
         .app_data(parts.streams.clone())
         .app_data(parts.rules.clone())
+        .app_data(parts.limits.clone())
+        .app_data(parts.proxies.clone())
         .service(
             resource(path::SHARE, "DELETE, GET, HEAD, PUT")
                 .route(web::put().to(shares::put_share))

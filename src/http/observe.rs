@@ -1,5 +1,8 @@
 //! Around every request: its id, its size, its log line, its numbers, its last headers, its problem.
 
+use std::sync::Arc;
+
+use actix_cors::CorsError;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
@@ -8,13 +11,13 @@ use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpMessage as _, HttpRequest};
 
-use crate::domain::{RequestId, Stopwatch, TraceId};
+use crate::domain::{Principal, RequestId, Stopwatch, TraceId};
 use crate::problem::ProblemKind;
 use crate::telemetry::Metrics;
 
-use super::path;
 use super::problem::{AUDIT_ID, Problem};
 use super::requests::Requests;
+use super::{cors, path};
 
 /// Largest head: request line and headers.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -29,8 +32,8 @@ pub(super) struct Arrival {
     pub(super) since: Stopwatch,
 }
 
-/// The subject of a request, for its log line.
-pub(super) struct Subject(pub(super) String);
+/// Whose subject stands in a request's log line.
+pub(super) struct Subject(pub(super) Arc<Principal>);
 
 /// The middleware.
 ///
@@ -59,15 +62,15 @@ pub async fn observe(
         (request.into_response(rendered), Some(problem))
     } else {
         let response = next.call(request).await?;
-        match response
-            .response()
-            .error()
-            .and_then(|error| error.as_error::<Problem>())
-            .cloned()
-        {
+        let problem = response.response().error().and_then(|error| {
+            let refused = || error.as_error::<CorsError>().map(cors::refused);
+            error.as_error::<Problem>().cloned().or_else(refused)
+        });
+        match problem {
             None => (response.map_into_boxed_body(), None),
             Some(problem) => {
-                let rendered = problem.render(&arrival.request_id, changes);
+                let mut rendered = problem.render(&arrival.request_id, changes);
+                cors::keep_headers(response.headers(), rendered.headers_mut());
                 (
                     ServiceResponse::new(response.into_parts().0, rendered),
                     Some(problem),
@@ -149,7 +152,7 @@ fn log(
     let extensions = request.extensions();
     let subject = extensions
         .get::<Subject>()
-        .map(|subject| subject.0.as_str());
+        .map(|subject| subject.0.subject.as_str());
     let event_id = headers.get(AUDIT_ID).and_then(|value| value.to_str().ok());
     let event_id = event_id
         .map(str::to_owned)

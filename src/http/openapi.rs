@@ -99,11 +99,12 @@ impl Modify for Bearer {
 
 /// What can go wrong on every route.
 const EVERYWHERE: [Kind; 2] = [Kind::HeadersTooLarge, Kind::InternalError];
-const OF_CALLERS: [Kind; 4] = [
+const OF_CALLERS: [Kind; 5] = [
     Kind::InvalidRequest,
     Kind::Unauthenticated,
     Kind::InsufficientScope,
     Kind::Forbidden,
+    Kind::RateLimited,
 ];
 const OF_CHANGES: [Kind; 9] = [
     Kind::NotFound,
@@ -203,7 +204,7 @@ fn problem_response(kinds: &[Kind], changes: bool) -> Response {
         .content(MEDIA_TYPE, content);
     let header = match kinds[0].status() {
         401 | 403 => Some(("WWW-Authenticate", "What is missing (RFC 6750)")),
-        503 => Some(("Retry-After", "Seconds to wait before another try")),
+        429 | 503 => Some(("Retry-After", "Seconds to wait before another try")),
         _ => None,
     };
     if let Some((name, description)) = header {

@@ -144,21 +144,19 @@ impl<'a> Parser<'a> {
     /// 408 where a body was announced and does not come.
     pub(super) async fn no_body(&mut self, mut payload: Payload) -> Result<(), Problem> {
         let late = |_| Problem::new(ProblemKind::RequestTimeout, "the body did not come in time");
-        let mut bytes = 0;
-        let mut came = false;
         // Read to its end, so that the connection can serve the next request; what is longer is left unread.
-        while bytes <= BODY_BYTES_MAX {
-            match timeout(BODY_TIMEOUT, payload.next()).await.map_err(late)? {
-                None => break,
-                Some(Ok(chunk)) => bytes += chunk.len(),
-                Some(Err(_)) => {
-                    came = true;
-                    break;
+        let whole = async {
+            let mut bytes = 0;
+            while bytes <= BODY_BYTES_MAX {
+                match payload.next().await {
+                    None => break,
+                    Some(Ok(chunk)) => bytes += chunk.len(),
+                    Some(Err(_)) => return true,
                 }
             }
-        }
-        came |= bytes > 0;
-        if came {
+            bytes > 0
+        };
+        if timeout(BODY_TIMEOUT, whole).await.map_err(late)? {
             self.fault("body", "body", "must be empty: this method takes no body");
         }
         Ok(())

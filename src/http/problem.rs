@@ -138,7 +138,8 @@ impl Problem {
         match kind {
             ProblemKind::UpstreamUnavailable
             | ProblemKind::AuditUnavailable
-            | ProblemKind::Overloaded => {
+            | ProblemKind::Overloaded
+            | ProblemKind::RateLimited => {
                 problem
                     .headers
                     .push((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER)));
@@ -282,7 +283,7 @@ impl Problem {
     }
 
     /// Names another time to wait than the usual.
-    fn retry_after(&mut self, wait: Duration) {
+    pub(super) fn retry_after(&mut self, wait: Duration) {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         self.headers.retain(|(name, _)| name != header::RETRY_AFTER);
         self.headers

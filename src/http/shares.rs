@@ -5,8 +5,8 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::authorization::{Action, Authorizer, Decision};
-use crate::domain::{AccountId, Change, Deadline, ImageId, Operation, Reason};
+use crate::authorization::{Authorizer, Request};
+use crate::domain::{AccountId, Change, Deadline, ImageId, Operation, Reason, Region};
 use crate::problem::ProblemKind;
 use crate::sharing::{Bulk, Origin, RehearsalError, Sharing};
 
@@ -16,6 +16,7 @@ use super::params::{AccountPath, DryRunQuery, ImagePath, PreferHeader, ReasonQue
 use super::parse::{self, Parser};
 use super::path;
 use super::problem::{AUDIT_ID, Problem};
+use super::rate_limit::Cost;
 
 /// An account's share of an image.
 #[derive(Debug, Serialize, ToSchema)]
@@ -166,6 +167,7 @@ pub(super) async fn put_share(
 ) -> Result<HttpResponse, Problem> {
     let (change, mode, deadline) =
         parse_change(Operation::Share, &request, payload, &rules).await?;
+    caller.admit(Cost::ONE)?;
     if mode == Mode::DryRun {
         return rehearse(&sharing, caller, change, deadline).await;
     }
@@ -209,6 +211,7 @@ pub(super) async fn delete_share(
 ) -> Result<HttpResponse, Problem> {
     let (change, mode, deadline) =
         parse_change(Operation::Unshare, &request, payload, &rules).await?;
+    caller.admit(Cost::ONE)?;
     if mode == Mode::DryRun {
         return rehearse(&sharing, caller, change, deadline).await;
     }
@@ -245,7 +248,7 @@ pub(super) async fn get_share(
     );
     let region = parser.region(&rules);
     let (image_id, account_id) = parser.finish(image_id.zip(account_id))?;
-    may_list(&caller, &authorizer)?;
+    may_list(&caller, &authorizer, &region, &image_id)?;
     let deadline = parse::deadline(&request, &rules);
     let found = sharing
         .find(region.clone(), image_id.clone(), account_id, deadline)
@@ -291,7 +294,7 @@ pub(super) async fn list_shares(
     let mut parser = Parser::new(&request, &["region"]);
     let (image_id, region) = (parser.segment::<ImageId>("image_id"), parser.region(&rules));
     let image_id = parser.finish(image_id)?;
-    may_list(&caller, &authorizer)?;
+    may_list(&caller, &authorizer, &region, &image_id)?;
     let deadline = parse::deadline(&request, &rules);
     let shares = sharing.list(region, image_id, deadline).await?;
     let accounts = shares.accounts.into_iter();
@@ -384,9 +387,14 @@ async fn parse_change(
     ))
 }
 
-pub(super) fn may_list(caller: &Authenticated, authorizer: &Authorizer) -> Result<(), Problem> {
-    match authorizer.decide(caller.principal(), Action::ListShares) {
-        Decision::Allowed { .. } => Ok(()),
-        Decision::Refused(refusal) => Err(refusal.into()),
-    }
+/// Whether the caller may see an image and who may use it, by limit, scope and policy.
+pub(super) fn may_list(
+    caller: &Authenticated,
+    authorizer: &Authorizer,
+    region: &Region,
+    image_id: &ImageId,
+) -> Result<(), Problem> {
+    caller.admit(Cost::ONE)?;
+    let request = Request::ListShares { region, image_id };
+    Ok(authorizer.check(caller.caller(), request)?)
 }

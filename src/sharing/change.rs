@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::{timeout, timeout_at};
 
 use crate::audit::{Denial, Elapsed, HttpStatus, Intent, NotDurable, Recalled, Refused};
-use crate::authorization::{Action, Decision, Refusal};
+use crate::authorization::{Decision, Refusal, Request};
 use crate::domain::{Author, Caller, Change, Deadline, EventId, Operation, Stopwatch};
 use crate::problem::ProblemKind;
 
@@ -51,9 +51,7 @@ fn success_status(operation: Operation) -> u16 {
 
 impl Parts {
     async fn run(&self, caller: Arc<Caller>, change: Change, deadline: Deadline, answer: Answer) {
-        let decision = self
-            .authorizer
-            .decide(&caller.principal, Action::Change(change.operation));
+        let decision = self.authorizer.decide(&caller, Request::Change(&change));
         let policy_ids = match decision {
             Decision::Allowed { policy_ids } => policy_ids,
             Decision::Refused(refusal) => {

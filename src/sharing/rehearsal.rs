@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::authorization::{Action, Decision, Refusal};
-use crate::domain::{AccountId, Caller, Deadline, ImageId, Operation, Region};
+use crate::authorization::{Refusal, Request};
+use crate::domain::{AccountId, Caller, Change, Deadline, ImageId, Operation, Region};
 
 use super::bulk::{Bulk, DifferenceError, Replacement};
 use super::{ListError, Parts, Sharing};
@@ -59,11 +59,11 @@ impl Sharing {
     ) -> Result<Vec<Rehearsed>, RehearsalError> {
         let parts = Arc::clone(&self.0);
         let rehearsing = async move {
-            parts.may_change(&caller)?;
+            Parts::may_change(&caller)?;
             let present = parts.held(&bulk.region, &bulk.image_id, deadline).await?;
             let rehearsed = bulk.changes.iter().map(|(operation, account_id)| {
                 let listed = present.contains(account_id);
-                parts.rehearsed(&caller, *operation, *account_id, listed)
+                parts.rehearsed(&caller, &bulk.change(*operation, *account_id), listed)
             });
             none_allowed(rehearsed.collect())
         };
@@ -82,14 +82,15 @@ impl Sharing {
     ) -> Result<Vec<Rehearsed>, RehearsalError> {
         let parts = Arc::clone(&self.0);
         let rehearsing = async move {
-            parts.may_change(&caller)?;
+            Parts::may_change(&caller)?;
             let key = (replacement.region.clone(), replacement.image_id.clone());
             let hold = parts.lanes.hold(&key, deadline).await;
             let _hold = hold.map_err(ListError::from)?;
             let changes = parts.difference(&key, &replacement, deadline).await?;
-            let rehearsed = changes.into_iter().map(|(operation, account_id)| {
-                let listed = operation == Operation::Unshare;
-                parts.rehearsed(&caller, operation, account_id, listed)
+            let bulk = replacement.bulk(changes);
+            let rehearsed = bulk.changes.iter().map(|(operation, account_id)| {
+                let listed = *operation == Operation::Unshare;
+                parts.rehearsed(&caller, &bulk.change(*operation, *account_id), listed)
             });
             none_allowed(rehearsed.collect())
         };
@@ -100,8 +101,8 @@ impl Sharing {
 const LOST: RehearsalError = RehearsalError::Difference(DifferenceError::List(ListError::Lost));
 
 impl Parts {
-    fn may_change(&self, caller: &Caller) -> Result<(), RehearsalError> {
-        match self.lacks_scope(caller) {
+    fn may_change(caller: &Caller) -> Result<(), RehearsalError> {
+        match Self::lacks_scope(caller) {
             Some(refusal) => Err(RehearsalError::Denied(refusal)),
             None => Ok(()),
         }
@@ -120,24 +121,12 @@ impl Parts {
         Ok(self.account_ids(region, image_id, deadline).await?)
     }
 
-    fn rehearsed(
-        &self,
-        caller: &Caller,
-        operation: Operation,
-        account_id: AccountId,
-        listed: bool,
-    ) -> Rehearsed {
-        let decision = self
-            .authorizer
-            .decide(&caller.principal, Action::Change(operation));
-        let refusal = match decision {
-            Decision::Allowed { .. } => None,
-            Decision::Refused(refusal) => Some(refusal),
-        };
+    fn rehearsed(&self, caller: &Caller, change: &Change, listed: bool) -> Rehearsed {
+        let refusal = self.authorizer.check(caller, Request::Change(change)).err();
         Rehearsed {
-            account_id,
-            operation,
-            would_change: refusal.is_none() && listed == (operation == Operation::Unshare),
+            account_id: change.account_id,
+            operation: change.operation,
+            would_change: refusal.is_none() && listed == (change.operation == Operation::Unshare),
             refusal,
         }
     }

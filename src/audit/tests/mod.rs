@@ -151,9 +151,10 @@ fn intent(number: u64) -> Intent {
         issuer: "https://issuer.example".into(),
         token_id: Some("t-1".into()),
         scopes: std::iter::once("shares:write".to_owned()).collect(),
+        groups: std::collections::BTreeSet::new(),
     };
     let caller = Caller {
-        principal,
+        principal: Arc::new(principal),
         client_ip: "10.0.0.7".parse().ok(),
         user_agent: Some("tests".into()),
         request_id: format!("request-{number}").parse().expect("a request id"),

@@ -269,7 +269,8 @@ async fn the_queue_is_bounded_in_bytes_and_outcomes_are_never_refused() {
         let Author::Caller(caller) = &mut long.author else {
             unreachable!("tests ask");
         };
-        Arc::make_mut(caller).principal.subject = "s".repeat(15_000);
+        let principal = &mut Arc::make_mut(caller).principal;
+        Arc::make_mut(principal).subject = "s".repeat(15_000);
         long
     };
     let first = trail.intend(long(0)).await;

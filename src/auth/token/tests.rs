@@ -98,7 +98,7 @@ fn check(
     rules: &Rules,
     now: Timestamp,
 ) -> Result<Principal, TokenError> {
-    verify(token, keys, rules, now).map(|verified| verified.principal)
+    verify(token, keys, rules, now).map(|verified| Principal::clone(&verified.principal))
 }
 
 fn checked(token: &str) -> Result<Principal, TokenError> {
@@ -419,7 +419,7 @@ fn without_kid_the_only_key_that_fits_is_taken() {
     let mut second = secret_key(64);
     second["kid"] = json!("second");
     let two = check(&token, &set(&[secret_key(64), second]), &rules(), now());
-    assert_eq!(two, Err(TokenError::UnknownKey));
+    assert_eq!(two, Err(TokenError::AmbiguousKey));
 }
 
 #[test]

@@ -111,7 +111,7 @@ pub(in crate::http) async fn feed_entries(
         Some(_) => ("header", LAST_EVENT_ID),
         None => ("query", "after"),
     };
-    let stream = streams.place(&caller.principal().subject)?;
+    let stream = streams.place(&caller.caller().principal.subject)?;
     let begun = on_main_runtime(&tasks, async move {
         let mut feed = reader.feed(last_event_id.or(after)).await?;
         Ok::<_, FeedError>((feed.next().await?, feed))

@@ -106,7 +106,7 @@ pub(in crate::http) async fn list_events(
     if let Some(format) = format {
         let reader = Reader::clone(&reader);
         let export = Export::new(reader, filter, order, format, after, limit);
-        let place = streams.place(&caller.principal().subject)?;
+        let place = streams.place(&caller.caller().principal.subject)?;
         return stream(&request, &tasks, place, export, format).await;
     }
     let limit = limit.unwrap_or(LIMIT_DEFAULT);

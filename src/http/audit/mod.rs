@@ -9,7 +9,7 @@ pub(super) mod summary;
 use utoipa::IntoParams;
 
 use crate::audit::{Filter, StoreError};
-use crate::authorization::{Action, Authorizer, Decision};
+use crate::authorization::{Authorizer, Request};
 use crate::domain::{Outcome, Timestamp};
 use crate::problem::ProblemKind;
 use crate::tasks::Tasks;
@@ -17,6 +17,7 @@ use crate::tasks::Tasks;
 use super::caller::Authenticated;
 use super::parse::Parser;
 use super::problem::Problem;
+use super::rate_limit::Cost;
 
 /// [`read_filter`]'s parameters, as the document tells them.
 #[derive(IntoParams)]
@@ -94,11 +95,10 @@ where
     tasks.run(read).await.ok_or_else(lost)
 }
 
+/// Whether the caller may read the trail, by limit, scope and policy.
 fn may_read(caller: &Authenticated, authorizer: &Authorizer) -> Result<(), Problem> {
-    match authorizer.decide(caller.principal(), Action::ReadAudit) {
-        Decision::Allowed { .. } => Ok(()),
-        Decision::Refused(refusal) => Err(refusal.into()),
-    }
+    caller.admit(Cost::ONE)?;
+    Ok(authorizer.check(caller.caller(), Request::ReadAudit)?)
 }
 
 /// A stream that cannot go on: there is nobody to tell but the log and, by a broken body, its reader.

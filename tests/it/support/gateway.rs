@@ -44,6 +44,30 @@ pub(crate) fn token(subject: &str, scope: &str) -> String {
         .unwrap()
 }
 
+/// A token of the key `kid` of a set like [`KEYS`] with these claims besides what every token needs.
+pub(crate) fn token_with(kid: &str, secret: &[u8], claims: &Value) -> String {
+    let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
+    header.kid = Some(kid.into());
+    let now = jiff::Timestamp::now().as_second();
+    let mut all =
+        serde_json::json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "team-a", "exp": now + 600});
+    all.as_object_mut()
+        .unwrap()
+        .extend(claims.as_object().unwrap().clone());
+    let key = jsonwebtoken::EncodingKey::from_secret(secret);
+    jsonwebtoken::encode(&header, &all, &key).unwrap()
+}
+
+/// The secret of [`KEYS`].
+pub(crate) const SECRET: &[u8] = b"the-secret-of-the-tests-is-long-enough";
+
+/// A JWK Set of one secret.
+pub(crate) fn set_of(kid: &str, secret: &[u8]) -> String {
+    use base64::Engine as _;
+    let k = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(secret);
+    serde_json::json!({"keys": [{"kty": "oct", "alg": "HS256", "kid": kid, "k": k}]}).to_string()
+}
+
 /// Rows of a trail that no buffer holds.
 pub(crate) const LONG_TRAIL_ROWS: usize = 8000;
 
@@ -57,12 +81,13 @@ async fn fill(database: &std::path::Path, rows: usize) {
     let (writer, task, reader) = audit::open(database, metrics).await.unwrap();
     let denial = || Denial {
         caller: std::sync::Arc::new(Caller {
-            principal: Principal {
+            principal: std::sync::Arc::new(Principal {
                 subject: "team-a".into(),
                 issuer: ISSUER.into(),
                 token_id: None,
                 scopes: std::collections::BTreeSet::new(),
-            },
+                groups: std::collections::BTreeSet::new(),
+            }),
             client_ip: None,
             user_agent: None,
             request_id: RequestId::generate(),
@@ -101,6 +126,7 @@ pub(crate) struct Gateway {
     sandbox: Option<Sandbox>,
     pub(crate) directory: tempfile::TempDir,
     pub(crate) base_url: String,
+    settings: BTreeMap<&'static str, String>,
     client: reqwest::Client,
 }
 
@@ -129,6 +155,30 @@ impl Gateway {
     /// In front of any URL, with more settings by key.
     pub(crate) async fn in_front_of(url: &str, settings: &[(&'static str, &str)]) -> Self {
         Self::in_directory(tempfile::tempdir().unwrap(), url, settings).await
+    }
+
+    /// Whose keys come from where `settings` say.
+    pub(crate) async fn with_keys_from(settings: &[(&'static str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let database = format!("sqlite://{}", directory.path().join("audit.db").display());
+        let mut defaults = BTreeMap::from([
+            ("server.bind", "127.0.0.1:0".to_owned()),
+            ("server.admin_bind", String::new()),
+            ("auth.issuer", ISSUER.to_owned()),
+            ("auth.audience", AUDIENCE.to_owned()),
+            ("upstream.base_url", "http://127.0.0.1:9".to_owned()),
+            ("upstream.public_key", PUBLIC_KEY.to_owned()),
+            ("upstream.private_key", PRIVATE_KEY.to_owned()),
+            ("audit.database_url", database),
+            ("limits.requests_per_second", "0".to_owned()),
+            ("limits.failed_authentications_per_minute", "0".to_owned()),
+        ]);
+        defaults.extend(
+            settings
+                .iter()
+                .map(|(key, value)| (*key, (*value).to_owned())),
+        );
+        Self::start(directory, defaults).await
     }
 
     /// Stops in order and starts anew over the same trail.
@@ -162,6 +212,9 @@ impl Gateway {
             ("upstream.public_key", PUBLIC_KEY.to_owned()),
             ("upstream.private_key", PRIVATE_KEY.to_owned()),
             ("audit.database_url", database),
+            // Tests ask as fast as they can; those of the limits set their own.
+            ("limits.requests_per_second", "0".to_owned()),
+            ("limits.failed_authentications_per_minute", "0".to_owned()),
         ]);
         defaults.extend(
             settings
@@ -192,6 +245,7 @@ impl Gateway {
     }
 
     async fn start(directory: tempfile::TempDir, defaults: BTreeMap<&'static str, String>) -> Self {
+        let settings = defaults.clone();
         let sources = with_file_checks(Sources {
             defaults,
             ..Sources::default()
@@ -208,6 +262,7 @@ impl Gateway {
             app: Some(app),
             sandbox: None,
             directory,
+            settings,
             client,
         }
     }
@@ -216,6 +271,14 @@ impl Gateway {
         Caller {
             gateway: self,
             token: Some(token("team-a", scope)),
+        }
+    }
+
+    /// Somebody with this token.
+    pub(crate) fn with(&self, token: String) -> Caller<'_> {
+        Caller {
+            gateway: self,
+            token: Some(token),
         }
     }
 
@@ -287,6 +350,20 @@ impl Gateway {
         use sqlx::Connection as _;
         let url = format!("sqlite://{}", self.database().display());
         sqlx::SqliteConnection::connect(&url).await.unwrap()
+    }
+
+    /// As at SIGHUP.
+    pub(crate) fn reload(&self) -> Result<(), Vec<String>> {
+        let sources = with_file_checks(Sources {
+            defaults: self.settings.clone(),
+            ..Sources::default()
+        });
+        let reloaded = self.app.as_ref().unwrap().reload(&sources);
+        reloaded.map_err(|faults| faults.0.iter().map(ToString::to_string).collect())
+    }
+
+    pub(crate) fn reload_keys(&self) {
+        self.reload().unwrap();
     }
 
     /// Stops in order; what is in flight finishes.

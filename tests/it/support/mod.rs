@@ -1,12 +1,17 @@
 //! What tests act through: a gateway, a program, an upstream that misbehaves on demand.
 
 mod gateway;
+mod key_server;
 mod program;
 mod upstream;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use gateway::{Answer, Gateway, LONG_TRAIL_ROWS, PRIVATE_KEY, keys_file, mint, token};
+pub(crate) use gateway::{
+    Answer, Gateway, ISSUER, LONG_TRAIL_ROWS, PRIVATE_KEY, SECRET, keys_file, mint, set_of, token,
+    token_with,
+};
+pub(crate) use key_server::{KeyAnswer, KeyServer};
 pub(crate) use program::{Program, binary, environment, python};
 pub(crate) use upstream::{Call, MISSING_ACCOUNTS, Reply, Scripted, refusal};
 

@@ -1,0 +1,218 @@
+//! Where keys come from that somebody else serves: a JWK Set at an URL, or the one that an issuer's discovery
+//! document names.
+//!
+//! A set is fetched at the start, again when its `Cache-Control` says so, and again on demand: by a reload, and when
+//! a token names a key that nobody knows, the latter at most once in 30 s whatever comes. A source that is down, or
+//! answers with what is no set of usable keys, changes nothing: the last good set goes on working, however long.
+
+mod fetch;
+mod schedule;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::{sleep_until, timeout};
+use url::Url;
+
+use crate::domain::Deadline;
+use crate::tasks::Tasks;
+
+use super::{Authenticator, KeySet};
+pub use fetch::SourceError;
+use fetch::{FETCH_TIME_MAX, Fetcher};
+use schedule::Schedule;
+
+/// Most requests that wait for a fetch because of the key that they name; more are refused at once.
+const WAITING_MAX: usize = 64;
+
+/// Where a JWK Set is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Served {
+    /// At this URL.
+    At(Url),
+    /// Where the discovery document of this issuer says (`OpenID` Connect Discovery 1.0, section 4).
+    ByDiscovery(String),
+}
+
+/// What is known of the fetches.
+#[derive(Debug, Clone, Default)]
+struct Progress {
+    schedule: Schedule,
+    fetching: bool,
+    /// Fetches that ended.
+    ended: u64,
+    /// What was wrong with the last one.
+    failure: Option<String>,
+}
+
+/// Asks for a fetch, and says how fetching goes.
+#[derive(Debug)]
+pub(super) struct Source {
+    name: String,
+    reload: Arc<Notify>,
+    demand: Arc<Notify>,
+    progress: watch::Receiver<Progress>,
+    waiting: Semaphore,
+}
+
+impl Source {
+    /// Begins to fetch, for as long as the program runs.
+    ///
+    /// # Errors
+    /// Where no client can be made.
+    pub(super) fn begin(
+        served: Served,
+        authenticator: impl Fn(KeySet) + Send + Sync + 'static,
+        tasks: &Tasks,
+    ) -> Result<Self, SourceError> {
+        let fetcher = Fetcher::new(served)?;
+        let (progress, seen) = watch::channel(Progress::default());
+        let source = Self {
+            name: fetcher.name(),
+            reload: Arc::default(),
+            demand: Arc::default(),
+            progress: seen,
+            waiting: Semaphore::new(WAITING_MAX),
+        };
+        let (reload, demand) = (Arc::clone(&source.reload), Arc::clone(&source.demand));
+        let stopping = tasks.clone();
+        tasks.serve(async move {
+            tokio::select! {
+                () = keep(&fetcher, &authenticator, &reload, &demand, &progress) => {}
+                () = stopping.stopping() => {}
+            }
+        });
+        Ok(source)
+    }
+
+    /// Fetches at once.
+    pub(super) fn reload(&self) {
+        self.reload.notify_one();
+    }
+
+    /// A token names a key that nobody knows: has the keys fetched anew where that may be, and waits for it.
+    /// Returns whether there was a fetch that may have brought it.
+    pub(super) async fn ask(&self) -> bool {
+        let (ended, open) = {
+            let progress = self.progress.borrow();
+            let open = progress.fetching || progress.schedule.may_ask(Deadline::now().instant());
+            (progress.ended, open)
+        };
+        if !open {
+            return false;
+        }
+        let Ok(_place) = self.waiting.try_acquire() else {
+            return false;
+        };
+        self.demand.notify_one();
+        let mut progress = self.progress.clone();
+        let fetched = progress.wait_for(|progress| progress.ended > ended);
+        matches!(timeout(FETCH_TIME_MAX, fetched).await, Ok(Ok(_)))
+    }
+
+    /// How old the keys are, and what was wrong with the last fetch.
+    pub(super) fn detail(&self) -> String {
+        let progress = self.progress.borrow();
+        let now = Deadline::now().instant();
+        let name = &self.name;
+        let age = match progress.schedule.age(now) {
+            Some(age) => format!("keys of {name}, read {} s ago", age.as_secs()),
+            None => format!("no keys of {name} yet"),
+        };
+        match &progress.failure {
+            Some(failure) => format!("{age}; the last try failed: {failure}"),
+            None => age,
+        }
+    }
+}
+
+/// Fetches whenever it is time to.
+async fn keep(
+    fetcher: &Fetcher,
+    use_keys: &(impl Fn(KeySet) + Sync),
+    reload: &Notify,
+    demand: &Notify,
+    progress: &watch::Sender<Progress>,
+) {
+    let mut last_text = None;
+    loop {
+        let next = progress.borrow().schedule.next();
+        tokio::select! {
+            () = wait_until(next) => {}
+            () = reload.notified() => {}
+            () = demand.notified() => {
+                if !progress.borrow().schedule.may_ask(Deadline::now().instant()) {
+                    continue;
+                }
+            }
+        }
+        progress.send_modify(|progress| {
+            progress.fetching = true;
+            progress.schedule.begun(Deadline::now().instant());
+        });
+        let answer = fetcher.fetch().await;
+        let now = Deadline::now().instant();
+        let outcome = match answer {
+            Ok(set) => {
+                if last_text.as_ref() == Some(&set.text) {
+                    tracing::debug!(source = fetcher.name(), "the key set is the same");
+                } else {
+                    for left_out in set.keys.left_out() {
+                        tracing::warn!("{}: {left_out}; it is left out", fetcher.name());
+                    }
+                    use_keys(set.keys);
+                    last_text = Some(set.text);
+                    tracing::info!(source = fetcher.name(), "a key set is read");
+                }
+                Ok(set.max_age)
+            }
+            Err(error) => {
+                tracing::warn!(source = fetcher.name(), error = %error, "a key set cannot be read");
+                Err(error.to_string())
+            }
+        };
+        progress.send_modify(|progress| {
+            progress.fetching = false;
+            progress.ended += 1;
+            match outcome {
+                Ok(max_age) => {
+                    progress.schedule.succeeded(now, max_age);
+                    progress.failure = None;
+                }
+                Err(failure) => {
+                    progress.schedule.failed(now);
+                    progress.failure = Some(failure);
+                }
+            }
+        });
+    }
+}
+
+async fn wait_until(next: Option<std::time::Instant>) {
+    if let Some(next) = next {
+        sleep_until(next.into()).await;
+    }
+}
+
+impl Authenticator {
+    /// Takes its keys from where somebody else serves them, from now on.
+    ///
+    /// # Errors
+    /// Where no client can be made.
+    pub fn follow(self: &Arc<Self>, served: Served, tasks: &Tasks) -> Result<(), SourceError> {
+        let authenticator = Arc::downgrade(self);
+        let use_keys = move |keys| {
+            if let Some(authenticator) = authenticator.upgrade() {
+                authenticator.use_keys(keys);
+            }
+        };
+        let source = Source::begin(served, use_keys, tasks)?;
+        // Followed once, before anybody asks.
+        let _ = self.source.set(source);
+        Ok(())
+    }
+}
+
+/// Longer than any one wait of a caller whose token names an unknown key.
+const _: () = assert!(FETCH_TIME_MAX.as_secs() < Duration::from_secs(30).as_secs());

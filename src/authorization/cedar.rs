@@ -1,0 +1,376 @@
+//! Policies in Cedar: read, held against the schema, and asked.
+//!
+//! A policy is named by its `@id`, which stands in the trail and in problems, never its text. What the policies see
+//! of a request is fixed by the schema beside this file.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use cedar_policy::{
+    AuthorizationError, Authorizer, Context, Decision as Cedar, Effect, Entities, Entity, EntityId,
+    EntityTypeName, EntityUid, Policy, PolicyId, PolicySet, Request as CedarRequest, Response,
+    RestrictedExpression, Schema, ValidationMode, Validator,
+};
+use miette::Diagnostic;
+use moka::sync::Cache;
+
+use crate::domain::{Caller, Change, ImageId, Operation, Principal, Region};
+
+use super::{Decision, Refusal, Request};
+
+static VALIDATOR: LazyLock<Validator> = LazyLock::new(|| {
+    let (schema, _) = Schema::from_cedarschema_str(include_str!("schema.cedarschema"))
+        .expect("the schema is part of the program, and every test reads it");
+    Validator::new(schema)
+});
+
+static TYPES: LazyLock<Types> = LazyLock::new(Types::new);
+
+/// What prepared entities may take together, roughly.
+const PREPARED_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// What a subject with an image takes besides its groups and scopes, and each of those.
+const PREPARED_BYTES: usize = 1024;
+const MEMBER_BYTES: usize = 200;
+
+/// What is wrong with policies, every fault with where it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+pub struct PolicyFaults(pub Vec<String>);
+
+/// Policies that fit the schema.
+pub struct Policies {
+    set: PolicySet,
+    authorizer: Authorizer,
+    warnings: Vec<String>,
+    prepared: Cache<Asked, Arc<Prepared>>,
+}
+
+/// Whose entities, and on what. A principal is known by where it lies: [`Prepared`] holds it there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Asked {
+    principal: usize,
+    image: Option<(Region, ImageId)>,
+}
+
+/// The entities of a request, made once for many requests alike.
+struct Prepared {
+    principal: Arc<Principal>,
+    subject: EntityUid,
+    resource: EntityUid,
+    entities: Entities,
+}
+
+impl fmt::Debug for Policies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.set.policies().map(Policy::id))
+            .finish()
+    }
+}
+
+/// The names of the schema, parsed once.
+struct Types {
+    subject: EntityTypeName,
+    group: EntityTypeName,
+    image: EntityTypeName,
+    trail: EntityUid,
+    share: EntityUid,
+    unshare: EntityUid,
+    list_shares: EntityUid,
+    read_audit: EntityUid,
+}
+
+impl Types {
+    fn new() -> Self {
+        let of = |name: &str| -> EntityTypeName {
+            name.parse()
+                .expect("the names of the schema are identifiers")
+        };
+        let action = |id| EntityUid::from_type_name_and_id(of("Action"), EntityId::new(id));
+        Self {
+            subject: of("Subject"),
+            group: of("Group"),
+            image: of("Image"),
+            trail: EntityUid::from_type_name_and_id(of("AuditLog"), EntityId::new("audit")),
+            share: action("share"),
+            unshare: action("unshare"),
+            list_shares: action("listShares"),
+            read_audit: action("readAudit"),
+        }
+    }
+}
+
+impl Policies {
+    /// Reads policies and holds them against the schema.
+    ///
+    /// # Errors
+    /// Every fault, with line and column where there is one.
+    pub fn parse(text: &str) -> Result<Self, PolicyFaults> {
+        let set: PolicySet = text.parse().map_err(|errors: cedar_policy::ParseErrors| {
+            PolicyFaults(errors.iter().map(|error| located(text, error)).collect())
+        })?;
+        if set.templates().next().is_some() {
+            return Err(PolicyFaults(vec![
+                "holds a template (`?principal` or `?resource`), which nothing fills in".into(),
+            ]));
+        }
+        let set = named(&set)?;
+        let checked = VALIDATOR.validate(&set, ValidationMode::Strict);
+        let faults: Vec<String> = checked
+            .validation_errors()
+            .map(|error| located(text, error))
+            .collect();
+        if !faults.is_empty() {
+            return Err(PolicyFaults(faults));
+        }
+        let prepared = Cache::builder()
+            .max_capacity(PREPARED_BYTES_MAX)
+            .weigher(|_: &Asked, prepared: &Arc<Prepared>| prepared.weight())
+            .build();
+        let warnings = checked.validation_warnings();
+        Ok(Self {
+            warnings: warnings.map(|warning| located(text, warning)).collect(),
+            set,
+            authorizer: Authorizer::new(),
+            prepared,
+        })
+    }
+
+    /// What is odd about them although they can be used.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// What the policies say of a request.
+    pub(super) fn decide(&self, caller: &Caller, request: Request<'_>) -> Decision {
+        let prepared = self.prepared(&caller.principal, request);
+        let (action, context) = action_and_context(caller, request);
+        let asked = context
+            .map_err(|error| error.to_string())
+            .and_then(|context| {
+                let (subject, resource) = (prepared.subject.clone(), prepared.resource.clone());
+                CedarRequest::new(subject, action.clone(), resource, context, None)
+                    .map_err(|error| error.to_string())
+            });
+        let asked = match asked {
+            Ok(asked) => asked,
+            Err(error) => {
+                tracing::error!(
+                    error,
+                    "a request cannot be put to the policies; it is refused"
+                );
+                return forbidden(Vec::new());
+            }
+        };
+        let response = self
+            .authorizer
+            .is_authorized(&asked, &self.set, &prepared.entities);
+        self.judge(&response)
+    }
+
+    fn judge(&self, response: &Response) -> Decision {
+        // Cedar leaves a policy out that fails while it is evaluated. A `permit` that is left out permits nothing;
+        // a `forbid` must not be passed so.
+        let mut failed = Vec::new();
+        for error in response.diagnostics().errors() {
+            let AuthorizationError::PolicyEvaluationError(error) = error;
+            let id = error.policy_id();
+            tracing::error!(policy = %id, error = %error, "a policy could not be evaluated");
+            let forbids = self
+                .set
+                .policy(id)
+                .is_none_or(|policy| policy.effect() == Effect::Forbid);
+            if forbids {
+                failed.push(id.to_string());
+            }
+        }
+        let mut policy_ids: Vec<String> = response
+            .diagnostics()
+            .reason()
+            .map(PolicyId::to_string)
+            .collect();
+        match response.decision() {
+            Cedar::Allow if failed.is_empty() => {
+                policy_ids.sort_unstable();
+                Decision::Allowed { policy_ids }
+            }
+            Cedar::Allow => forbidden(failed),
+            Cedar::Deny => {
+                policy_ids.extend(failed);
+                forbidden(policy_ids)
+            }
+        }
+    }
+
+    fn prepared(&self, principal: &Arc<Principal>, request: Request<'_>) -> Arc<Prepared> {
+        let image = match request {
+            Request::Change(Change {
+                region, image_id, ..
+            })
+            | Request::ListShares { region, image_id } => Some((region.clone(), image_id.clone())),
+            Request::ReadAudit => None,
+        };
+        let asked = Asked {
+            principal: Arc::as_ptr(principal).addr(),
+            image,
+        };
+        if let Some(prepared) = self.prepared.get(&asked) {
+            return prepared;
+        }
+        let prepared = Arc::new(Prepared::new(Arc::clone(principal), asked.image.as_ref()));
+        self.prepared.insert(asked, Arc::clone(&prepared));
+        prepared
+    }
+}
+
+fn forbidden(mut policy_ids: Vec<String>) -> Decision {
+    policy_ids.sort_unstable();
+    Decision::Refused(Refusal::Forbidden { policy_ids })
+}
+
+impl Prepared {
+    fn new(principal: Arc<Principal>, image: Option<&(Region, ImageId)>) -> Self {
+        let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
+        let subject = Types::uid(&TYPES.subject, &principal.subject);
+        let groups: HashSet<EntityUid> = principal
+            .groups
+            .iter()
+            .map(|group| Types::uid(&TYPES.group, group))
+            .collect();
+        let scopes =
+            RestrictedExpression::new_set(principal.scopes.iter().map(|scope| text(scope)));
+        let attributes = HashMap::from([
+            ("scopes".to_owned(), scopes),
+            ("issuer".to_owned(), text(&principal.issuer)),
+        ]);
+        let mut all = vec![entity(subject.clone(), attributes, groups)];
+        let resource = match image {
+            None => TYPES.trail.clone(),
+            Some((region, image_id)) => {
+                let uid = Types::uid(&TYPES.image, image_id.as_str());
+                let attributes = HashMap::from([
+                    ("image_id".to_owned(), text(image_id.as_str())),
+                    ("region".to_owned(), text(region.as_str())),
+                ]);
+                all.push(entity(uid.clone(), attributes, HashSet::new()));
+                uid
+            }
+        };
+        let entities = Entities::from_entities(all, None)
+            .expect("two entities of different types, without a circle");
+        Self {
+            principal,
+            subject,
+            resource,
+            entities,
+        }
+    }
+
+    fn weight(&self) -> u32 {
+        let members = self.principal.groups.len() + self.principal.scopes.len();
+        u32::try_from(PREPARED_BYTES + members * MEMBER_BYTES).unwrap_or(u32::MAX)
+    }
+}
+
+impl Types {
+    fn uid(of: &EntityTypeName, id: &str) -> EntityUid {
+        EntityUid::from_type_name_and_id(of.clone(), EntityId::new(id))
+    }
+}
+
+fn entity(
+    uid: EntityUid,
+    attributes: HashMap<String, RestrictedExpression>,
+    parents: HashSet<EntityUid>,
+) -> Entity {
+    Entity::new(uid, attributes, parents).expect("texts and sets of texts evaluate")
+}
+
+type ContextError = Box<cedar_policy::ContextCreationError>;
+
+fn action_and_context(
+    caller: &Caller,
+    request: Request<'_>,
+) -> (&'static EntityUid, Result<Context, ContextError>) {
+    // A listener on TCP knows it; nothing that a policy trusts is the unspecified address.
+    let client_ip = caller
+        .client_ip
+        .map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string());
+    let client_ip = (
+        "client_ip".to_owned(),
+        RestrictedExpression::new_ip(client_ip),
+    );
+    let of = |region: &Region| {
+        let region = RestrictedExpression::new_string(region.as_str().to_owned());
+        ("region".to_owned(), region)
+    };
+    let mut pairs = vec![client_ip];
+    let action = match request {
+        Request::Change(change) => {
+            pairs.push(of(&change.region));
+            let account_id = i64::try_from(change.account_id.get()).unwrap_or(i64::MAX);
+            let account_id = RestrictedExpression::new_long(account_id);
+            pairs.push(("account_id".to_owned(), account_id));
+            if let Some(reason) = &change.reason {
+                let reason = RestrictedExpression::new_string(reason.as_str().to_owned());
+                pairs.push(("reason".to_owned(), reason));
+            }
+            match change.operation {
+                Operation::Share => &TYPES.share,
+                Operation::Unshare => &TYPES.unshare,
+            }
+        }
+        Request::ListShares { region, .. } => {
+            pairs.push(of(region));
+            &TYPES.list_shares
+        }
+        Request::ReadAudit => &TYPES.read_audit,
+    };
+    (action, Context::from_pairs(pairs).map_err(Box::new))
+}
+
+/// The same policies under the names that their `@id`s give them.
+fn named(set: &PolicySet) -> Result<PolicySet, PolicyFaults> {
+    let mut by_id: BTreeMap<String, Policy> = BTreeMap::new();
+    let mut faults = Vec::new();
+    for policy in set.policies() {
+        let id = policy
+            .annotation("id")
+            .map_or_else(|| policy.id().to_string(), str::to_owned);
+        if id.trim().is_empty() || id.contains(char::is_control) {
+            faults.push("a policy's @id must be a name in one line".to_owned());
+        } else if by_id.contains_key(&id) {
+            faults.push(format!("two policies are named `{id}`"));
+        } else {
+            by_id.insert(id.clone(), policy.new_id(PolicyId::new(id)));
+        }
+    }
+    if !faults.is_empty() {
+        return Err(PolicyFaults(faults));
+    }
+    PolicySet::from_policies(by_id.into_values())
+        .map_err(|error| PolicyFaults(vec![error.to_string()]))
+}
+
+/// What is wrong, behind the line and column where it is.
+fn located(text: &str, fault: &(impl Diagnostic + ?Sized)) -> String {
+    let offset = fault
+        .labels()
+        .and_then(|mut labels| labels.next())
+        .map(|label| label.offset())
+        .filter(|offset| text.is_char_boundary(*offset));
+    let Some(before) = offset.map(|offset| &text[..offset]) else {
+        return fault.to_string();
+    };
+    let line = before.matches('\n').count() + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .count()
+        + 1;
+    format!("line {line}, column {column}: {fault}")
+}

@@ -1,0 +1,339 @@
+//! Policies through HTTP, the trail and the command line; the worked examples are the README's own.
+
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Gateway, Reply, SECRET, Scripted, binary, token_with};
+
+/// A worked example out of the README.
+fn example(name: &str) -> String {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let (_, rest) = readme
+        .split_once(&format!("<!-- policies: {name} -->\n```cedar\n"))
+        .unwrap();
+    rest.split_once("```").unwrap().0.to_owned()
+}
+
+struct World {
+    gateway: Gateway,
+    upstream: Scripted,
+    _directory: tempfile::TempDir,
+    file: std::path::PathBuf,
+}
+
+async fn world(policies: &str, settings: &[(&'static str, &str)]) -> World {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("policies.cedar");
+    std::fs::write(&file, policies).unwrap();
+    let upstream = Scripted::start(|call| {
+        if call.action() == "DescribeCompShareCustomImages" {
+            let images = ["vision-1", "audio-1", "vision-2"]
+                .map(|id| json!({"CompShareImageId": id, "Name": id}));
+            let action = "DescribeCompShareCustomImagesResponse";
+            let body = json!({"Action": action, "RetCode": 0, "TotalCount": 3, "ImageSet": images});
+            return Reply::Body(body.to_string());
+        }
+        Reply::Done
+    })
+    .await;
+    let mut all = vec![("authorization.policy_file", file.to_str().unwrap())];
+    all.extend(settings);
+    let gateway = Gateway::in_front_of(&upstream.url, &all).await;
+    World {
+        gateway,
+        upstream,
+        _directory: directory,
+        file,
+    }
+}
+
+const ALL_SCOPES: &str = "shares:read shares:write audit:read";
+
+fn member(group: &str) -> String {
+    let claims = json!({"sub": format!("of-{group}"), "scope": ALL_SCOPES, "groups": [group]});
+    token_with("test", SECRET, &claims)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_worked_example_gives_each_team_its_prefix_and_its_partners() {
+    let world = world(&example("team-images"), &[]).await;
+    let team = world.gateway.with(member("vision"));
+    let allowed = "/images/vision-1/shares/100000001?reason=OPS-17";
+    let answer = team.put(allowed).await;
+    assert_eq!(answer.status, 200);
+    for (path, ids) in [
+        (
+            "/images/vision-1/shares/100000001",
+            json!(["sharing-needs-a-ticket"]),
+        ),
+        (
+            "/images/vision-1/shares/100000001?reason=why",
+            json!(["sharing-needs-a-ticket"]),
+        ),
+        ("/images/vision-1/shares/100000003?reason=OPS-17", json!([])),
+        ("/images/audio-1/shares/100000001?reason=OPS-17", json!([])),
+    ] {
+        let refused = team.put(path).await;
+        let problem = refused.assert_problem(403, "forbidden");
+        assert_eq!(
+            problem.get("policy_ids").cloned().unwrap_or(json!([])),
+            ids,
+            "{path}"
+        );
+        assert_eq!(problem["effect"], "none");
+        let dry = path.to_owned() + if path.contains('?') { "&" } else { "?" } + "dry_run=true";
+        team.put(&dry).await.assert_problem(403, "forbidden");
+    }
+    assert_eq!(
+        team.delete("/images/vision-1/shares/100000003")
+            .await
+            .status,
+        204
+    );
+    team.delete("/images/audio-1/shares/1")
+        .await
+        .assert_problem(403, "forbidden");
+    assert_eq!(team.get("/images/vision-1/shares").await.status, 200);
+    team.get("/images/audio-1/shares")
+        .await
+        .assert_problem(403, "forbidden");
+    team.get("/images/audio-1")
+        .await
+        .assert_problem(403, "forbidden");
+    team.get("/audit/events")
+        .await
+        .assert_problem(403, "forbidden");
+    let list: Value = serde_json::from_str(&team.get("/images").await.body).unwrap();
+    let names: Vec<&str> = list["images"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|image| image["image_id"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["vision-1", "vision-2"], "others are not listed");
+    let other = world.gateway.with(member("audio"));
+    other.put(allowed).await.assert_problem(403, "forbidden");
+    // Only a change that was allowed reached the upstream, and the trail says by what.
+    assert_eq!(world.upstream.changes(), ["+100000001", "-100000003"]);
+    let told = crate::support::eventually("all is in the trail", async || {
+        let events = events(&world.gateway);
+        (events.len() == 8).then_some(events)
+    })
+    .await;
+    let decided: Vec<(String, Value)> = told
+        .iter()
+        .map(|event| {
+            (
+                event["outcome"].as_str().unwrap().to_owned(),
+                event["policy_ids"].clone(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        decided[0],
+        ("succeeded".into(), json!(["vision-shares-with-partners"]))
+    );
+    assert_eq!(
+        decided[1],
+        ("denied".into(), json!(["sharing-needs-a-ticket"]))
+    );
+    assert_eq!(decided[3], ("denied".into(), json!([])));
+    assert_eq!(
+        decided[5],
+        ("succeeded".into(), json!(["vision-takes-back"]))
+    );
+}
+
+/// Events oldest first, from the file: who may read the trail is for the policies to say.
+fn events(gateway: &Gateway) -> Vec<Value> {
+    let output = binary()
+        .args(["audit", "export", "--order", "asc", "--database-url"])
+        .arg(format!("sqlite://{}", gateway.database().display()))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_worked_example_lets_auditors_read_from_the_office_and_change_nothing() {
+    let proxies = [("server.trusted_proxies", "127.0.0.1/32")];
+    let world = world(&example("read-only-auditors"), &proxies).await;
+    let auditor = world.gateway.with(member("auditors"));
+    let from = async |address: &str, path: &str| {
+        let request = auditor
+            .request("GET", path)
+            .header("X-Forwarded-For", address);
+        Answer::of(request).await
+    };
+    assert_eq!(from("10.1.2.3", "/audit/events").await.status, 200);
+    let problem = from("192.0.2.7", "/audit/events")
+        .await
+        .assert_problem(403, "forbidden");
+    assert_eq!(problem["policy_ids"], json!(["trail-from-the-office"]));
+    assert_eq!(from("192.0.2.7", "/images/img/shares").await.status, 200);
+    let problem = auditor
+        .put("/images/img/shares/7")
+        .await
+        .assert_problem(403, "forbidden");
+    assert_eq!(problem["policy_ids"], json!(["auditors-change-nothing"]));
+    assert_eq!(world.upstream.changes(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_bulk_policies_decide_account_by_account() {
+    let world = world(&example("team-images"), &[]).await;
+    let team = world.gateway.with(member("vision"));
+    let bulk = async |body: Value| {
+        let request = team.request("PATCH", "/images/vision-1/shares");
+        let request = request.header("Content-Type", "application/json");
+        Answer::of(request.body(body.to_string())).await
+    };
+    let mixed = bulk(json!({"add": [100_000_001, 7], "remove": [8], "reason": "OPS-1"})).await;
+    assert_eq!(mixed.status, 200);
+    let results: Value = serde_json::from_str(&mixed.body).unwrap();
+    let outcomes: Vec<&str> = results["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|result| result["outcome"].as_str().unwrap())
+        .collect();
+    assert_eq!(outcomes, ["succeeded", "denied", "succeeded"]);
+    let denied = bulk(json!({"add": [7, 9], "reason": "OPS-1"})).await;
+    let problem = denied.assert_problem(403, "forbidden");
+    assert_eq!(problem["results"].as_array().unwrap().len(), 2);
+    assert_eq!(world.upstream.calls().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_takes_new_policies_and_a_broken_file_keeps_the_old_ones_and_says_so() {
+    let world = world("permit (principal, action, resource);", &[]).await;
+    let auditor = world.gateway.auditor();
+    assert_eq!(auditor.get("/audit/events").await.status, 200);
+    for broken in [
+        "permit (",
+        "permit (principal, action == Action::\"destroy\", resource);",
+    ] {
+        std::fs::write(&world.file, broken).unwrap();
+        let faults = world.gateway.reload().unwrap_err();
+        assert!(
+            faults[0].contains("authorization.policy_file"),
+            "{faults:?}"
+        );
+        assert!(faults[0].contains("line 1"), "{faults:?}");
+        assert_eq!(auditor.get("/audit/events").await.status, 200);
+    }
+    std::fs::write(
+        &world.file,
+        "@id(\"closed\") forbid (principal, action, resource);",
+    )
+    .unwrap();
+    world.gateway.reload().unwrap();
+    let problem = auditor
+        .get("/audit/events")
+        .await
+        .assert_problem(403, "forbidden");
+    assert_eq!(problem["policy_ids"], json!(["closed"]));
+}
+
+fn check(directory: &Path, arguments: &[&str]) -> Output {
+    let mut command = binary();
+    command
+        .current_dir(directory)
+        .args(["policy", "check", "--policy", "policies.cedar"]);
+    command.args(arguments).output().unwrap()
+}
+
+#[test]
+fn policy_check_says_allow_or_deny_and_why_without_a_gateway() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    write(
+        "policies.cedar",
+        &(example("team-images") + &example("read-only-auditors")),
+    );
+    write(
+        "team.json",
+        r#"{"sub":"t","scope":"shares:read shares:write","groups":["vision"]}"#,
+    );
+    write(
+        "auditor.json",
+        r#"{"sub":"a","scope":"audit:read shares:write","groups":"auditors"}"#,
+    );
+    let partner = "/images/vision-1/shares/100000001?reason=OPS-17";
+    #[rustfmt::skip]
+    let cases: [(&[&str], i32, &str); 12] = [
+        (&["--claims", "team.json", "--method", "PUT", "--path", partner],
+            0, "allow: permitted by vision-shares-with-partners"),
+        (&["--claims", "team.json", "--method", "put", "--path", "/images/vision-1/shares/100000001"],
+            1, "deny: forbidden by sharing-needs-a-ticket"),
+        (&["--claims", "team.json", "--method", "PUT", "--path", "/images/x/shares/7?reason=OPS-1"],
+            1, "deny: no policy permits it"),
+        (&["--claims", "team.json", "--method", "DELETE", "--path", "/images/vision-1/shares/7"],
+            0, "allow: permitted by vision-takes-back"),
+        (&["--claims", "team.json", "--method", "GET", "--path", "/images/vision-1/shares?region=cn-sh2"],
+            0, "allow: permitted by vision-takes-back"),
+        (&["--claims", "team.json", "--method", "GET", "--path", "/audit/events"],
+            1, "deny: the token lacks the scope audit:read"),
+        (&["--claims", "auditor.json", "--method", "GET", "--path", "/audit/events"],
+            1, "deny: forbidden by trail-from-the-office"),
+        (&["--claims", "auditor.json", "--method", "GET", "--path", "/audit/events", "--client-ip", "10.0.0.1"],
+            0, "allow: permitted by auditors-read"),
+        (&["--claims", "auditor.json", "--method", "PUT", "--path", partner],
+            1, "deny: forbidden by auditors-change-nothing"),
+        (&["--claims", "team.json", "--method", "PATCH", "--path", "/images/vision-1/shares"], 2, ""),
+        (&["--claims", "team.json", "--method", "PUT", "--path", "/images/vision-1/shares/0"], 2, ""),
+        (&["--claims", "missing.json", "--method", "PUT", "--path", partner], 2, ""),
+    ];
+    for (arguments, code, line) in cases {
+        let output = check(directory.path(), arguments);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}: {output:?}"
+        );
+        assert_eq!(said.trim_end(), line, "{arguments:?}");
+        assert_eq!(
+            output.stderr.is_empty(),
+            code != 2,
+            "{arguments:?}: {output:?}"
+        );
+    }
+    // A token is read and not verified.
+    let token = token_with(
+        "nobody",
+        b"whatever it was signed with it is",
+        &json!({"scope": "shares:write", "groups": ["vision"]}),
+    );
+    let signed = check(
+        directory.path(),
+        &["--token", &token, "--method", "PUT", "--path", partner],
+    );
+    assert_eq!(signed.status.code(), Some(0), "{signed:?}");
+    for bad in ["x", "a.b.c", "e30.e30.", "e30.e30.x"] {
+        let output = check(
+            directory.path(),
+            &["--token", bad, "--method", "PUT", "--path", partner],
+        );
+        assert_eq!(output.status.code(), Some(2), "{bad}: {output:?}");
+    }
+    write(
+        "policies.cedar",
+        "permit (principal, action, resource) when { context.acount == 1 };",
+    );
+    let faulty = check(
+        directory.path(),
+        &["--token", &token, "--method", "PUT", "--path", partner],
+    );
+    assert_eq!(faulty.status.code(), Some(2));
+    assert!(
+        String::from_utf8_lossy(&faulty.stderr).contains("line 1"),
+        "{faulty:?}"
+    );
+}
