@@ -181,6 +181,23 @@ impl Reader {
         rows.into_iter().map(last_change).collect()
     }
 
+    /// Shares that succeeded by a call after the first, since `since` and among the last `rows` rows of the trail.
+    ///
+    /// # Errors
+    /// As [`Self::page`].
+    pub async fn retried_shares(
+        &self,
+        since: Timestamp,
+        rows: i64,
+    ) -> Result<Vec<(Region, ImageId, AccountId)>, StoreError> {
+        let found = self.connections.retried_shares(since, rows).await?;
+        let readable = found.into_iter().filter_map(|(region, image_id, account)| {
+            let account = u64::try_from(account).ok()?.try_into().ok()?;
+            Some((region.parse().ok()?, image_id.parse().ok()?, account))
+        });
+        Ok(readable.collect())
+    }
+
     /// How the database means to find a page of events.
     #[cfg(test)]
     pub(super) async fn plan(

@@ -151,7 +151,7 @@ pub(super) async fn update_shares(
         [("add", &add[..]), ("remove", &remove[..])],
         &mut asked.parser,
     );
-    if add.is_empty() && remove.is_empty() && asked.parser.is_sound() {
+    if add.is_empty() && remove.is_empty() && !asked.parser.faults_in_body() {
         asked
             .parser
             .fault("body", "add", "add or remove must name an account");
@@ -215,7 +215,7 @@ pub(super) async fn replace_shares(
     let bytes = body::read(&request, payload).await?;
     let mut asked = Asked::new(&request, &bytes, &rules);
     let named = asked.body.take("accounts", &mut asked.parser);
-    if named.is_none() && asked.parser.is_sound() {
+    if named.is_none() && !asked.parser.faults_in_body() {
         asked.parser.fault("body", "accounts", "is required");
     }
     let accounts = named.map_or_else(Vec::new, |value| {

@@ -75,6 +75,11 @@ impl<'a> Parser<'a> {
         self.faults.is_empty()
     }
 
+    /// Whether a fault of the body was found so far.
+    pub(super) fn faults_in_body(&self) -> bool {
+        self.faults.iter().any(|fault| fault.place == "body")
+    }
+
     /// A segment of the path.
     pub(super) fn segment<T: FromStr<Err: std::fmt::Display>>(&mut self, name: &str) -> Option<T> {
         let text = self.request.match_info().get(name).unwrap_or_default();

@@ -219,13 +219,11 @@ impl Sharing {
     /// becomes `unknown`, with what the upstream says now. Call it before the first change is taken, since
     /// everything pending is held for a leftover.
     pub async fn recover(&self) {
-        let pending = match self.0.reader.pending().await {
-            Ok(pending) => match recovery::remember_landings(&self.0, &pending).await {
-                Ok(()) => Ok(pending),
-                Err(error) => Err(error),
-            },
-            Err(error) => Err(error),
-        };
+        let pending = self.0.reader.pending().await;
+        let of_pending = pending.as_deref().unwrap_or_default();
+        if let Err(error) = recovery::remember_landings(&self.0, of_pending).await {
+            tracing::error!(error = %error, "shares that may take effect late could not be read; nobody looks at them");
+        }
         match pending {
             Ok(pending) if pending.is_empty() => {}
             Ok(pending) => {

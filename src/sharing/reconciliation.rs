@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::audit::Intent;
+use crate::audit::{Intent, NotDurable};
 use crate::domain::{AccountId, Author, Change, Deadline, Operation};
+use crate::problem::Effect;
 
 use super::bulk::changes;
 use super::change::{Recorded, Telling, since};
@@ -46,10 +47,7 @@ async fn undo(parts: &Parts, key: &LaneKey, accounts: Vec<AccountId>) {
                 () = parts.tasks.stopping() => break,
             }
         }
-        left = tokio::select! {
-            left = attempt_undo(parts, key, left.clone()) => left,
-            () = parts.tasks.giving_up() => left,
-        };
+        left = attempt_undo(parts, key, left).await;
         if left.is_empty() {
             return;
         }
@@ -67,24 +65,29 @@ async fn undo(parts: &Parts, key: &LaneKey, accounts: Vec<AccountId>) {
 /// Looks once, and takes back what stands. Gives the accounts of which nobody knows yet.
 async fn attempt_undo(parts: &Parts, key: &LaneKey, accounts: Vec<AccountId>) -> Vec<AccountId> {
     let deadline = Deadline::after(TRY_TIME);
+    let (region, image_id) = key;
     let Ok(hold) = parts.lanes.hold(key, deadline).await else {
         return accounts;
     };
-    let (region, image_id) = key;
-    let Ok(listed) = parts.account_ids(region, image_id, deadline).await else {
+    // What is written down is followed to its end; a look is not.
+    let listed = tokio::select! {
+        listed = parts.account_ids(region, image_id, deadline) => listed,
+        () = parts.tasks.giving_up() => return accounts,
+    };
+    let Ok(listed) = listed else {
         return accounts;
     };
-    // A share that was accepted since then is meant to stand.
-    let stands = |account_id: &AccountId| {
-        parts.lanes.must_be_undone(key, *account_id) && listed.contains(account_id)
-    };
-    let (to_undo, settled): (Vec<AccountId>, Vec<AccountId>) =
-        accounts.into_iter().partition(stands);
-    for account_id in settled {
-        parts.lanes.undone(key, account_id);
+    let (mut to_undo, mut later) = (Vec::new(), Vec::new());
+    for account_id in accounts {
+        // A share that was accepted since then is meant to stand.
+        match parts.lanes.must_be_undone(key, account_id) {
+            Some(true) if listed.contains(&account_id) => to_undo.push(account_id),
+            Some(_) => parts.lanes.undone(key, account_id),
+            None => later.push(account_id),
+        }
     }
     if to_undo.is_empty() {
-        return Vec::new();
+        return later;
     }
     let intent = |account_id: &AccountId| Intent {
         author: Author::Reconciliation,
@@ -102,11 +105,13 @@ async fn attempt_undo(parts: &Parts, key: &LaneKey, accounts: Vec<AccountId>) ->
     let admitted = hold.replace(&changes(&intents), deadline, || {
         parts.writer.enqueue_bulk(queued, Vec::new())
     });
-    let Ok((ticket, places)) = admitted else {
-        return to_undo;
+    let recorded = match admitted {
+        Ok((ticket, places)) => ticket.await.map(|recorded| (recorded, places)),
+        Err(_) => Err(NotDurable),
     };
-    let Ok(recorded) = ticket.await else {
-        return to_undo;
+    let Ok((recorded, places)) = recorded else {
+        later.extend(to_undo);
+        return later;
     };
     parts.lanes.recorded(&places);
     let undoing = intents.into_iter().zip(places).zip(recorded);
@@ -129,7 +134,11 @@ async fn attempt_undo(parts: &Parts, key: &LaneKey, accounts: Vec<AccountId>) ->
         parts.finish(change, place, None, Telling::new(told)).await;
         let done = matches!(
             result.await,
-            Ok(Ok(_) | Err(ChangeError::OutcomeNotRecorded { .. }))
+            Ok(Ok(_)
+                | Err(ChangeError::OutcomeNotRecorded {
+                    effect: Effect::Done,
+                    ..
+                }))
         );
         if done {
             parts.lanes.undone(key, account_id);
@@ -137,5 +146,6 @@ async fn attempt_undo(parts: &Parts, key: &LaneKey, accounts: Vec<AccountId>) ->
         (!done).then_some(account_id)
     });
     let left = futures_util::future::join_all(undoing).await;
-    left.into_iter().flatten().collect()
+    later.extend(left.into_iter().flatten());
+    later
 }

@@ -15,17 +15,22 @@ use crate::domain::{AccountId, Deadline, ImageId, Operation, Outcome, Region, Ti
 use crate::upstream::SharedAccount;
 
 use super::Parts;
-use super::lanes::{LANDING_TIME, LaneKey};
+use super::lanes::LaneKey;
 
 /// How long the upstream is asked, over all images.
 const ASKING_TIME: Duration = Duration::from_secs(30);
-/// How long before its outcome a change may have been asked for.
-const LONGEST_CHANGE: Duration = Duration::from_mins(10);
+/// How long before its last row an earlier run may have looked for the last time at a share: the time of a landing,
+/// and as long as it is tried to take one back.
+const LOOKED_AT_WITHIN: Duration = Duration::from_mins(30);
+/// How far back shares are looked at in any case: who shares an image by other means meanwhile would lose it.
+const LOOKED_BACK: Duration = Duration::from_hours(24);
+/// Most rows, from the end of the trail, that are looked through for shares that succeeded on a retry.
+const ROWS_LOOKED_THROUGH: i64 = 100_000;
 /// Events that are looked at in one go.
 const PAGE: usize = 1000;
 
-/// Remembers the shares that an earlier run sent and that may land yet: those that ended unknown within the
-/// time that a call may take to land, and those that are pending.
+/// Remembers the shares that an earlier run sent and that may have landed since it looked, or may land yet: those that
+/// ended unknown, those that an attempt before the last may still bring about, and those that are pending.
 pub(super) async fn remember_landings(
     parts: &Parts,
     pending: &[(Recalled, Timestamp)],
@@ -35,14 +40,20 @@ pub(super) async fn remember_landings(
         let key = (region.clone(), image_id.clone());
         shares.entry(key).or_default().push(account_id);
     };
-    for event in recent_unknown_shares(parts).await? {
-        let account_id = event
-            .account_id
-            .and_then(|number| u64::try_from(number).ok());
-        let account_id = account_id.and_then(|number| AccountId::try_from(number).ok());
-        if let (Ok(region), Ok(image_id), Some(account_id)) =
-            (event.region.parse(), event.image_id.parse(), account_id)
-        {
+    if let Some(since) = not_looked_at_since(parts).await? {
+        for event in unknown_shares(parts, since).await? {
+            let account_id = event
+                .account_id
+                .and_then(|number| u64::try_from(number).ok());
+            let account_id = account_id.and_then(|number| AccountId::try_from(number).ok());
+            if let (Ok(region), Ok(image_id), Some(account_id)) =
+                (event.region.parse(), event.image_id.parse(), account_id)
+            {
+                remember(&region, &image_id, account_id);
+            }
+        }
+        let retried = parts.reader.retried_shares(since, ROWS_LOOKED_THROUGH);
+        for (region, image_id, account_id) in retried.await? {
             remember(&region, &image_id, account_id);
         }
     }
@@ -78,30 +89,38 @@ pub(super) async fn remember_landings(
     Ok(())
 }
 
-async fn recent_unknown_shares(parts: &Parts) -> Result<Vec<Event>, StoreError> {
-    let since = Timestamp::now().before(LANDING_TIME);
+/// From when on shares may not have been looked at; `None` where the trail is empty.
+async fn not_looked_at_since(parts: &Parts) -> Result<Option<Timestamp>, StoreError> {
+    let everything = Filter::default();
+    let newest = parts
+        .reader
+        .page(&everything, Order::Descending, 1, None)
+        .await?;
+    let last_row = newest.events.first().and_then(|event| {
+        let time = event.completed_at.as_ref().unwrap_or(&event.occurred_at);
+        Timestamp::parse_rfc3339(time).ok()
+    });
+    let farthest = Timestamp::now().before(LOOKED_BACK);
+    Ok(last_row.map(|last_row| last_row.before(LOOKED_AT_WITHIN).max(farthest)))
+}
+
+async fn unknown_shares(parts: &Parts, since: Timestamp) -> Result<Vec<Event>, StoreError> {
     let filter = Filter {
-        from: Some(since.before(LONGEST_CHANGE)),
+        from: Some(since),
         operation: Some(EventOperation::Change(Operation::Share)),
         outcome: Some(OutcomeFilter::Completed(Outcome::Unknown)),
         ..Filter::default()
     };
-    let (mut recent, mut after) = (Vec::new(), None);
+    let (mut unknown, mut after) = (Vec::new(), None);
     loop {
         let page = parts
             .reader
             .page(&filter, Order::Descending, PAGE, after)
             .await?;
-        let ended_lately = |event: &Event| {
-            let completed = event.completed_at.as_deref();
-            completed.is_some_and(|text| {
-                Timestamp::parse_rfc3339(text).is_ok_and(|completed| completed >= since)
-            })
-        };
-        recent.extend(page.events.into_iter().filter(ended_lately));
+        unknown.extend(page.events);
         after = page.next;
         if after.is_none() {
-            return Ok(recent);
+            return Ok(unknown);
         }
     }
 }

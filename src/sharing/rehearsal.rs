@@ -60,12 +60,23 @@ impl Sharing {
         let parts = Arc::clone(&self.0);
         let rehearsing = async move {
             Parts::may_change(&caller)?;
+            let refused: Vec<Rehearsed> = bulk
+                .changes
+                .iter()
+                .map(|(operation, account_id)| {
+                    // What is refused would change nothing, whoever has access.
+                    let change = bulk.change(*operation, *account_id);
+                    parts.rehearsed(&caller, &change, *operation == Operation::Share)
+                })
+                .collect();
+            let mut rehearsed = none_allowed(refused)?;
             let present = parts.held(&bulk.region, &bulk.image_id, deadline).await?;
-            let rehearsed = bulk.changes.iter().map(|(operation, account_id)| {
-                let listed = present.contains(account_id);
-                parts.rehearsed(&caller, &bulk.change(*operation, *account_id), listed)
-            });
-            none_allowed(rehearsed.collect())
+            for one in &mut rehearsed {
+                let listed = present.contains(&one.account_id);
+                one.would_change =
+                    one.refusal.is_none() && listed == (one.operation == Operation::Unshare);
+            }
+            Ok(rehearsed)
         };
         self.0.tasks.run(rehearsing).await.unwrap_or(Err(LOST))
     }

@@ -349,6 +349,22 @@ async fn policies_decide_account_by_account_and_if_all_are_denied_the_answer_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn faults_of_query_and_body_are_told_together() {
+    let gateway = Gateway::in_front_of("http://127.0.0.1:9", &[]).await;
+    for (method, missing) in [("PATCH", "add"), ("PUT", "accounts")] {
+        let answer = send(&gateway, method, "/images/img/shares?bogus=1", &json!({})).await;
+        let problem = answer.assert_problem(400, "invalid-request");
+        let names: Vec<&str> = problem["errors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|error| error["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, ["bogus", missing], "{method}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_fault_of_a_body_is_400_and_named_and_nothing_happens() {
     let upstream = Scripted::start(|_| Reply::Done).await;
     let gateway = Gateway::with_upstream(&upstream).await;

@@ -62,7 +62,11 @@ async fn reconciled(gateway: &Gateway) -> Value {
 /// Both wait for their minute at the same time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_share_that_lands_after_an_accepted_unshare_is_taken_back_by_an_event_of_its_own() {
-    tokio::join!(in_one_run(), over_a_restart());
+    tokio::join!(
+        in_one_run(),
+        over_a_restart(),
+        after_a_retry_and_over_a_restart()
+    );
 }
 
 async fn over_a_restart() {
@@ -76,6 +80,21 @@ async fn over_a_restart() {
     let event = reconciled(&gateway).await;
     assert_eq!(event["account_id"], 1);
     assert_eq!(event["outcome"], "succeeded");
+}
+
+/// The share is answered 200 by its second attempt; the first lands later.
+async fn after_a_retry_and_over_a_restart() {
+    let upstream = losing_first(1).await;
+    let settings = [("upstream.timeout", "300ms"), ("upstream.max_retries", "1")];
+    let gateway = Gateway::in_front_of(&upstream.url, &settings).await;
+    let sharer = gateway.sharer();
+    assert_eq!(sharer.put("/images/img/shares/1").await.status, 200);
+    assert_eq!(sharer.delete("/images/img/shares/1").await.status, 204);
+    let gateway = gateway.restarted(&upstream.url, &settings).await;
+    upstream.land(1);
+    until_the_list_is(&upstream, &[1]).await;
+    until_the_list_is(&upstream, &[]).await;
+    assert_eq!(reconciled(&gateway).await["account_id"], 1);
 }
 
 async fn in_one_run() {

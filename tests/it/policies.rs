@@ -182,7 +182,14 @@ async fn the_second_worked_example_lets_auditors_read_from_the_office_and_change
         .await
         .assert_problem(403, "forbidden");
     assert_eq!(problem["policy_ids"], json!(["auditors-change-nothing"]));
+    let dry = auditor.put("/images/img/shares/7?dry_run=true").await;
+    dry.assert_problem(403, "forbidden");
     assert_eq!(world.upstream.changes(), Vec::<String>::new());
+    assert_eq!(
+        world.upstream.calls().len(),
+        1,
+        "a dry run that is refused asks the upstream nothing"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

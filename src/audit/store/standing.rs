@@ -4,7 +4,7 @@ use sqlx::FromRow;
 
 use super::StoreError;
 use super::connections::ReadConnections;
-use crate::domain::{AccountId, ImageId, Region};
+use crate::domain::{AccountId, ImageId, Region, Timestamp};
 
 /// Accounts of one statement, so that each read is short.
 const ACCOUNTS_AT_ONCE: usize = 500;
@@ -19,6 +19,12 @@ const SELECT_LAST: &str = "SELECT a.value AS account_id, o.sequence, o.event_id,
           AND l.image_id = ?2 AND l.account_id = a.value AND l.region = ?3 \
           ORDER BY l.event_id DESC LIMIT 1) \
      LEFT JOIN audit_entries AS f ON f.event_id = o.event_id AND f.kind = 'intent'";
+
+/// Along the end of the trail, row by row: there is no index for what is asked once a start.
+const SELECT_RETRIED: &str = "SELECT DISTINCT region, image_id, account_id FROM audit_entries \
+     WHERE sequence > (SELECT COALESCE(MAX(sequence), 0) FROM audit_entries) - ?1 AND recorded_at >= ?2 \
+     AND kind = 'outcome' AND operation = 'share' AND outcome = 'succeeded' AND upstream_calls > 1 \
+     AND account_id IS NOT NULL";
 
 /// The outcome of such an event, with the reason of its intent.
 #[derive(Debug, FromRow)]
@@ -51,6 +57,18 @@ impl ReadConnections {
             found.extend(rows.fetch_all(&self.0).await?);
         }
         Ok(found)
+    }
+
+    /// Region, image and account of shares that succeeded by a call after the first.
+    pub(crate) async fn retried_shares(
+        &self,
+        since: Timestamp,
+        rows: i64,
+    ) -> Result<Vec<(String, String, i64)>, StoreError> {
+        let found = sqlx::query_as(SELECT_RETRIED)
+            .bind(rows)
+            .bind(since.as_micros());
+        Ok(found.fetch_all(&self.0).await?)
     }
 
     /// How the database means to find them.

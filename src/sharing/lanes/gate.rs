@@ -2,7 +2,7 @@
 //!
 //! Lanes and reads that want to call stand in line and each gets one call, first come first served, so a
 //! lane with a thousand changes gets no more turns than one with a single change. Reads have at most half of the
-//! calls, so that changes never wait behind reads alone. Pure.
+//! calls, and one in any case, so that where there are two or more changes never wait behind reads alone. Pure.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

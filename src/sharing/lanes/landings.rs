@@ -13,7 +13,7 @@ use crate::domain::{AccountId, Operation};
 use super::machine::LaneKey;
 
 /// How long a call may take effect after it failed.
-pub(in crate::sharing) const LANDING_TIME: Duration = Duration::from_mins(1);
+pub(super) const LANDING_TIME: Duration = Duration::from_mins(1);
 /// Most accounts that are remembered.
 const LANDINGS_MAX: usize = 10_000;
 

@@ -15,9 +15,11 @@ mod landings;
 mod machine;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout_at};
@@ -28,7 +30,6 @@ use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::upstream::{BreakerState, CallError, Connection, Modification, Modified, Upstream};
 
-pub(super) use landings::LANDING_TIME;
 use machine::{CallId, Effect, HoldId, LookId, Machine, PlaceId, ReadId};
 pub(super) use machine::{Ended, LaneKey, Last, Limits, NoTurn};
 
@@ -91,7 +92,6 @@ struct State {
 
 /// What is done once the lock is free.
 enum Errand {
-    Tell(mpsc::Sender<Word>, Word),
     Read(oneshot::Sender<ReadWord>, ReadWord),
     Hold(oneshot::Sender<bool>, bool),
     Call(CallId, Modification, Connection),
@@ -99,6 +99,8 @@ enum Errand {
     Undo(LaneKey, Vec<AccountId>),
 }
 
+/// How long nobody tells the time after that failed.
+const KEEPING_PAUSE: Duration = Duration::from_millis(100);
 /// A change's words: that it is late, and that it has ended.
 const WORDS_MAX: usize = 2;
 
@@ -124,8 +126,15 @@ impl Lanes {
             alarm: Arc::default(),
             undo,
         });
-        let keeping = keep_time(Arc::downgrade(&shared), Arc::clone(&shared.alarm));
-        shared.tasks.serve(keeping);
+        let (weak, alarm) = (Arc::downgrade(&shared), Arc::clone(&shared.alarm));
+        shared.tasks.serve(async move {
+            // Without it no deadline would be told, so it does not end by a panic.
+            let keep = || AssertUnwindSafe(keep_time(weak.clone(), Arc::clone(&alarm)));
+            while keep().catch_unwind().await.is_err() {
+                tracing::error!("the task that tells lanes the time failed; it goes on");
+                tokio::time::sleep(KEEPING_PAUSE).await;
+            }
+        });
         (Self(shared), undoings)
     }
 
@@ -201,8 +210,8 @@ impl Lanes {
         self.0.read(deadline.instant(), u32::MAX, call).await
     }
 
-    /// Whether an account whose share landed late is still to have none.
-    pub(super) fn must_be_undone(&self, key: &LaneKey, account_id: AccountId) -> bool {
+    /// Whether an account whose share landed late is still to have none; `None` where that is not settled.
+    pub(super) fn must_be_undone(&self, key: &LaneKey, account_id: AccountId) -> Option<bool> {
         let look = |state: &mut State, _| state.machine.must_be_undone(key, account_id);
         self.0.with(look)
     }
@@ -374,8 +383,6 @@ impl Shared {
 
     fn run(self: &Arc<Self>, errand: Errand) {
         match errand {
-            // Whoever left needs no word; no channel gets more words than it holds.
-            Errand::Tell(channel, word) => drop(channel.try_send(word)),
             Errand::Read(channel, word) => drop(channel.send(word)),
             Errand::Hold(channel, granted) => drop(channel.send(granted)),
             Errand::Call(id, modification, connection) => {
@@ -521,8 +528,12 @@ impl Drop for Call {
 }
 
 impl State {
+    /// Tells changes their words while the lock is held, so that whoever gives its place up has got them; the rest
+    /// is for when the lock is free.
     fn errands(&mut self) -> Vec<Errand> {
         let effects = self.machine.effects();
+        // Whoever left needs no word; no channel gets more words than it holds.
+        let tell = |channel: &mpsc::Sender<Word>, word| drop(channel.try_send(word));
         let errand = |effect| match effect {
             Effect::Call {
                 id,
@@ -530,10 +541,13 @@ impl State {
                 connection,
             } => Some(Errand::Call(id, modification, connection)),
             Effect::Ended(id, ended) => {
-                let channel = self.places.remove(&id)?;
-                Some(Errand::Tell(channel, Word::Ended(ended)))
+                tell(&self.places.remove(&id)?, Word::Ended(ended));
+                None
             }
-            Effect::Late(id) => Some(Errand::Tell(self.places.get(&id)?.clone(), Word::Late)),
+            Effect::Late(id) => {
+                tell(self.places.get(&id)?, Word::Late);
+                None
+            }
             Effect::Read(id, connection) => {
                 let channel = self.reads.remove(&id)?;
                 Some(Errand::Read(channel, ReadWord::Go(connection)))

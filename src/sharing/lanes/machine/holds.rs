@@ -63,7 +63,8 @@ impl Machine {
         self.dispatch(now);
     }
 
-    /// The holder gives its place, the first, to changes of its own.
+    /// The holder gives its place, the first, to changes of its own. What was accepted while it held the lane stands
+    /// before it in the trail, so a change of an account that waits already goes behind it.
     pub(in crate::sharing::lanes) fn replace(
         &mut self,
         now: Instant,
@@ -74,11 +75,20 @@ impl Machine {
         let Some(key) = self.holds.get(&id).map(|hold| hold.key.clone()) else {
             return Vec::new();
         };
+        let waits: Vec<bool> = changes
+            .iter()
+            .map(|(_, account_id)| self.last_waiting(&key, *account_id).is_some())
+            .collect();
         let places = self.place(&key, changes, deadline);
-        let lane = self.lane(&key);
-        for place in places.iter().rev() {
-            lane.queue.push_front(Entry::Place(*place));
+        let (mut first, mut behind) = (Vec::new(), Vec::new());
+        for (place, waits) in places.iter().zip(waits) {
+            if waits { &mut behind } else { &mut first }.push(Entry::Place(*place));
         }
+        let lane = self.lane(&key);
+        for entry in first.into_iter().rev() {
+            lane.queue.push_front(entry);
+        }
+        lane.queue.extend(behind);
         lane.waiting += places.len();
         self.waiting += places.len();
         self.release(now, id);

@@ -348,9 +348,28 @@ impl Machine {
         self.advance(&key);
     }
 
-    /// Whether a share that landed late is still to be taken back.
-    pub(super) fn must_be_undone(&self, key: &LaneKey, account_id: AccountId) -> bool {
-        self.landings.stands(key, account_id)
+    /// Whether a share that landed late is still to be taken back. Not to be said yet, `None`, where a share of the
+    /// account waits: that one is meant to stand, should it succeed.
+    pub(super) fn must_be_undone(&self, key: &LaneKey, account_id: AccountId) -> Option<bool> {
+        if !self.landings.stands(key, account_id) {
+            return Some(false);
+        }
+        match self.last_waiting(key, account_id) {
+            Some(Operation::Share) => None,
+            Some(Operation::Unshare) | None => Some(true),
+        }
+    }
+
+    /// What the last change of an account that waits in a queue asks for.
+    fn last_waiting(&self, key: &LaneKey, account_id: AccountId) -> Option<Operation> {
+        let queue = &self.lanes.get(key)?.queue;
+        queue.iter().rev().find_map(|entry| match entry {
+            Entry::Place(id) => {
+                let place = self.places.get(id)?;
+                (place.account_id == account_id).then_some(place.operation)
+            }
+            Entry::Hold(_) => None,
+        })
     }
 
     /// An account was looked at after its time.

@@ -165,6 +165,14 @@ impl Machine {
         connection: Connection,
         retry: bool,
     ) {
+        // Nobody waits for those whose time is up, and their time bounds what is sent for them.
+        let (over, places): (Vec<PlaceId>, Vec<PlaceId>) = places
+            .into_iter()
+            .partition(|id| self.places.get(id).is_some_and(|place| place.late));
+        for id in over {
+            let failure = self.places.get(&id).and_then(|place| place.failure.clone());
+            self.end(id, failure.map_or(Last::TimeUp, Last::Failed));
+        }
         if places.is_empty() {
             return;
         }

@@ -86,7 +86,8 @@ impl Machine {
         }
         let places = &self.places;
         let candidate = |id: &PlaceId| {
-            let place = places.get(id)?;
+            // One whose time is up ends as soon as the clock says so.
+            let place = places.get(id).filter(|place| place.deadline > now)?;
             Some(Candidate {
                 place: *id,
                 operation: place.operation,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::upstream::{Behaviour, CALL_TIMEOUT};
-use super::world::{World, limits};
+use super::upstream::{Behaviour, CALL_TIMEOUT, LATENCY, MISSING};
+use super::world::{World, account, limits};
 use crate::domain::Operation::{Share, Unshare};
 use crate::sharing::lanes::machine::Last;
 
@@ -42,6 +42,43 @@ fn a_change_in_flight_is_late_exactly_at_its_deadline_and_one_that_waits_ends_th
         (CALL_TIMEOUT, 1),
         "no retry after its time"
     );
+    world.judge();
+}
+
+#[test]
+fn what_a_holder_changes_goes_behind_what_was_accepted_for_the_same_account_meanwhile() {
+    let mut world = World::new(limits(), 1);
+    let replacement = vec![(Unshare, account(5)), (Share, account(6))];
+    world.hold(0, MINUTE, replacement);
+    world.change(0, &[(Share, 5)], MINUTE);
+    world.run_out();
+    let calls: Vec<_> = world
+        .calls
+        .iter()
+        .map(|call| &world.sent[call].modification)
+        .collect();
+    assert_eq!(calls[0].additions, [account(5)]);
+    assert_eq!(calls[1].additions, [account(6)]);
+    assert_eq!(calls[1].removals, [account(5)]);
+    assert_eq!(world.list(0), [6]);
+    world.judge();
+}
+
+#[test]
+fn a_change_whose_time_is_up_is_not_sent_again_because_of_a_neighbour() {
+    let mut world = World::new(limits(), 1);
+    world.change(0, &[(Share, 1)], MINUTE);
+    world.change(0, &[(Share, MISSING), (Share, 3)], MINUTE);
+    let late = world.change(0, &[(Share, 2)], LATENCY + LATENCY / 2)[0];
+    world.run_out();
+    let fact = &world.facts[&late];
+    let (_, ended) = fact.ended.clone().expect("it ends");
+    assert!(fact.late);
+    assert_eq!(
+        (ended.last, ended.calls, ended.may_have_applied),
+        (Last::TimeUp, 1, false)
+    );
+    assert_eq!(world.list(0), [1, 3]);
     world.judge();
 }
 

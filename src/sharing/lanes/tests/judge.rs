@@ -15,7 +15,7 @@ use crate::upstream::{
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "a judge's notes")]
 pub(super) struct Fact {
-    /// The order in which changes were accepted; a holder's stand where it began to wait.
+    /// The order in which changes were accepted, which is that of their intents.
     pub(super) order: (u64, usize),
     pub(super) key: LaneKey,
     pub(super) operation: Operation,
@@ -106,11 +106,11 @@ impl World {
         let fact = &self.facts[&place];
         assert!(fact.recorded, "what is sent is on disk");
         assert_eq!(adds, fact.operation == Operation::Share);
+        assert!(
+            !fact.late && self.now < fact.deadline,
+            "nothing is sent for whose time is up"
+        );
         let Some(last) = fact.calls.last() else {
-            assert!(
-                self.now < fact.deadline,
-                "what was never sent when its time is up is not sent"
-            );
             return;
         };
         let retried = |error: &CallError| matches!(error.retry(), Retry::After { .. });
@@ -137,12 +137,7 @@ impl World {
                 );
             }
             Ok(_) => panic!("what was done is not sent again"),
-            Err(error) if retried(error) => {
-                assert!(
-                    !fact.late && self.now < fact.deadline,
-                    "no retry when the time is up"
-                );
-            }
+            Err(error) if retried(error) => {}
             Err(CallError::Lost { pooled: true, .. }) => {
                 assert_eq!(sent.connection, Connection::Pooled);
             }

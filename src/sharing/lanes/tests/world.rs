@@ -21,6 +21,7 @@ pub(super) enum Coming {
     LookEnds(LookId, Option<Vec<AccountId>>),
     HoldEnds(HoldId),
     UndoLooks(HoldId, LaneKey, Vec<AccountId>),
+    UndoAgain(LaneKey, Vec<AccountId>),
 }
 
 pub(super) struct World {
@@ -38,7 +39,7 @@ pub(super) struct World {
     /// The changes of an account, in the order in which they were accepted.
     pub(super) accounts: HashMap<(LaneKey, AccountId), Vec<PlaceId>>,
     accepted: u64,
-    holds: HashMap<HoldId, (LaneKey, u64)>,
+    holds: HashMap<HoldId, LaneKey>,
     pub(super) sent: BTreeMap<CallId, Sent>,
     pub(super) calls: Vec<CallId>,
     pub(super) reads_ended: Vec<(ReadId, Result<(), Option<NoTurn>>)>,
@@ -214,8 +215,7 @@ impl World {
         then: Vec<(Operation, AccountId)>,
     ) -> HoldId {
         let id = self.machine.hold(self.now, &key(image), self.now + wait);
-        let order = self.accept();
-        self.holds.insert(id, (key(image), order));
+        self.holds.insert(id, key(image));
         self.replacements.insert(id, then);
         self.carry_out();
         id
@@ -305,15 +305,15 @@ impl World {
                 let after = time_of(self.read_behaviour).min(until - self.now);
                 self.comes(after, Coming::LookEnds(id, listed));
             }
-            Effect::Undo { key, accounts } => {
-                let id = self
-                    .machine
-                    .hold(self.now, &key, self.now + Duration::from_hours(1));
-                let order = self.accept();
-                self.holds.insert(id, (key.clone(), order));
-                self.undos.insert(id, (key, accounts));
-            }
+            Effect::Undo { key, accounts } => self.begin_undo(key, accounts),
         }
+    }
+
+    fn begin_undo(&mut self, key: LaneKey, accounts: Vec<AccountId>) {
+        let deadline = self.now + Duration::from_hours(1);
+        let id = self.machine.hold(self.now, &key, deadline);
+        self.holds.insert(id, key.clone());
+        self.undos.insert(id, (key, accounts));
     }
 
     /// Lets time pass until `until`, or until nothing comes any more.
@@ -392,6 +392,7 @@ impl World {
             Coming::LookEnds(id, listed) => self.machine.looked(id, listed.as_deref()),
             Coming::HoldEnds(id) => self.end_hold(id),
             Coming::UndoLooks(id, key, accounts) => self.undo(id, &key, accounts),
+            Coming::UndoAgain(key, accounts) => self.begin_undo(key, accounts),
         }
     }
 
@@ -403,19 +404,25 @@ impl World {
         }
         let deadline = self.now + Duration::from_secs(30);
         let places = self.machine.replace(self.now, id, &changes, deadline);
-        let (key, order) = self.holds[&id].clone();
+        // Its intents are written now, behind those that were accepted while it held the lane.
+        let (key, order) = (self.holds[&id].clone(), self.accept());
         self.note(&key, order, &places, &changes, deadline, false);
         self.comes(Duration::from_millis(2), Coming::Recorded(places));
     }
 
     fn undo(&mut self, id: HoldId, key: &LaneKey, accounts: Vec<AccountId>) {
         let list = self.lists.get(key).cloned().unwrap_or_default();
-        let (stand, settled): (Vec<AccountId>, Vec<AccountId>) =
-            accounts.into_iter().partition(|account| {
-                list.contains(account) && self.machine.must_be_undone(key, *account)
-            });
-        for account in settled {
-            self.machine.undone(self.now, key, account);
+        let (mut stand, mut later) = (Vec::new(), Vec::new());
+        for account in accounts {
+            match self.machine.must_be_undone(key, account) {
+                Some(true) if list.contains(&account) => stand.push(account),
+                Some(_) => self.machine.undone(self.now, key, account),
+                None => later.push(account),
+            }
+        }
+        if !later.is_empty() {
+            let again = Coming::UndoAgain(key.clone(), later);
+            self.comes(Duration::from_secs(15), again);
         }
         if stand.is_empty() {
             self.machine.release(self.now, id);
@@ -427,7 +434,7 @@ impl World {
             .collect();
         let deadline = self.now + Duration::from_mins(1);
         let places = self.machine.replace(self.now, id, &changes, deadline);
-        let order = self.holds[&id].1;
+        let order = self.accept();
         self.note(key, order, &places, &changes, deadline, true);
         self.comes(Duration::from_millis(2), Coming::Recorded(places));
         for account in stand {
