@@ -10,8 +10,8 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev &
 WORKDIR /build
 # Dependencies change seldom: built over empty targets, they stay in a layer of their own.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src tests/it benches/load benches/trail \
-    && echo 'fn main() {}' | tee src/main.rs tests/it/main.rs benches/load/main.rs benches/trail/main.rs > /dev/null \
+RUN mkdir -p src tests/it benches/identity benches/load benches/trail \
+    && echo 'fn main() {}' | tee src/main.rs tests/it/main.rs benches/identity/main.rs benches/load/main.rs benches/trail/main.rs > /dev/null \
     && touch src/lib.rs \
     && cargo build --locked --profile dist \
     && rm -rf src

@@ -65,7 +65,8 @@ async fn a_share_that_lands_after_an_accepted_unshare_is_taken_back_by_an_event_
     tokio::join!(
         in_one_run(),
         over_a_restart(),
-        after_a_retry_and_over_a_restart()
+        after_a_retry_and_over_a_restart(),
+        stopped_while_it_is_taken_back()
     );
 }
 
@@ -80,6 +81,50 @@ async fn over_a_restart() {
     let event = reconciled(&gateway).await;
     assert_eq!(event["account_id"], 1);
     assert_eq!(event["outcome"], "succeeded");
+}
+
+/// A stop that cannot wait writes down where the take-back stands.
+async fn stopped_while_it_is_taken_back() {
+    let (shares, unshares) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let upstream = Scripted::start(move |call| {
+        let first = |count: &AtomicUsize| count.fetch_add(1, Ordering::Relaxed) == 0;
+        match call.change().chars().next() {
+            Some('+') if first(&shares) => Reply::LandsLate,
+            Some('-') if !first(&unshares) => Reply::Hang,
+            _ => Reply::Done,
+        }
+    })
+    .await;
+    let settings = [
+        SETTINGS[1],
+        ("upstream.timeout", "5s"),
+        ("server.shutdown_timeout", "1s"),
+    ];
+    let mut gateway = Gateway::in_front_of(&upstream.url, &settings).await;
+    share_and_take_back(&gateway, 1).await;
+    upstream.land(1);
+    until_the_list_is(&upstream, &[1]).await;
+    let begun = std::time::Duration::from_secs(90);
+    let taken_back = async {
+        while upstream.changes() != ["+1", "-1", "-1"] {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(begun, taken_back).await.unwrap();
+    assert!(!gateway.stop().await, "it could not wait");
+    let output = crate::support::binary()
+        .args([
+            "audit",
+            "export",
+            "--subject",
+            "system:reconcile",
+            "--database-url",
+        ])
+        .arg(format!("sqlite://{}", gateway.database().display()))
+        .output()
+        .unwrap();
+    let event: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(event["outcome"], "unknown", "{event}");
 }
 
 /// The share is answered 200 by its second attempt; the first lands later.

@@ -198,3 +198,6 @@ fn cut(text: &str) -> String {
         Some((end, _)) => format!("{}{CUT_MARK}", &text[..end]),
     }
 }
+
+#[cfg(test)]
+mod fuzz;
