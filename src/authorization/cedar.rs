@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
 
 use cedar_policy::{
@@ -12,6 +13,7 @@ use cedar_policy::{
     EntityTypeName, EntityUid, Policy, PolicyId, PolicySet, Request as CedarRequest, Response,
     RestrictedExpression, Schema, ValidationMode, Validator,
 };
+use cedar_policy_core::ast::{self, Value};
 use miette::Diagnostic;
 use moka::sync::Cache;
 
@@ -27,6 +29,8 @@ static VALIDATOR: LazyLock<Validator> = LazyLock::new(|| {
 
 static TYPES: LazyLock<Types> = LazyLock::new(Types::new);
 
+/// Most client addresses that are kept as Cedar has them.
+const ADDRESSES_MAX: u64 = 10_000;
 /// What prepared entities may take together, roughly.
 const PREPARED_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// What a subject with an image takes besides its groups and scopes, and each of those.
@@ -44,6 +48,8 @@ pub struct Policies {
     authorizer: Authorizer,
     warnings: Vec<String>,
     prepared: Cache<Asked, Arc<Prepared>>,
+    /// Reading an address costs as much as the rest of a decision.
+    addresses: Cache<IpAddr, Value>,
 }
 
 /// Whose entities, and on what. A principal is known by where it lies: [`Prepared`] holds it there.
@@ -134,6 +140,7 @@ impl Policies {
             set,
             authorizer: Authorizer::new(),
             prepared,
+            addresses: Cache::new(ADDRESSES_MAX),
         })
     }
 
@@ -146,10 +153,9 @@ impl Policies {
     /// What the policies say of a request.
     pub(super) fn decide(&self, caller: &Caller, request: Request<'_>) -> Decision {
         let prepared = self.prepared(&caller.principal, request);
-        let (action, context) = action_and_context(caller, request);
-        let asked = context
-            .map_err(|error| error.to_string())
-            .and_then(|context| {
+        let asked = self
+            .action_and_context(caller, request)
+            .and_then(|(action, context)| {
                 let (subject, resource) = (prepared.subject.clone(), prepared.resource.clone());
                 CedarRequest::new(subject, action.clone(), resource, context, None)
                     .map_err(|error| error.to_string())
@@ -288,47 +294,55 @@ fn entity(
     Entity::new(uid, attributes, parents).expect("texts and sets of texts evaluate")
 }
 
-type ContextError = Box<cedar_policy::ContextCreationError>;
+impl Policies {
+    /// What a request is, and what else policies see of it.
+    fn action_and_context(
+        &self,
+        caller: &Caller,
+        request: Request<'_>,
+    ) -> Result<(&'static EntityUid, Context), String> {
+        let mut values = BTreeMap::from([("client_ip".into(), self.address(caller.client_ip)?)]);
+        let action = match request {
+            Request::Change(change) => {
+                let account_id = i64::try_from(change.account_id.get()).unwrap_or(i64::MAX);
+                values.insert("account_id".into(), Value::from(account_id));
+                values.insert("region".into(), Value::from(change.region.as_str()));
+                if let Some(reason) = &change.reason {
+                    values.insert("reason".into(), Value::from(reason.as_str()));
+                }
+                match change.operation {
+                    Operation::Share => &TYPES.share,
+                    Operation::Unshare => &TYPES.unshare,
+                }
+            }
+            Request::ListShares { region, .. } => {
+                values.insert("region".into(), Value::from(region.as_str()));
+                &TYPES.list_shares
+            }
+            Request::ReadAudit => &TYPES.read_audit,
+        };
+        let context = ast::Context::Value(Arc::new(values));
+        Ok((action, Context::from(context)))
+    }
 
-fn action_and_context(
-    caller: &Caller,
-    request: Request<'_>,
-) -> (&'static EntityUid, Result<Context, ContextError>) {
-    // A listener on TCP knows it; nothing that a policy trusts is the unspecified address.
-    let client_ip = caller
-        .client_ip
-        .map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string());
-    let client_ip = (
-        "client_ip".to_owned(),
-        RestrictedExpression::new_ip(client_ip),
-    );
-    let of = |region: &Region| {
-        let region = RestrictedExpression::new_string(region.as_str().to_owned());
-        ("region".to_owned(), region)
-    };
-    let mut pairs = vec![client_ip];
-    let action = match request {
-        Request::Change(change) => {
-            pairs.push(of(&change.region));
-            let account_id = i64::try_from(change.account_id.get()).unwrap_or(i64::MAX);
-            let account_id = RestrictedExpression::new_long(account_id);
-            pairs.push(("account_id".to_owned(), account_id));
-            if let Some(reason) = &change.reason {
-                let reason = RestrictedExpression::new_string(reason.as_str().to_owned());
-                pairs.push(("reason".to_owned(), reason));
-            }
-            match change.operation {
-                Operation::Share => &TYPES.share,
-                Operation::Unshare => &TYPES.unshare,
-            }
+    /// An address as Cedar has it. A listener on TCP knows it; nothing that a policy trusts is the unspecified one.
+    fn address(&self, client_ip: Option<IpAddr>) -> Result<Value, String> {
+        let ip = client_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        if let Some(known) = self.addresses.get(&ip) {
+            return Ok(known);
         }
-        Request::ListShares { region, .. } => {
-            pairs.push(of(region));
-            &TYPES.list_shares
-        }
-        Request::ReadAudit => &TYPES.read_audit,
-    };
-    (action, Context::from_pairs(pairs).map_err(Box::new))
+        let pair = (
+            "ip".to_owned(),
+            RestrictedExpression::new_ip(ip.to_string()),
+        );
+        let context = Context::from_pairs([pair]).map_err(|error| error.to_string())?;
+        let ast::Context::Value(values) = context.as_ref() else {
+            return Err("an address has no value".into());
+        };
+        let value = values.get("ip").cloned().ok_or("an address has no value")?;
+        self.addresses.insert(ip, value.clone());
+        Ok(value)
+    }
 }
 
 /// The same policies under the names that their `@id`s give them.

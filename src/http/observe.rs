@@ -5,8 +5,8 @@ use std::sync::Arc;
 use actix_cors::CorsError;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{Method, Uri};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpMessage as _, HttpRequest};
@@ -79,18 +79,17 @@ pub async fn observe(
         }
     };
     finish(response.headers_mut(), &arrival.request_id);
+    let route = route_word(response.request());
     log(
         response.request(),
+        route,
         response.status().as_u16(),
         response.headers(),
         &arrival,
         problem.as_ref(),
     );
     if let Some(metrics) = metrics {
-        let (method, route) = (
-            method_word(response.request().method()),
-            route_word(response.request()),
-        );
+        let method = method_word(response.request().method());
         metrics.http_request(
             method,
             route,
@@ -118,15 +117,24 @@ fn sole<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 
 /// The size of the head as HTTP/1.1 writes it.
 fn head_bytes(request: &ServiceRequest) -> usize {
-    let line = request.method().as_str().len()
-        + request.uri().to_string().len()
-        + " HTTP/1.1\r\n".len()
-        + 1;
+    let line =
+        request.method().as_str().len() + target_bytes(request.uri()) + " HTTP/1.1\r\n".len() + 1;
     let fields = request
         .headers()
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
     line + fields.sum::<usize>() + "\r\n".len()
+}
+
+/// The size of the target as it came: a path with its query, and what stands before it in absolute form.
+fn target_bytes(uri: &Uri) -> usize {
+    let scheme = uri
+        .scheme_str()
+        .map_or(0, |scheme| scheme.len() + "://".len());
+    let authority = uri
+        .authority()
+        .map_or(0, |authority| authority.as_str().len());
+    scheme + authority + uri.path_and_query().map_or(0, |path| path.as_str().len())
 }
 
 fn finish(headers: &mut HeaderMap, request_id: &RequestId) {
@@ -144,6 +152,7 @@ fn finish(headers: &mut HeaderMap, request_id: &RequestId) {
 
 fn log(
     request: &HttpRequest,
+    route: &'static str,
     status: u16,
     headers: &HeaderMap,
     arrival: &Arrival,
@@ -166,7 +175,7 @@ fn log(
                 request.id = arrival.request_id.as_str(),
                 trace.id = arrival.trace_id.as_ref().map(|trace| trace.as_str()),
                 http.method = request.method().as_str(),
-                http.route = route_word(request),
+                http.route = route,
                 http.status = status,
                 problem = problem.map(Problem::slug),
                 subject,
@@ -178,7 +187,7 @@ fn log(
             )
         };
     }
-    match route_word(request) {
+    match route {
         path::LIVEZ | path::READYZ | path::METRICS => line!(debug),
         _ if status >= 500 => line!(warn),
         _ => line!(info),
