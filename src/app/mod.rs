@@ -20,7 +20,7 @@ use crate::auth::{Authenticator, KeySet, Served, SourceError};
 use crate::authorization::Authorizer;
 use crate::config::{self, Config, Faults, KeySource, Sources};
 use crate::domain::{Deadline, Timestamp};
-use crate::http::{self, Check, Parts, Readiness, Requests};
+use crate::http::{self, Check, Connections, Parts, Readiness, Requests};
 use crate::sharing::Sharing;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
@@ -31,7 +31,9 @@ use files::{load_keys, load_policies, tls_settings};
 
 /// How long an idle connection of a client is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// How long a client may take to send a head.
+/// How often connections are looked through for those on which nothing is asked.
+const CUT_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a client may take to send its first head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// What work in flight gets to write down where it stands once its time is up.
 const GIVING_UP_TIME: Duration = Duration::from_secs(2);
@@ -88,6 +90,8 @@ pub struct App {
     upstream: Arc<Upstream>,
     sharing: Sharing,
     settings: config::Server,
+    /// As it was at the start.
+    identity: config::Auth,
 }
 
 #[derive(Debug)]
@@ -190,6 +194,7 @@ impl App {
             upstream,
             sharing,
             settings: config.server,
+            identity: config.auth,
         })
     }
 
@@ -210,12 +215,13 @@ impl App {
     }
 
     /// Reads the key set, the policies and the upstream keys again; what is faulty leaves all old ones in place. Keys
-    /// that somebody else serves are fetched in the background.
+    /// that somebody else serves are fetched; where that fails the old ones work on, and the log says so.
     ///
     /// # Errors
     /// The faults; nothing was changed then.
-    pub fn reload(&self, sources: &Sources) -> Result<(), Faults> {
+    pub async fn reload(&self, sources: &Sources) -> Result<(), Faults> {
         let config = Config::load(sources)?;
+        self.check_reload(&config.auth)?;
         let fault = |key: &str| {
             let key = key.to_owned();
             move |message| {
@@ -234,7 +240,10 @@ impl App {
             .map_err(fault("authorization.policy_file"))?;
         match keys {
             Some(keys) => self.authenticator.use_keys(keys),
-            None => self.authenticator.reload(),
+            None if !self.authenticator.reload().await => {
+                tracing::warn!("the key set could not be fetched; the old one works on");
+            }
+            None => {}
         }
         self.authorizer.use_policies(policies);
         self.upstream.use_keys(Keys {
@@ -242,6 +251,35 @@ impl App {
             private: config.upstream.private_key,
         });
         Ok(())
+    }
+
+    /// Whoever is trusted to say who callers are is not changed on the way.
+    fn check_reload(&self, new: &config::Auth) -> Result<(), Faults> {
+        let now = &self.identity;
+        let same_source = match (&now.keys, &new.keys) {
+            (KeySource::File(_), KeySource::File(_)) => true,
+            (now, new) => now == new,
+        };
+        let differing = [
+            ("auth.issuer", now.issuer == new.issuer),
+            ("auth.audience", now.audience == new.audience),
+            ("auth.leeway", now.leeway == new.leeway),
+            ("the source of keys in auth", same_source),
+        ];
+        let faults: Vec<config::Fault> = differing
+            .into_iter()
+            .filter(|(_, same)| !same)
+            .map(|(key, _)| config::Fault {
+                key: key.into(),
+                origin: None,
+                message: "is another than at the start; that needs a restart".into(),
+            })
+            .collect();
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(Faults(faults))
+        }
     }
 
     /// Drains: not ready at once, after the delay no new connections, then calls in flight finish and their
@@ -377,6 +415,20 @@ fn serve_rest(
         .local_addr()
         .map_err(|source| refused(settings.bind, source))?;
     let origins = settings.cors_origins.clone();
+    let connections = Connections::default();
+    let (noted, tasks) = (connections.clone(), parts.tasks.clone());
+    parts.tasks.serve(async move {
+        let cut = async {
+            loop {
+                tokio::time::sleep(CUT_INTERVAL).await;
+                connections.cut_idle(Deadline::now().instant(), KEEP_ALIVE + HEAD_TIMEOUT);
+            }
+        };
+        tokio::select! {
+            () = cut => {}
+            () = tasks.stopping() => {}
+        }
+    });
     let server = HttpServer::new(move || {
         ActixApp::new()
             .app_data(parts.metrics.clone())
@@ -387,6 +439,7 @@ fn serve_rest(
     });
     let server = server
         .disable_signals()
+        .on_connect(move |stream, data| noted.note(stream, data))
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(HEAD_TIMEOUT)
         .shutdown_timeout(settings.shutdown_timeout.as_secs() + 1);

@@ -19,6 +19,9 @@ const RSA_BITS_MIN: usize = 2048;
 /// Longest RSA modulus that verification is done with; longer ones cost too much a check.
 const RSA_BITS_MAX: usize = 8192;
 
+/// As much of a `kid` as is named.
+const KID_CHARACTERS_MAX: usize = 64;
+
 const HMAC: [(Algorithm, usize); 3] = [
     (Algorithm::HS256, 32),
     (Algorithm::HS384, 48),
@@ -53,8 +56,21 @@ pub enum KeySetError {
     #[error("is no JWK Set: a JSON object with an array `keys`")]
     NotASet,
     /// No key in it can be used.
-    #[error("holds no usable key: {}", if .0.is_empty() { "it is empty".into() } else { .0.join("; ") })]
+    #[error("holds no usable key: {}", first_of(.0))]
     NoUsableKey(Vec<String>),
+}
+
+/// The first reasons, and how many more there are: whoever serves a set decides how long it is.
+fn first_of(reasons: &[String]) -> String {
+    const FIRST: usize = 5;
+    if reasons.is_empty() {
+        return "it is empty".into();
+    }
+    let first = reasons[..reasons.len().min(FIRST)].join("; ");
+    match reasons.len().saturating_sub(FIRST) {
+        0 => first,
+        more => format!("{first}; and {more} more"),
+    }
 }
 
 /// Which key a token asks for, and why it gets none.
@@ -80,7 +96,10 @@ impl KeySet {
         let mut left_out = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
             let name = match entry.get("kid").and_then(Value::as_str) {
-                Some(kid) => format!("key {} (kid `{}`)", index + 1, kid.escape_debug()),
+                Some(kid) => {
+                    let kid: String = kid.chars().take(KID_CHARACTERS_MAX).collect();
+                    format!("key {} (kid `{}`)", index + 1, kid.escape_debug())
+                }
                 None => format!("key {}", index + 1),
             };
             match read_key(entry) {

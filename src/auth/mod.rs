@@ -68,10 +68,11 @@ impl Authenticator {
         self.keys.load().is_some()
     }
 
-    /// Has the keys fetched anew, where they are.
-    pub fn reload(&self) {
-        if let Some(source) = self.source.get() {
-            source.reload();
+    /// Has the keys fetched anew, where they are, and waits until that is done. Returns whether it was.
+    pub async fn reload(&self) -> bool {
+        match self.source.get() {
+            Some(source) => source.reload().await,
+            None => true,
         }
     }
 
@@ -95,7 +96,7 @@ impl Authenticator {
     /// Whether it makes sense to fetch keys because of a token that was refused so.
     #[must_use]
     pub fn may_be_new(&self, error: TokenError) -> bool {
-        error == TokenError::UnknownKey && self.source.get().is_some()
+        matches!(error, TokenError::UnknownKey | TokenError::NoKeys) && self.source.get().is_some()
     }
 
     /// Checks a bearer token.

@@ -29,8 +29,6 @@ static VALIDATOR: LazyLock<Validator> = LazyLock::new(|| {
 
 static TYPES: LazyLock<Types> = LazyLock::new(Types::new);
 
-/// Most client addresses that are kept as Cedar has them.
-const ADDRESSES_MAX: u64 = 10_000;
 /// What prepared entities may take together, roughly.
 const PREPARED_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// What a subject with an image takes besides its groups and scopes, and each of those.
@@ -48,8 +46,6 @@ pub struct Policies {
     authorizer: Authorizer,
     warnings: Vec<String>,
     prepared: Cache<Asked, Arc<Prepared>>,
-    /// Reading an address costs as much as the rest of a decision.
-    addresses: Cache<IpAddr, Value>,
 }
 
 /// Whose entities, and on what. A principal is known by where it lies: [`Prepared`] holds it there.
@@ -57,11 +53,14 @@ pub struct Policies {
 struct Asked {
     principal: usize,
     image: Option<(Region, ImageId)>,
+    client_ip: IpAddr,
 }
 
 /// The entities of a request, made once for many requests alike.
 struct Prepared {
     principal: Arc<Principal>,
+    /// Reading an address costs as much as the rest of a decision.
+    client_ip: Value,
     subject: EntityUid,
     resource: EntityUid,
     entities: Entities,
@@ -140,7 +139,6 @@ impl Policies {
             set,
             authorizer: Authorizer::new(),
             prepared,
-            addresses: Cache::new(ADDRESSES_MAX),
         })
     }
 
@@ -152,15 +150,13 @@ impl Policies {
 
     /// What the policies say of a request.
     pub(super) fn decide(&self, caller: &Caller, request: Request<'_>) -> Decision {
-        let prepared = self.prepared(&caller.principal, request);
-        let asked = self
-            .action_and_context(caller, request)
-            .and_then(|(action, context)| {
-                let (subject, resource) = (prepared.subject.clone(), prepared.resource.clone());
-                CedarRequest::new(subject, action.clone(), resource, context, None)
-                    .map_err(|error| error.to_string())
-            });
-        let asked = match asked {
+        let asked = self.prepared(caller, request).and_then(|prepared| {
+            let (action, context) = action_and_context(&prepared, request);
+            let (subject, resource) = (prepared.subject.clone(), prepared.resource.clone());
+            let asked = CedarRequest::new(subject, action.clone(), resource, context, None);
+            Ok((asked.map_err(|error| error.to_string())?, prepared))
+        });
+        let (asked, prepared) = match asked {
             Ok(asked) => asked,
             Err(error) => {
                 tracing::error!(
@@ -210,7 +206,7 @@ impl Policies {
         }
     }
 
-    fn prepared(&self, principal: &Arc<Principal>, request: Request<'_>) -> Arc<Prepared> {
+    fn prepared(&self, caller: &Caller, request: Request<'_>) -> Result<Arc<Prepared>, String> {
         let image = match request {
             Request::Change(Change {
                 region, image_id, ..
@@ -219,15 +215,19 @@ impl Policies {
             Request::ReadAudit => None,
         };
         let asked = Asked {
-            principal: Arc::as_ptr(principal).addr(),
+            principal: Arc::as_ptr(&caller.principal).addr(),
             image,
+            // Nothing that a policy trusts is the unspecified address.
+            client_ip: caller.client_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
         };
         if let Some(prepared) = self.prepared.get(&asked) {
-            return prepared;
+            return Ok(prepared);
         }
-        let prepared = Arc::new(Prepared::new(Arc::clone(principal), asked.image.as_ref()));
+        let principal = Arc::clone(&caller.principal);
+        let prepared = Prepared::new(principal, asked.image.as_ref(), asked.client_ip)?;
+        let prepared = Arc::new(prepared);
         self.prepared.insert(asked, Arc::clone(&prepared));
-        prepared
+        Ok(prepared)
     }
 }
 
@@ -237,7 +237,11 @@ fn forbidden(mut policy_ids: Vec<String>) -> Decision {
 }
 
 impl Prepared {
-    fn new(principal: Arc<Principal>, image: Option<&(Region, ImageId)>) -> Self {
+    fn new(
+        principal: Arc<Principal>,
+        image: Option<&(Region, ImageId)>,
+        client_ip: IpAddr,
+    ) -> Result<Self, String> {
         let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
         let subject = Types::uid(&TYPES.subject, &principal.subject);
         let groups: HashSet<EntityUid> = principal
@@ -266,17 +270,21 @@ impl Prepared {
         };
         let entities = Entities::from_entities(all, None)
             .expect("two entities of different types, without a circle");
-        Self {
+        Ok(Self {
             principal,
+            client_ip: address(client_ip)?,
             subject,
             resource,
             entities,
-        }
+        })
     }
 
     fn weight(&self) -> u32 {
-        let members = self.principal.groups.len() + self.principal.scopes.len();
-        u32::try_from(PREPARED_BYTES + members * MEMBER_BYTES).unwrap_or(u32::MAX)
+        let of = &self.principal;
+        let members = of.groups.iter().chain(&of.scopes);
+        let members: usize = members.map(|text| MEMBER_BYTES + text.len()).sum();
+        let bytes = PREPARED_BYTES + 2 * (of.subject.len() + of.issuer.len()) + members;
+        u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 }
 
@@ -294,55 +302,43 @@ fn entity(
     Entity::new(uid, attributes, parents).expect("texts and sets of texts evaluate")
 }
 
-impl Policies {
-    /// What a request is, and what else policies see of it.
-    fn action_and_context(
-        &self,
-        caller: &Caller,
-        request: Request<'_>,
-    ) -> Result<(&'static EntityUid, Context), String> {
-        let mut values = BTreeMap::from([("client_ip".into(), self.address(caller.client_ip)?)]);
-        let action = match request {
-            Request::Change(change) => {
-                let account_id = i64::try_from(change.account_id.get()).unwrap_or(i64::MAX);
-                values.insert("account_id".into(), Value::from(account_id));
-                values.insert("region".into(), Value::from(change.region.as_str()));
-                if let Some(reason) = &change.reason {
-                    values.insert("reason".into(), Value::from(reason.as_str()));
-                }
-                match change.operation {
-                    Operation::Share => &TYPES.share,
-                    Operation::Unshare => &TYPES.unshare,
-                }
+/// What a request is, and what else policies see of it.
+fn action_and_context(prepared: &Prepared, request: Request<'_>) -> (&'static EntityUid, Context) {
+    let mut values = BTreeMap::from([("client_ip".into(), prepared.client_ip.clone())]);
+    let action = match request {
+        Request::Change(change) => {
+            let account_id = i64::try_from(change.account_id.get()).unwrap_or(i64::MAX);
+            values.insert("account_id".into(), Value::from(account_id));
+            values.insert("region".into(), Value::from(change.region.as_str()));
+            if let Some(reason) = &change.reason {
+                values.insert("reason".into(), Value::from(reason.as_str()));
             }
-            Request::ListShares { region, .. } => {
-                values.insert("region".into(), Value::from(region.as_str()));
-                &TYPES.list_shares
+            match change.operation {
+                Operation::Share => &TYPES.share,
+                Operation::Unshare => &TYPES.unshare,
             }
-            Request::ReadAudit => &TYPES.read_audit,
-        };
-        let context = ast::Context::Value(Arc::new(values));
-        Ok((action, Context::from(context)))
-    }
-
-    /// An address as Cedar has it. A listener on TCP knows it; nothing that a policy trusts is the unspecified one.
-    fn address(&self, client_ip: Option<IpAddr>) -> Result<Value, String> {
-        let ip = client_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-        if let Some(known) = self.addresses.get(&ip) {
-            return Ok(known);
         }
-        let pair = (
-            "ip".to_owned(),
-            RestrictedExpression::new_ip(ip.to_string()),
-        );
-        let context = Context::from_pairs([pair]).map_err(|error| error.to_string())?;
-        let ast::Context::Value(values) = context.as_ref() else {
-            return Err("an address has no value".into());
-        };
-        let value = values.get("ip").cloned().ok_or("an address has no value")?;
-        self.addresses.insert(ip, value.clone());
-        Ok(value)
-    }
+        Request::ListShares { region, .. } => {
+            values.insert("region".into(), Value::from(region.as_str()));
+            &TYPES.list_shares
+        }
+        Request::ReadAudit => &TYPES.read_audit,
+    };
+    (action, Context::from(ast::Context::Value(Arc::new(values))))
+}
+
+/// An address as Cedar has it.
+fn address(ip: IpAddr) -> Result<Value, String> {
+    let pair = (
+        "ip".to_owned(),
+        RestrictedExpression::new_ip(ip.to_string()),
+    );
+    let context = Context::from_pairs([pair]).map_err(|error| error.to_string())?;
+    let ast::Context::Value(values) = context.as_ref() else {
+        return Err("an address has no value".into());
+    };
+    let value = values.get("ip").cloned();
+    value.ok_or_else(|| "an address has no value".into())
 }
 
 /// The same policies under the names that their `@id`s give them.

@@ -40,7 +40,7 @@ pub(super) fn run(args: &PolicyCheckArgs) -> Result<ExitCode, Failure> {
     let asked = asked(&args.method, &args.path).map_err(Failure::usage)?;
     let caller = Caller {
         principal: principal.into(),
-        client_ip: Some(args.client_ip),
+        client_ip: Some(args.client_ip.to_canonical()),
         user_agent: None,
         request_id: RequestId::generate(),
         trace_id: None,
@@ -117,7 +117,12 @@ fn asked(method: &str, path: &str) -> Result<Asked, String> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let mut region: Region = REGION.parse().map_err(|_| "no default region")?;
     let mut reason = None;
+    let mut seen = Vec::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if seen.contains(&name) {
+            return Err(format!("the parameter {name} is given twice"));
+        }
+        seen.push(name.clone());
         match name.as_ref() {
             "region" => region = value.parse().map_err(|error| format!("region {error}"))?,
             "reason" => {
@@ -127,12 +132,16 @@ fn asked(method: &str, path: &str) -> Result<Asked, String> {
                         .map_err(|error| format!("reason {error}"))?,
                 );
             }
+            "dry_run" | "limit" | "cursor" => {}
+            other if path.starts_with("/images") => {
+                return Err(format!("{other} is no parameter of this path"));
+            }
             _ => {}
         }
     }
     let method = method.to_ascii_uppercase();
     let reads = matches!(method.as_str(), "GET" | "HEAD");
-    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let segments: Vec<&str> = path.strip_prefix('/').unwrap_or(path).split('/').collect();
     let image = |text: &str| -> Result<ImageId, String> {
         text.parse().map_err(|error| format!("image_id {error}"))
     };

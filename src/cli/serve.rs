@@ -71,12 +71,21 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     loop {
         tokio::select! {
             () = stop.recv() => break,
-            Some(()) = reload.recv() => match tokio::task::block_in_place(|| app.reload(&sources_again(&sources))) {
-                Ok(()) => tracing::info!("reloaded: keys for tokens and for the upstream"),
-                Err(faults) => for fault in faults.0 {
-                    tracing::error!("not reloaded: {fault}");
-                },
-            },
+            Some(()) = reload.recv() => {
+                let again = sources_again(&sources);
+                let reloaded = tokio::select! {
+                    reloaded = app.reload(&again) => reloaded,
+                    () = stop.recv() => break,
+                };
+                match reloaded {
+                    Ok(()) => {
+                        tracing::info!("reloaded: keys for tokens, policies, keys for the upstream");
+                    }
+                    Err(faults) => for fault in faults.0 {
+                        tracing::error!("not reloaded: {fault}");
+                    },
+                }
+            }
         }
     }
     let stopped = tokio::select! {

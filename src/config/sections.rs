@@ -190,10 +190,24 @@ pub(super) fn audit_database(reader: &mut Reader) -> Option<Audit> {
     }
 }
 
+/// The slowest rate of a bucket: below it a full one would take years to come back.
+const RATE_MIN: f64 = 0.001;
+
 pub(super) fn limits(reader: &mut Reader) -> Option<Limits> {
     let per_second = reader.number("limits.requests_per_second", "50");
     let burst = reader.integer("limits.burst", "100", 1..=1_000_000);
     let failed = reader.number("limits.failed_authentications_per_minute", "60");
+    for (key, rate) in [
+        ("limits.requests_per_second", per_second),
+        ("limits.failed_authentications_per_minute", failed),
+    ] {
+        if rate.is_some_and(|rate| rate > 0.0 && rate < RATE_MIN) {
+            reader.fault::<()>(
+                key,
+                &format!("must be 0, which turns it off, or at least {RATE_MIN}"),
+            );
+        }
+    }
     let (per_second, burst, failed) = (per_second?, u32::try_from(burst?).ok()?, failed?);
     let on = |rate: &Rate| rate.per_second > 0.0;
     // A minute's worth may come at once.

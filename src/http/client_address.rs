@@ -3,7 +3,7 @@
 //! Each proxy adds the address that it was called from at the right end of `Forwarded` (RFC 7239) or
 //! `X-Forwarded-For`. So the headers are read from right to left, for as long as whoever wrote an entry is believed:
 //! what stands left of that anybody could have sent. Where both headers are there and do not agree, one of them was
-//! passed on unread, and the peer's own address counts.
+//! passed on unread, and nobody knows where the request came from.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -27,20 +27,24 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&ip))
     }
 
-    /// The client's address.
-    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    /// The client's address; `None` where both headers are there and do not agree: one of them anybody could have sent,
+    /// and the proxy's own address, which policies may trust, is not the client's.
+    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
         let peer = peer.to_canonical();
         if self.0.is_empty() || !self.trusts(peer) {
-            return peer;
+            return Some(peer);
         }
-        let forwarded = entries(headers, &header::FORWARDED, forwarded_for);
-        let x_forwarded = entries(headers, &X_FORWARDED_FOR, |entry| address(entry.trim()));
+        let forwarded = entries(headers, &header::FORWARDED, elements, forwarded_for);
+        let plain = |text: &str| text.split(',').map(str::to_owned).collect();
+        let x_forwarded = entries(headers, &X_FORWARDED_FOR, plain, |entry| {
+            address(entry.trim())
+        });
         match (forwarded, x_forwarded) {
-            (None, None) => peer,
-            (Some(entries), None) | (None, Some(entries)) => self.walk(peer, entries),
+            (None, None) => Some(peer),
+            (Some(entries), None) | (None, Some(entries)) => Some(self.walk(peer, entries)),
             (Some(one), Some(other)) => {
                 let (one, other) = (self.walk(peer, one), self.walk(peer, other));
-                if one == other { one } else { peer }
+                (one == other).then_some(one)
             }
         }
     }
@@ -65,22 +69,47 @@ impl TrustedProxies {
 fn entries(
     headers: &HeaderMap,
     name: &HeaderName,
+    split: impl Fn(&str) -> Vec<String>,
     read: impl Fn(&str) -> Option<IpAddr>,
 ) -> Option<Vec<Option<IpAddr>>> {
     let mut entries = None;
     for value in headers.get_all(name) {
-        let entries = entries.get_or_insert_with(Vec::new);
-        match value.to_str() {
-            Ok(text) => entries.extend(split(text, ',').into_iter().map(&read)),
-            Err(_) => entries.push(None),
-        }
+        // What a client put there may be any bytes; what its proxy put behind it can be read all the same.
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let all = split(&text);
+        let given = all.iter().filter(|entry| !entry.trim().is_empty());
+        entries
+            .get_or_insert_with(Vec::new)
+            .extend(given.map(|entry| read(entry)));
     }
     entries
 }
 
+/// The elements of `Forwarded`, split outside of quotes. Quotes are paired from the right: one that a client left
+/// open cannot swallow what a proxy put behind it.
+fn elements(text: &str) -> Vec<String> {
+    let mut quoted = false;
+    let between = |c: char| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    };
+    let mut elements: Vec<String> = text.rsplit(between).map(str::to_owned).collect();
+    elements.reverse();
+    elements
+}
+
 /// The `for` of one element (RFC 7239, section 4): `for=192.0.2.43`, `for="[2001:db8::17]:4711"`.
 fn forwarded_for(element: &str) -> Option<IpAddr> {
-    let mut nodes = split(element, ';').into_iter().filter_map(|pair| {
+    // Escapes would make quotes ambiguous; no address needs them.
+    if element.contains('\\') {
+        return None;
+    }
+    let mut quoted = false;
+    let between = |c: char| {
+        quoted ^= c == '"';
+        c == ';' && !quoted
+    };
+    let mut nodes = element.split(between).filter_map(|pair| {
         let (name, value) = pair.split_once('=')?;
         name.trim()
             .eq_ignore_ascii_case("for")
@@ -95,16 +124,6 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
         .and_then(|rest| rest.strip_suffix('"'))
         .unwrap_or(node);
     address(node)
-}
-
-/// Splits outside of quotes.
-fn split(text: &str, at: char) -> Vec<&str> {
-    let mut quoted = false;
-    let between = |c: char| {
-        quoted ^= c == '"';
-        c == at && !quoted
-    };
-    text.split(between).collect()
 }
 
 /// An address with or without a port; an IPv6 address in brackets or bare.
@@ -130,12 +149,12 @@ mod tests {
         for (name, value) in headers {
             map.append(
                 name.parse().expect("a name"),
-                value.parse().expect("a value"),
+                header::HeaderValue::from_bytes(value.as_bytes()).expect("a value"),
             );
         }
         TrustedProxies::new(networks.collect())
             .client(peer.parse().expect("an address"), &map)
-            .to_string()
+            .map_or_else(|| "nobody knows".to_owned(), |ip| ip.to_string())
     }
 
     #[test]
@@ -192,7 +211,15 @@ mod tests {
             // The proxy wrote one of them and passed the other on.
             (
                 vec![("forwarded", "for=6.6.6.6"), ("x-forwarded-for", "1.1.1.1")],
-                "10.0.0.1",
+                "nobody knows",
+            ),
+            // What a client wrote cannot hide what its proxy put behind it.
+            (vec![("x-forwarded-for", "\", 1.1.1.1")], "1.1.1.1"),
+            (vec![("x-forwarded-for", "\u{e9}, 1.1.1.1")], "1.1.1.1"),
+            (vec![("forwarded", "for=\"x, for=1.1.1.1")], "1.1.1.1"),
+            (
+                vec![("forwarded", "for=1.1.1.1;host=\"a, for=6.6.6.6\"")],
+                "1.1.1.1",
             ),
         ] {
             assert_eq!(

@@ -11,6 +11,7 @@ mod body;
 mod bulk;
 mod caller;
 mod client_address;
+mod connections;
 mod cors;
 mod images;
 mod observe;
@@ -40,6 +41,7 @@ use crate::telemetry::Metrics;
 
 pub use admin::{Check, Readiness};
 pub use client_address::TrustedProxies;
+pub use connections::Connections;
 pub use cors::cors;
 pub use observe::observe;
 pub use openapi::document;

@@ -15,6 +15,7 @@ use crate::domain::{Principal, RequestId, Stopwatch, TraceId};
 use crate::problem::ProblemKind;
 use crate::telemetry::Metrics;
 
+use super::connections::Connection;
 use super::problem::{AUDIT_ID, Problem};
 use super::requests::Requests;
 use super::{cors, path};
@@ -52,6 +53,8 @@ pub async fn observe(
     let metrics = request.app_data::<Data<Metrics>>().cloned();
     let requests = request.app_data::<Data<Requests>>();
     let _counted = requests.map(|requests| requests.begin());
+    let connection = request.conn_data::<Arc<Connection>>();
+    let answering = connection.map(Connection::begin);
     let changes = !request.method().is_safe();
     let head = head_bytes(&request);
     let (mut response, problem) = if head > HEAD_BYTES_MAX {
@@ -97,7 +100,10 @@ pub async fn observe(
             arrival.since.elapsed(),
         );
     }
-    Ok(response)
+    Ok(match answering {
+        Some(answering) => response.map_body(|_, body| answering.until_sent(body)),
+        None => response,
+    })
 }
 
 fn request_id(headers: &HeaderMap) -> RequestId {

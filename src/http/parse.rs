@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
-use actix_web::HttpRequest;
 use actix_web::http::header::HeaderName;
 use actix_web::web::Payload;
+use actix_web::{HttpMessage as _, HttpRequest};
 use futures_util::StreamExt as _;
 use tokio::time::timeout;
 use url::form_urlencoded;
@@ -15,6 +15,7 @@ use crate::domain::{Deadline, Region};
 use crate::problem::ProblemKind;
 
 use super::Rules;
+use super::observe::Arrival;
 use super::problem::{FieldError, Problem};
 
 /// How long a body may keep the gateway waiting.
@@ -186,9 +187,15 @@ pub(super) fn deadline(request: &HttpRequest, rules: &Rules) -> Deadline {
         .get_all(PREFER)
         .filter_map(|value| value.to_str().ok())
         .find_map(preferred_wait);
-    Deadline::after(wait.map_or(rules.request_timeout, |wait| {
+    let wait = wait.map_or(rules.request_timeout, |wait| {
         wait.min(rules.request_timeout)
-    }))
+    });
+    // What was spent until now, on keys that had to be fetched or on a body, was the caller's time too.
+    let extensions = request.extensions();
+    let spent = extensions
+        .get::<Arrival>()
+        .map_or(Duration::ZERO, |arrival| arrival.since.elapsed());
+    Deadline::after(wait.saturating_sub(spent))
 }
 
 /// The `wait` of a `Prefer` header (RFC 7240, section 4.3). Only the first counts, a malformed one is

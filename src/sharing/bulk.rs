@@ -78,6 +78,28 @@ impl Replacement {
     }
 }
 
+impl Replacement {
+    /// The accounts that it names, as shares.
+    pub(super) fn named(&self) -> Vec<(Operation, AccountId)> {
+        let share = |account_id: &AccountId| (Operation::Share, *account_id);
+        self.accounts.iter().map(share).collect()
+    }
+
+    /// Whether no more accounts would lose access than may.
+    pub(super) fn check_removals(&self, bulk: &Bulk) -> Result<(), DifferenceError> {
+        let removes = |(operation, _): &&(Operation, AccountId)| *operation == Operation::Unshare;
+        let removals = bulk.changes.iter().filter(removes).count();
+        if removals > self.max_removals {
+            let max_removals = self.max_removals;
+            return Err(DifferenceError::TooManyRemovals {
+                removals,
+                max_removals,
+            });
+        }
+        Ok(())
+    }
+}
+
 /// What came of one change of a bulk.
 #[derive(Debug)]
 pub struct BulkResult {
@@ -238,37 +260,46 @@ impl Parts {
             Ok(changes) => bulk.changes = changes,
             Err(error) => {
                 drop(hold);
-                let _ = answer.send(Err(error.into()));
+                let _ = answer.send(Err(DifferenceError::from(error).into()));
                 return;
             }
         }
-        if bulk.changes.is_empty() {
-            drop(hold);
-            let _ = answer.send(Ok(Vec::new()));
-            return;
+        let nothing_to_do = bulk.changes.is_empty();
+        if nothing_to_do {
+            bulk.changes = replacement.named();
         }
         let decided = self.decide_each(&caller, &bulk).await;
+        // Whoever may change nothing of the image is told nothing of it, and that stands in the trail.
+        let may_change_some = !decided.intents.is_empty() || bulk.changes.is_empty();
+        let early = if !may_change_some {
+            None
+        } else if nothing_to_do {
+            Some(Ok(Vec::new()))
+        } else {
+            replacement
+                .check_removals(&bulk)
+                .err()
+                .map(|error| Err(error.into()))
+        };
+        if let Some(early) = early {
+            drop(hold);
+            let _ = answer.send(early);
+            return;
+        }
         let enqueue = || self.enqueue(&decided);
         let admitted = hold.replace(&changes(&decided.intents), deadline, enqueue);
         self.follow(decided, bulk.changes, admitted, deadline, answer)
             .await;
     }
 
-    /// What has to change so that a list is what is asked. Whoever calls it holds the lane.
+    /// What has to change so that a list is what is asked, however much that is. Whoever calls it holds the lane.
     pub(super) async fn difference(
         &self,
         (region, image_id): &LaneKey,
         replacement: &Replacement,
         deadline: Deadline,
-    ) -> Result<Vec<(Operation, AccountId)>, DifferenceError> {
+    ) -> Result<Vec<(Operation, AccountId)>, ListError> {
         let present = self.account_ids(region, image_id, deadline).await?;
-        let removals = present.difference(&replacement.accounts).count();
-        if removals > replacement.max_removals {
-            return Err(DifferenceError::TooManyRemovals {
-                removals,
-                max_removals: replacement.max_removals,
-            });
-        }
         let added = replacement.accounts.difference(&present);
         let removed = present.difference(&replacement.accounts);
         let added = added.map(|account| (Operation::Share, *account));

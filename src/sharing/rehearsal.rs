@@ -99,11 +99,16 @@ impl Sharing {
             let _hold = hold.map_err(ListError::from)?;
             let changes = parts.difference(&key, &replacement, deadline).await?;
             let bulk = replacement.bulk(changes);
-            let rehearsed = bulk.changes.iter().map(|(operation, account_id)| {
+            let rehearse = |(operation, account_id): &(Operation, AccountId)| {
                 let listed = *operation == Operation::Unshare;
                 parts.rehearsed(&caller, &bulk.change(*operation, *account_id), listed)
-            });
-            none_allowed(rehearsed.collect())
+            };
+            if bulk.changes.is_empty() {
+                none_allowed(replacement.named().iter().map(rehearse).collect())?;
+            }
+            let rehearsed = none_allowed(bulk.changes.iter().map(rehearse).collect())?;
+            replacement.check_removals(&bulk)?;
+            Ok(rehearsed)
         };
         self.0.tasks.run(rehearsing).await.unwrap_or(Err(LOST))
     }

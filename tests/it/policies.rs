@@ -227,7 +227,7 @@ async fn a_reload_takes_new_policies_and_a_broken_file_keeps_the_old_ones_and_sa
         "permit (principal, action == Action::\"destroy\", resource);",
     ] {
         std::fs::write(&world.file, broken).unwrap();
-        let faults = world.gateway.reload().unwrap_err();
+        let faults = world.gateway.reload().await.unwrap_err();
         assert!(
             faults[0].contains("authorization.policy_file"),
             "{faults:?}"
@@ -240,7 +240,7 @@ async fn a_reload_takes_new_policies_and_a_broken_file_keeps_the_old_ones_and_sa
         "@id(\"closed\") forbid (principal, action, resource);",
     )
     .unwrap();
-    world.gateway.reload().unwrap();
+    world.gateway.reload().await.unwrap();
     let problem = auditor
         .get("/audit/events")
         .await

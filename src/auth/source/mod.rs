@@ -24,7 +24,10 @@ use fetch::{FETCH_TIME_MAX, Fetcher};
 use schedule::Schedule;
 
 /// Most requests that wait for a fetch because of the key that they name; more are refused at once.
-const WAITING_MAX: usize = 64;
+const WAITING_MAX: usize = 512;
+
+/// Most keys that are left out of a set and are named in the log.
+const LEFT_OUT_LINES_MAX: usize = 20;
 
 /// Where a JWK Set is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,12 +89,25 @@ impl Source {
         Ok(source)
     }
 
-    /// Fetches at once.
-    pub(super) fn reload(&self) {
+    /// Fetches at once, and waits until that is done. Returns whether it brought keys.
+    pub(super) async fn reload(&self) -> bool {
+        let mut progress = self.progress.clone();
+        let (ended, fetching) = {
+            let now = progress.borrow_and_update();
+            (now.ended, now.fetching)
+        };
+        // One that is under way began before what is to be read was there.
+        let wanted = ended + 1 + u64::from(fetching);
         self.reload.notify_one();
+        let fetched = progress.wait_for(|progress| progress.ended >= wanted);
+        let time = FETCH_TIME_MAX * if fetching { 2 } else { 1 };
+        match timeout(time, fetched).await {
+            Ok(Ok(progress)) => progress.failure.is_none(),
+            Ok(Err(_)) | Err(_) => false,
+        }
     }
 
-    /// A token names a key that nobody knows: has the keys fetched anew where that may be, and waits for it.
+    /// A token names a key that nobody knows, or there are none yet: has them fetched anew where that may be, and waits.
     /// Returns whether there was a fetch that may have brought it.
     pub(super) async fn ask(&self) -> bool {
         let (ended, open) = {
@@ -138,27 +154,30 @@ async fn keep(
     let mut last_text = None;
     loop {
         let next = progress.borrow().schedule.next();
+        let mut reloading = false;
         tokio::select! {
             () = wait_until(next) => {}
-            () = reload.notified() => {}
+            () = reload.notified() => reloading = true,
             () = demand.notified() => {
-                if !progress.borrow().schedule.may_ask(Deadline::now().instant()) {
+                let now = Deadline::now().instant();
+                let may_ask = progress.borrow().schedule.may_ask(now);
+                if !may_ask {
                     continue;
                 }
+                progress.send_modify(|progress| progress.schedule.demanded(now));
             }
         }
-        progress.send_modify(|progress| {
-            progress.fetching = true;
-            progress.schedule.begun(Deadline::now().instant());
-        });
+        progress.send_modify(|progress| progress.fetching = true);
         let answer = fetcher.fetch().await;
         let now = Deadline::now().instant();
         let outcome = match answer {
             Ok(set) => {
                 if last_text.as_ref() == Some(&set.text) {
-                    tracing::debug!(source = fetcher.name(), "the key set is the same");
+                    if reloading {
+                        tracing::info!(source = fetcher.name(), "the key set is the same");
+                    }
                 } else {
-                    for left_out in set.keys.left_out() {
+                    for left_out in set.keys.left_out().iter().take(LEFT_OUT_LINES_MAX) {
                         tracing::warn!("{}: {left_out}; it is left out", fetcher.name());
                     }
                     use_keys(set.keys);

@@ -10,13 +10,13 @@ const AGE_MAX: Duration = Duration::from_hours(1);
 /// The first wait after a failure; each after it is twice as long, up to the longest.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_mins(1);
-/// How long an unknown key is not asked for again after any fetch began.
+/// How long an unknown key is not asked for again after it was.
 const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// When the next fetch is due, and whether one may be made before.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Schedule {
-    begun: Option<Instant>,
+    demanded: Option<Instant>,
     succeeded: Option<Instant>,
     failures: u32,
     next: Option<Instant>,
@@ -30,13 +30,15 @@ impl Schedule {
 
     /// Whether an unknown key may be asked for now.
     pub(super) fn may_ask(&self, now: Instant) -> bool {
-        let since = self.begun.map(|begun| now.saturating_duration_since(begun));
+        let since = self
+            .demanded
+            .map(|demanded| now.saturating_duration_since(demanded));
         since.is_none_or(|since| since >= ASKED_AGAIN_AFTER)
     }
 
-    /// A fetch begins.
-    pub(super) fn begun(&mut self, now: Instant) {
-        self.begun = Some(now);
+    /// A fetch begins because of an unknown key.
+    pub(super) fn demanded(&mut self, now: Instant) {
+        self.demanded = Some(now);
     }
 
     /// It brought keys, which are good for `max_age`, where the answer says so.
@@ -90,7 +92,6 @@ mod tests {
         assert_eq!(schedule.next(), None, "at once at the start");
         let (mut now, mut fetches) = (start, 0);
         while now - start < Duration::from_hours(24 * 7) {
-            schedule.begun(now);
             schedule.failed(now);
             fetches += 1;
             let next = schedule.next().expect("it goes on");
@@ -105,7 +106,6 @@ mod tests {
     #[test]
     fn an_unknown_key_is_asked_for_at_most_once_in_half_a_minute_whatever_comes() {
         let (start, mut schedule) = (start(), Schedule::default());
-        schedule.begun(start);
         schedule.succeeded(start, Some(AGE_MAX));
         // A thousand tokens a second with keys that nobody knows, for ten minutes.
         let fetches = (0..600_000_u64)
@@ -113,12 +113,12 @@ mod tests {
                 let now = start + Duration::from_millis(*millis);
                 let asked = schedule.may_ask(now);
                 if asked {
-                    schedule.begun(now);
+                    schedule.demanded(now);
                     schedule.succeeded(now, Some(AGE_MAX));
                 }
                 asked
             })
             .count();
-        assert_eq!(fetches, 19);
+        assert_eq!(fetches, 20);
     }
 }

@@ -95,7 +95,7 @@ impl Surroundings {
         let proxies = data.ok_or_else(lacking)?;
         let client_ip = request
             .peer_addr()
-            .map(|peer| proxies.client(peer.ip(), request.headers()));
+            .and_then(|peer| proxies.client(peer.ip(), request.headers()));
         Ok(Self {
             authenticator,
             limits,

@@ -353,17 +353,17 @@ impl Gateway {
     }
 
     /// As at SIGHUP.
-    pub(crate) fn reload(&self) -> Result<(), Vec<String>> {
+    pub(crate) async fn reload(&self) -> Result<(), Vec<String>> {
         let sources = with_file_checks(Sources {
             defaults: self.settings.clone(),
             ..Sources::default()
         });
-        let reloaded = self.app.as_ref().unwrap().reload(&sources);
+        let reloaded = self.app.as_ref().unwrap().reload(&sources).await;
         reloaded.map_err(|faults| faults.0.iter().map(ToString::to_string).collect())
     }
 
-    pub(crate) fn reload_keys(&self) {
-        self.reload().unwrap();
+    pub(crate) async fn reload_keys(&self) {
+        self.reload().await.unwrap();
     }
 
     /// Stops in order; what is in flight finishes.
