@@ -14,6 +14,7 @@ use cedar_policy::{
     RestrictedExpression, Schema, ValidationMode, Validator,
 };
 use cedar_policy_core::ast::{self, Value};
+use foldhash::fast::RandomState;
 use miette::Diagnostic;
 use moka::sync::Cache;
 
@@ -45,7 +46,7 @@ pub struct Policies {
     set: PolicySet,
     authorizer: Authorizer,
     warnings: Vec<String>,
-    prepared: Cache<Asked, Arc<Prepared>>,
+    prepared: Cache<Asked, Arc<Prepared>, RandomState>,
 }
 
 /// Whose entities, and on what. A principal is known by where it lies: [`Prepared`] holds it there.
@@ -132,7 +133,7 @@ impl Policies {
         let prepared = Cache::builder()
             .max_capacity(PREPARED_BYTES_MAX)
             .weigher(|_: &Asked, prepared: &Arc<Prepared>| prepared.weight())
-            .build();
+            .build_with_hasher(RandomState::default());
         let warnings = checked.validation_warnings();
         Ok(Self {
             warnings: warnings.map(|warning| located(text, warning)).collect(),
