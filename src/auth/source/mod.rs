@@ -235,3 +235,39 @@ impl Authenticator {
 
 /// Longer than any one wait of a caller whose token names an unknown key.
 const _: () = assert!(FETCH_TIME_MAX.as_secs() < Duration::from_secs(30).as_secs());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{Grant, Mint, throw_away_set};
+    use crate::domain::Timestamp;
+
+    #[test]
+    fn a_week_without_the_source_refuses_no_good_token() {
+        let set = throw_away_set();
+        let authenticator = Authenticator::new("i".into(), "a".into(), Duration::from_secs(30));
+        authenticator.use_keys(KeySet::parse(&set).expect("keys"));
+        let week = Duration::from_hours(7 * 24);
+        let grant = Grant {
+            subject: "team-a",
+            scope: "shares:read",
+            issuer: "i",
+            audience: "a",
+            ttl: week + Duration::from_hours(1),
+        };
+        let token = Mint::from_set(&set, None)
+            .and_then(|mint| mint.sign(&grant))
+            .expect("signs");
+        let (start, clock) = (Deadline::now().instant(), Timestamp::now());
+        let mut schedule = Schedule::default();
+        schedule.succeeded(start, None);
+        let mut now = start;
+        while now - start < week {
+            now = schedule.next().expect("it goes on");
+            schedule.failed(now);
+            let micros = i64::try_from((now - start).as_micros()).expect("a week");
+            let at = Timestamp::from_micros(clock.as_micros() + micros);
+            assert!(authenticator.authenticate_at(&token, at).is_ok(), "{at}");
+        }
+    }
+}

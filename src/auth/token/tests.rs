@@ -366,6 +366,77 @@ fn scopes_come_from_scope_or_scp_as_text_or_array() {
     }
 }
 
+/// A value of DER (X.690, section 8.1), shorter than 64 KiB.
+fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let content = parts.concat();
+    let length = u16::try_from(content.len()).expect("short").to_be_bytes();
+    [&[tag, 0x82], length.as_slice(), &content].concat()
+}
+
+/// An RSA public key as its users publish it (RFC 7468, section 13).
+fn public_key_pem(modulus: &[u8], exponent: &[u8]) -> String {
+    let positive = |number: &[u8]| der(2, &[&[0], number]);
+    let key = der(0x30, &[&positive(modulus), &positive(exponent)]);
+    let rsa_encryption = [
+        0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 13, 1, 1, 1, 5, 0,
+    ];
+    let info = der(0x30, &[&rsa_encryption, &der(3, &[&[0], &key])]);
+    let text = base64::engine::general_purpose::STANDARD.encode(info);
+    let lines: Vec<&str> = text
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).expect("ASCII"))
+        .collect();
+    format!(
+        "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+        lines.join("\n")
+    )
+}
+
+#[test]
+fn ecdsa_signatures_of_zeros_or_in_der_are_refused() {
+    // The order of P-256 (SEC 2, section 2.4.2): r and s are to be below it and above zero.
+    let order = hex::decode("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551");
+    let order = order.expect("hex");
+    let mint = Mint::from_set(&json!({"keys": [p256_key()]}).to_string(), None).expect("signs");
+    let grant = Grant {
+        subject: "team-a",
+        scope: "",
+        issuer: "https://issuer.example",
+        audience: "image-share-gateway",
+        ttl: Duration::from_mins(1),
+    };
+    let token = mint.sign(&grant).expect("signs");
+    let keys = set(&[p256_key()]);
+    assert!(check(&token, &keys, &rules(), Timestamp::now()).is_ok());
+    let (message, signature) = token.rsplit_once('.').expect("three parts");
+    let signature = URL_SAFE_NO_PAD.decode(signature).expect("base64url");
+    let (r, s) = signature.split_at(32);
+    let number = |number: &[u8]| [&[2, 33, 0], number].concat();
+    let in_der = [&[0x30, 70], number(r).as_slice(), &number(s)].concat();
+    let zero = [0; 32];
+    for forged in [
+        vec![0; 64],
+        [r, &zero].concat(),
+        [&zero, s].concat(),
+        [order.as_slice(), &order].concat(),
+        [&order, s].concat(),
+        in_der,
+        der(0x30, &[&der(2, &[&[0]]), &der(2, &[&[0]])]),
+        [r, s, &zero].concat(),
+        r.to_vec(),
+    ] {
+        let token = format!("{message}.{}", base64(&forged));
+        let refused = check(&token, &keys, &rules(), Timestamp::now());
+        assert_eq!(
+            refused,
+            Err(TokenError::BadSignature),
+            "{}",
+            hex::encode(forged)
+        );
+    }
+}
+
 #[test]
 fn an_rsa_public_key_is_no_hmac_secret() {
     let key = rsa_key();
@@ -377,7 +448,14 @@ fn an_rsa_public_key_is_no_hmac_secret() {
         base64(json!({"alg": "HS256", "kid": key["kid"]}).to_string()),
         base64("{}")
     );
-    for secret in [modulus.as_slice(), key["n"].as_str().expect("n").as_bytes()] {
+    let exponent = URL_SAFE_NO_PAD.decode(key["e"].as_str().expect("e"));
+    let pem = public_key_pem(&modulus, &exponent.expect("base64url"));
+    for secret in [
+        modulus.as_slice(),
+        key["n"].as_str().expect("n").as_bytes(),
+        pem.as_bytes(),
+        pem.trim_end().as_bytes(),
+    ] {
         let signing = EncodingKey::from_secret(secret);
         let signature = crypto::sign(message.as_bytes(), &signing, jsonwebtoken::Algorithm::HS256)
             .expect("signs");
