@@ -218,6 +218,40 @@ async fn in_bulk_policies_decide_account_by_account() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_change_nothing_learns_nothing_of_a_list_by_replacing_it() {
+    let world = world(&example("team-images"), &[]).await;
+    let team = world.gateway.with(member("vision"));
+    let shared = team
+        .put("/images/vision-1/shares/100000001?reason=OPS-1")
+        .await;
+    assert_eq!(shared.status, 200);
+    let other = world.gateway.with(member("audio"));
+    let replace = async |path: &str, accounts: Value| {
+        let request = other
+            .request("PUT", path)
+            .header("Content-Type", "application/json");
+        let body = json!({"accounts": accounts, "reason": "OPS-2"});
+        Answer::of(request.body(body.to_string())).await
+    };
+    let path = "/images/vision-1/shares";
+    let dry = "/images/vision-1/shares?dry_run=true";
+    for accounts in [json!([]), json!([7]), json!([100_000_001])] {
+        for path in [path, dry] {
+            let refused = replace(path, accounts.clone()).await;
+            refused.assert_problem(403, "forbidden");
+        }
+    }
+    assert_eq!(world.upstream.list("vision-1"), [100_000_001]);
+    let denied = events(&world.gateway);
+    let denied = denied.iter().filter(|event| event["outcome"] == "denied");
+    assert_eq!(
+        denied.count(),
+        1 + 2 + 1,
+        "each denial, but none of a dry run"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reload_takes_new_policies_and_a_broken_file_keeps_the_old_ones_and_says_so() {
     let world = world("permit (principal, action, resource);", &[]).await;
     let auditor = world.gateway.auditor();
