@@ -22,7 +22,7 @@ use url::Url;
 use crate::domain::Region;
 pub use layers::read_text_file;
 use reader::Reader;
-pub use values::parse_duration;
+pub use values::{key_source_url, parse_duration};
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone)]

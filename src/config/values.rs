@@ -42,7 +42,10 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 }
 
 /// Reads the URL of a key source: whoever can change its answer can make tokens, so it is https.
-pub(super) fn key_source_url(text: &str) -> Result<Url, String> {
+///
+/// # Errors
+/// What a right one looks like.
+pub fn key_source_url(text: &str) -> Result<Url, String> {
     match Url::parse(text) {
         Ok(url) if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) => {
             Ok(url)
@@ -68,4 +71,23 @@ pub(super) fn sqlite_file(url: &str) -> Result<PathBuf, String> {
         return Err("takes no parameters".into());
     }
     Ok(path.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_come_over_tls_or_from_this_machine() {
+        for (text, safe) in [
+            ("https://login.example.com/keys", true),
+            ("http://127.0.0.1:8080/keys", true),
+            ("http://localhost/keys", true),
+            ("http://login.example.com/keys", false),
+            ("ftp://127.0.0.1/keys", false),
+            ("file:///etc/passwd", false),
+        ] {
+            assert_eq!(key_source_url(text).is_ok(), safe, "{text}");
+        }
+    }
 }

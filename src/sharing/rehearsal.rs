@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::authorization::{Refusal, Request};
-use crate::domain::{AccountId, Caller, Change, Deadline, ImageId, Operation, Region};
+use crate::domain::{AccountId, Caller, Deadline, ImageId, Operation, Region};
 
 use super::bulk::{Bulk, DifferenceError, Replacement};
 use super::{ListError, Parts, Sharing};
@@ -60,21 +60,12 @@ impl Sharing {
         let parts = Arc::clone(&self.0);
         let rehearsing = async move {
             Parts::may_change(&caller)?;
-            let refused: Vec<Rehearsed> = bulk
-                .changes
-                .iter()
-                .map(|(operation, account_id)| {
-                    // What is refused would change nothing, whoever has access.
-                    let change = bulk.change(*operation, *account_id);
-                    parts.rehearsed(&caller, &change, *operation == Operation::Share)
-                })
-                .collect();
-            let mut rehearsed = none_allowed(refused)?;
+            // What policies refuse would change nothing, so they are asked before anybody else is.
+            let mut rehearsed = parts.judged(&caller, &bulk)?;
             let present = parts.held(&bulk.region, &bulk.image_id, deadline).await?;
             for one in &mut rehearsed {
                 let listed = present.contains(&one.account_id);
-                one.would_change =
-                    one.refusal.is_none() && listed == (one.operation == Operation::Unshare);
+                one.would_change &= listed == (one.operation == Operation::Unshare);
             }
             Ok(rehearsed)
         };
@@ -98,15 +89,12 @@ impl Sharing {
             let hold = parts.lanes.hold(&key, deadline).await;
             let _hold = hold.map_err(ListError::from)?;
             let changes = parts.difference(&key, &replacement, deadline).await?;
-            let bulk = replacement.bulk(changes);
-            let rehearse = |(operation, account_id): &(Operation, AccountId)| {
-                let listed = *operation == Operation::Unshare;
-                parts.rehearsed(&caller, &bulk.change(*operation, *account_id), listed)
-            };
-            if bulk.changes.is_empty() {
-                none_allowed(replacement.named().iter().map(rehearse).collect())?;
+            if changes.is_empty() {
+                parts.judged(&caller, &replacement.bulk(replacement.named()))?;
+                return Ok(Vec::new());
             }
-            let rehearsed = none_allowed(bulk.changes.iter().map(rehearse).collect())?;
+            let bulk = replacement.bulk(changes);
+            let rehearsed = parts.judged(&caller, &bulk)?;
             replacement.check_removals(&bulk)?;
             Ok(rehearsed)
         };
@@ -137,22 +125,24 @@ impl Parts {
         Ok(self.account_ids(region, image_id, deadline).await?)
     }
 
-    fn rehearsed(&self, caller: &Caller, change: &Change, listed: bool) -> Rehearsed {
-        let refusal = self.authorizer.check(caller, Request::Change(change)).err();
-        Rehearsed {
-            account_id: change.account_id,
-            operation: change.operation,
-            would_change: refusal.is_none() && listed == (change.operation == Operation::Unshare),
-            refusal,
+    /// What policies say of each change; what they allow would change something, as far as they know.
+    fn judged(&self, caller: &Caller, bulk: &Bulk) -> Result<Vec<Rehearsed>, RehearsalError> {
+        let judge = |(operation, account_id): &(Operation, AccountId)| {
+            let change = bulk.change(*operation, *account_id);
+            let request = Request::Change(&change);
+            let refusal = self.authorizer.check(caller, request).err();
+            Rehearsed {
+                account_id: *account_id,
+                operation: *operation,
+                would_change: refusal.is_none(),
+                refusal,
+            }
+        };
+        let judged: Vec<Rehearsed> = bulk.changes.iter().map(judge).collect();
+        if !judged.is_empty() && judged.iter().all(|one| one.refusal.is_some()) {
+            Err(RehearsalError::AllDenied(judged))
+        } else {
+            Ok(judged)
         }
-    }
-}
-
-fn none_allowed(rehearsed: Vec<Rehearsed>) -> Result<Vec<Rehearsed>, RehearsalError> {
-    let denied = !rehearsed.is_empty() && rehearsed.iter().all(|one| one.refusal.is_some());
-    if denied {
-        Err(RehearsalError::AllDenied(rehearsed))
-    } else {
-        Ok(rehearsed)
     }
 }

@@ -160,25 +160,7 @@ impl Gateway {
     /// Whose keys come from where `settings` say.
     pub(crate) async fn with_keys_from(settings: &[(&'static str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let database = format!("sqlite://{}", directory.path().join("audit.db").display());
-        let mut defaults = BTreeMap::from([
-            ("server.bind", "127.0.0.1:0".to_owned()),
-            ("server.admin_bind", String::new()),
-            ("auth.issuer", ISSUER.to_owned()),
-            ("auth.audience", AUDIENCE.to_owned()),
-            ("upstream.base_url", "http://127.0.0.1:9".to_owned()),
-            ("upstream.public_key", PUBLIC_KEY.to_owned()),
-            ("upstream.private_key", PRIVATE_KEY.to_owned()),
-            ("audit.database_url", database),
-            ("limits.requests_per_second", "0".to_owned()),
-            ("limits.failed_authentications_per_minute", "0".to_owned()),
-        ]);
-        defaults.extend(
-            settings
-                .iter()
-                .map(|(key, value)| (*key, (*value).to_owned())),
-        );
-        Self::start(directory, defaults).await
+        Self::configured(directory, "http://127.0.0.1:9", settings).await
     }
 
     /// Stops in order and starts anew over the same trail.
@@ -199,14 +181,23 @@ impl Gateway {
         url: &str,
         settings: &[(&'static str, &str)],
     ) -> Self {
-        let keys = keys_file(directory.path());
+        let keys = keys_file(directory.path()).display().to_string();
+        let mut all = vec![("auth.jwks_file", keys.as_str())];
+        all.extend(settings);
+        Self::configured(directory, url, &all).await
+    }
+
+    async fn configured(
+        directory: tempfile::TempDir,
+        url: &str,
+        settings: &[(&'static str, &str)],
+    ) -> Self {
         let database = format!("sqlite://{}", directory.path().join("audit.db").display());
         let mut defaults = BTreeMap::from([
             ("server.bind", "127.0.0.1:0".to_owned()),
             ("server.admin_bind", "127.0.0.1:0".to_owned()),
             ("auth.issuer", ISSUER.to_owned()),
             ("auth.audience", AUDIENCE.to_owned()),
-            ("auth.jwks_file", keys.display().to_string()),
             ("upstream.base_url", url.to_owned()),
             ("upstream.regions", "cn-wlcb,cn-sh2".to_owned()),
             ("upstream.public_key", PUBLIC_KEY.to_owned()),
@@ -216,32 +207,16 @@ impl Gateway {
             ("limits.requests_per_second", "0".to_owned()),
             ("limits.failed_authentications_per_minute", "0".to_owned()),
         ]);
-        defaults.extend(
-            settings
-                .iter()
-                .map(|(key, value)| (*key, (*value).to_owned())),
-        );
+        let given = settings
+            .iter()
+            .map(|(key, value)| (*key, (*value).to_owned()));
+        defaults.extend(given);
         Self::start(directory, defaults).await
     }
 
     /// Whose keys would come from an URL that gives none.
     pub(crate) async fn without_keys() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let defaults = BTreeMap::from([
-            ("server.bind", "127.0.0.1:0".to_owned()),
-            ("server.admin_bind", String::new()),
-            ("auth.issuer", ISSUER.to_owned()),
-            ("auth.audience", AUDIENCE.to_owned()),
-            ("auth.jwks_url", "http://127.0.0.1:9/jwks".to_owned()),
-            ("upstream.base_url", "http://127.0.0.1:9".to_owned()),
-            ("upstream.public_key", PUBLIC_KEY.to_owned()),
-            ("upstream.private_key", PRIVATE_KEY.to_owned()),
-            (
-                "audit.database_url",
-                format!("sqlite://{}", directory.path().join("audit.db").display()),
-            ),
-        ]);
-        Self::start(directory, defaults).await
+        Self::with_keys_from(&[("auth.jwks_url", "http://127.0.0.1:9/jwks")]).await
     }
 
     async fn start(directory: tempfile::TempDir, defaults: BTreeMap<&'static str, String>) -> Self {

@@ -15,8 +15,6 @@ use crate::upstream::{
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "a judge's notes")]
 pub(super) struct Fact {
-    /// The order in which changes were accepted, which is that of their intents.
-    pub(super) order: (u64, usize),
     pub(super) key: LaneKey,
     pub(super) operation: Operation,
     pub(super) account: AccountId,

@@ -38,7 +38,6 @@ pub(super) struct World {
     pub(super) facts: BTreeMap<PlaceId, Fact>,
     /// The changes of an account, in the order in which they were accepted.
     pub(super) accounts: HashMap<(LaneKey, AccountId), Vec<PlaceId>>,
-    accepted: u64,
     holds: HashMap<HoldId, LaneKey>,
     pub(super) sent: BTreeMap<CallId, Sent>,
     pub(super) calls: Vec<CallId>,
@@ -85,7 +84,6 @@ impl World {
             order: 0,
             facts: BTreeMap::new(),
             accounts: HashMap::new(),
-            accepted: 0,
             holds: HashMap::new(),
             sent: BTreeMap::new(),
             calls: Vec::new(),
@@ -149,33 +147,23 @@ impl World {
             .collect();
         let deadline = self.now + wait;
         let places = self.machine.admit(&key, &changes, deadline);
-        let order = self.accept();
-        self.note(&key, order, &places, &changes, deadline, false);
+        self.note(&key, &places, &changes, deadline, false);
         self.carry_out();
         places
-    }
-
-    fn accept(&mut self) -> u64 {
-        self.accepted += 1;
-        self.accepted
     }
 
     fn note(
         &mut self,
         key: &LaneKey,
-        order: u64,
         places: &[PlaceId],
         changes: &[(Operation, AccountId)],
         deadline: Instant,
         undo: bool,
     ) {
-        for (index, (place, (operation, account))) in places.iter().zip(changes).enumerate() {
+        for (place, (operation, account)) in places.iter().zip(changes) {
             let of_account = self.accounts.entry((key.clone(), *account)).or_default();
-            let behind =
-                of_account.partition_point(|other| self.facts[other].order < (order, index));
-            of_account.insert(behind, *place);
+            of_account.push(*place);
             let fact = Fact {
-                order: (order, index),
                 key: key.clone(),
                 operation: *operation,
                 account: *account,
@@ -405,8 +393,8 @@ impl World {
         let deadline = self.now + Duration::from_secs(30);
         let places = self.machine.replace(self.now, id, &changes, deadline);
         // Its intents are written now, behind those that were accepted while it held the lane.
-        let (key, order) = (self.holds[&id].clone(), self.accept());
-        self.note(&key, order, &places, &changes, deadline, false);
+        let key = self.holds[&id].clone();
+        self.note(&key, &places, &changes, deadline, false);
         self.comes(Duration::from_millis(2), Coming::Recorded(places));
     }
 
@@ -434,8 +422,7 @@ impl World {
             .collect();
         let deadline = self.now + Duration::from_mins(1);
         let places = self.machine.replace(self.now, id, &changes, deadline);
-        let order = self.accept();
-        self.note(key, order, &places, &changes, deadline, true);
+        self.note(key, &places, &changes, deadline, true);
         self.comes(Duration::from_millis(2), Coming::Recorded(places));
         for account in stand {
             self.machine.undone(self.now, key, account);
