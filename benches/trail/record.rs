@@ -98,7 +98,9 @@ async fn changes(
 /// Records 64 at a time into the trail at `path`; gives CPU microseconds and KiB written for one change,
 /// checkpoints among it.
 pub(crate) async fn cost(path: &Path, count: u64) -> (f64, f64) {
-    let (writer, task, reader) = audit::open(path, Metrics::new()).await.unwrap();
+    let (writer, task, reader) = audit::open(path, audit::Accepted::default(), Metrics::new())
+        .await
+        .unwrap();
     changes(&writer, TASKS, |number| number < 5000).await;
     let (cpu, written) = (cpu_of("self"), io_of("self", "wchar: "));
     changes(&writer, TASKS, move |number| number < count).await;
@@ -111,7 +113,9 @@ pub(crate) async fn cost(path: &Path, count: u64) -> (f64, f64) {
 
 /// Entries made durable a second by this many tasks.
 pub(crate) async fn throughput(path: &Path, tasks: usize, time: Duration) -> f64 {
-    let (writer, task, reader) = audit::open(path, Metrics::new()).await.unwrap();
+    let (writer, task, reader) = audit::open(path, audit::Accepted::default(), Metrics::new())
+        .await
+        .unwrap();
     changes(&writer, tasks, |number| number < 64).await;
     let begun = Instant::now();
     let done = changes(&writer, tasks, move |_| begun.elapsed() < time).await;

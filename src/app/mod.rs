@@ -15,7 +15,7 @@ use actix_web::{App as ActixApp, HttpServer};
 use tokio::net::TcpSocket;
 use tokio::time::{timeout, timeout_at};
 
-use crate::audit::{self, Health, Reader, StoreError, Writer, WriterTask};
+use crate::audit::{self, Accepted, Health, Reader, StoreError, Writer, WriterTask};
 use crate::auth::{Authenticator, KeySet, Served, SourceError};
 use crate::authorization::Authorizer;
 use crate::config::{self, Config, Faults, KeySource, Sources};
@@ -106,7 +106,11 @@ impl App {
     ///
     /// # Errors
     /// See [`StartError`]; nothing is left running.
-    pub async fn start(config: Config, sandbox_keys: Option<KeySet>) -> Result<Self, StartError> {
+    pub async fn start(
+        config: Config,
+        sandbox_keys: Option<KeySet>,
+        accepted: Accepted,
+    ) -> Result<Self, StartError> {
         for inert in &config.inert {
             tracing::warn!("{inert}");
         }
@@ -138,7 +142,7 @@ impl App {
         let authorizer = Arc::new(Authorizer::new(policies));
         let upstream = Arc::new(Upstream::new(&config.upstream, metrics.clone())?);
         let (writer, writer_task, reader) =
-            audit::open(&config.audit.database, metrics.clone()).await?;
+            audit::open(&config.audit.database, accepted, metrics.clone()).await?;
         let sharing = Sharing::new(
             Arc::clone(&authorizer),
             writer.clone(),
@@ -282,6 +286,26 @@ impl App {
         }
     }
 
+    /// Resolves when a server has ended although nobody stopped it; with words for the log.
+    pub async fn server_ended(&mut self) -> String {
+        let admin = async {
+            match &mut self.admin {
+                Some(admin) => (&mut admin.task).await,
+                None => std::future::pending().await,
+            }
+        };
+        let (which, ended) = tokio::select! {
+            ended = &mut self.rest.task => ("REST", ended),
+            ended = admin => ("metrics and probes", ended),
+        };
+        let how = match ended {
+            Ok(Ok(())) => "without an error".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        format!("the server of {which} has ended: {how}")
+    }
+
     /// Drains: not ready at once, after the delay no new connections, then calls in flight finish and their
     /// outcomes get to disk. Returns whether all of them did within the configured time.
     pub async fn stop(self) -> bool {
@@ -326,7 +350,7 @@ fn checks(authenticator: Data<Authenticator>, writer: Writer, sharing: Sharing) 
         }
     });
     let trail_writable = Check::new("audit", move || match writer.health() {
-        Health::Writable => Ok(None),
+        Health::Writable => Ok(clock_in_words(writer.clock_behind())),
         Health::Failing(why) => Err(why.to_owned()),
     });
     // An upstream that is down makes no gateway unready: every replica would be taken out of service at once, and
@@ -336,6 +360,14 @@ fn checks(authenticator: Data<Authenticator>, writer: Writer, sharing: Sharing) 
         Ok(Some(format!("circuit breaker: {state}")))
     });
     vec![keys_known, trail_writable, upstream_breaker]
+}
+
+/// Changes go on where the clock is behind, but whoever looks should know.
+fn clock_in_words(behind: Duration) -> Option<String> {
+    (behind > audit::CLOCK_BEHIND_TOLD).then(|| {
+        let seconds = behind.as_secs();
+        format!("the clock is {seconds} s behind the last event's id; new events bear that time")
+    })
 }
 
 /// Waits until every request that came is answered. Followers of the feed were told to end by then; one whose

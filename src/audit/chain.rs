@@ -57,8 +57,8 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::{EventId, Timestamp};
 
-use super::entry::{CHAIN_ID, COLUMNS, Cell, CellRef, Draft, Place};
-use super::ids::following_id;
+use super::entry::{CHAIN_ID, COLUMNS, Cell, CellRef, Draft, RowPlace};
+use super::ids::{following_id, id_time};
 
 /// A row's SHA-256; prints as lower-case hex.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -159,6 +159,29 @@ pub struct Head {
     pub hash: Hash,
 }
 
+/// The text is no head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be CHAIN:SEQUENCE:HASH")]
+pub struct InvalidHead;
+
+impl FromStr for Head {
+    type Err = InvalidHead;
+
+    fn from_str(text: &str) -> Result<Self, InvalidHead> {
+        let mut parts = text.splitn(3, ':');
+        let (Some(chain_id), Some(sequence), Some(hash)) =
+            (parts.next(), parts.next(), parts.next())
+        else {
+            return Err(InvalidHead);
+        };
+        Ok(Self {
+            chain_id: chain_id.to_owned(),
+            sequence: sequence.parse().map_err(|_| InvalidHead)?,
+            hash: hash.parse().map_err(|_| InvalidHead)?,
+        })
+    }
+}
+
 impl fmt::Display for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.chain_id, self.sequence, self.hash)
@@ -167,7 +190,7 @@ impl fmt::Display for Head {
 
 /// A row that is ready to be stored.
 pub(super) struct Sealed {
-    pub(super) place: Place,
+    pub(super) place: RowPlace,
     pub(super) cells: [Cell; COLUMNS.len()],
     pub(super) hash: Hash,
 }
@@ -178,22 +201,15 @@ pub(super) struct Tip {
     sequence: i64,
     hash: Hash,
     last_event: Option<EventId>,
-    last_recorded_at: Timestamp,
 }
 
 impl Tip {
     /// The end of the chain as it was read from the database.
-    pub(super) fn new(
-        sequence: i64,
-        hash: Hash,
-        last_event: Option<EventId>,
-        last_recorded_at: Timestamp,
-    ) -> Self {
+    pub(super) fn new(sequence: i64, hash: Hash, last_event: Option<EventId>) -> Self {
         Self {
             sequence,
             hash,
             last_event,
-            last_recorded_at,
         }
     }
 
@@ -210,27 +226,31 @@ impl Tip {
         self.sequence
     }
 
-    /// Seals one row after another. All rows of a group bear the same time, which never goes back.
+    /// The time in the last event's id; ids given later are not before it.
+    pub(super) fn last_event_at(&self) -> Option<Timestamp> {
+        self.last_event.map(id_time)
+    }
+
+    /// Seals one row after another. All rows of a group bear the same time, the clock's own.
     pub(super) fn seal<'a>(
         &mut self,
         drafts: impl Iterator<Item = &'a Draft>,
         now: Timestamp,
     ) -> Vec<Sealed> {
-        self.last_recorded_at = self.last_recorded_at.max(now);
-        drafts.map(|draft| self.seal_one(draft)).collect()
+        drafts.map(|draft| self.seal_one(draft, now)).collect()
     }
 
-    fn seal_one(&mut self, draft: &Draft) -> Sealed {
+    fn seal_one(&mut self, draft: &Draft, now: Timestamp) -> Sealed {
         let event_id = draft.event_id().unwrap_or_else(|| {
-            let id = following_id(self.last_event, self.last_recorded_at);
+            let id = following_id(self.last_event, now);
             self.last_event = Some(id);
             id
         });
         self.sequence += 1;
-        let place = Place {
+        let place = RowPlace {
             sequence: self.sequence,
             event_id,
-            recorded_at: self.last_recorded_at,
+            recorded_at: now,
         };
         let cells = draft.cells(place);
         self.hash = self.hash.next(&cells);

@@ -185,6 +185,17 @@ pub enum Refused {
     },
 }
 
+impl Refused {
+    /// The word of the trail for what was refused.
+    #[must_use]
+    pub fn operation(&self) -> &'static str {
+        match self {
+            Self::Change(change) => change.operation.as_str(),
+            Self::Update { .. } => "update",
+        }
+    }
+}
+
 /// A change that was refused and never forwarded.
 #[derive(Debug, Clone)]
 pub struct Denial {
@@ -259,6 +270,19 @@ pub struct Completion {
     pub detail: Option<String>,
 }
 
+/// Accounts of an image that were looked after once none of their changes could land late any more.
+#[derive(Debug, Clone)]
+pub struct LookedAfter {
+    /// Where the image lives.
+    pub region: Region,
+    /// The image.
+    pub image_id: ImageId,
+    /// The accounts.
+    pub accounts: Vec<AccountId>,
+    /// The last row of the trail that is covered by it.
+    pub through: i64,
+}
+
 /// An entry that waits for its place in the chain.
 #[derive(Debug, Clone)]
 pub(super) enum Draft {
@@ -269,7 +293,7 @@ pub(super) enum Draft {
 
 /// Where in the chain a draft goes, and when.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct RowPlace {
     pub(super) sequence: i64,
     pub(super) event_id: EventId,
     pub(super) recorded_at: Timestamp,
@@ -329,7 +353,7 @@ impl Draft {
     }
 
     /// The row's cells, in the order of [`COLUMNS`].
-    pub(super) fn cells(&self, place: Place) -> [Cell; COLUMNS.len()] {
+    pub(super) fn cells(&self, place: RowPlace) -> [Cell; COLUMNS.len()] {
         let head = |kind: &str| {
             [
                 Cell::from(ENCODING_VERSION),
@@ -347,7 +371,7 @@ impl Draft {
                     head("intent"),
                     asked(
                         &intent.author,
-                        &Subject::of(&intent.change),
+                        &AskedFor::of(&intent.change),
                         &intent.policy_ids,
                     ),
                     tail,
@@ -367,7 +391,7 @@ impl Draft {
                     head("denial"),
                     asked(
                         &Author::Caller(Arc::clone(&denial.caller)),
-                        &Subject::of_refused(&denial.refused),
+                        &AskedFor::of_refused(&denial.refused),
                         &denial.policy_ids,
                     ),
                     tail,
@@ -403,7 +427,7 @@ const _: () = assert!(
 );
 
 /// What was asked for, a single change or a bulk.
-struct Subject<'a> {
+struct AskedFor<'a> {
     operation: &'static str,
     image_id: &'a ImageId,
     account_id: Option<AccountId>,
@@ -411,7 +435,7 @@ struct Subject<'a> {
     reason: &'a Option<Reason>,
 }
 
-impl<'a> Subject<'a> {
+impl<'a> AskedFor<'a> {
     fn of(change: &'a Change) -> Self {
         Self {
             operation: change.operation.as_str(),
@@ -441,7 +465,7 @@ impl<'a> Subject<'a> {
 }
 
 /// The cells from `subject` to `policy_ids` of an intent or a denial.
-fn asked(author: &Author, asked: &Subject<'_>, policy_ids: &[String]) -> [Cell; 14] {
+fn asked(author: &Author, asked: &AskedFor<'_>, policy_ids: &[String]) -> [Cell; 14] {
     let caller = author.caller();
     let of_caller = |read: fn(&Caller) -> Option<&str>| Cell::from(caller.and_then(read));
     let client_ip = caller.and_then(|caller| caller.client_ip);

@@ -20,6 +20,7 @@ mod event;
 mod export;
 mod feed;
 mod filter;
+mod heads;
 mod ids;
 mod reader;
 mod store;
@@ -27,39 +28,132 @@ mod summary;
 mod verify;
 mod writer;
 
-pub use chain::{Hash, Head};
-pub use entry::{Completion, Denial, Elapsed, HttpStatus, Intent, Recalled, Refused};
+pub use chain::{Hash, Head, InvalidHead};
+pub use entry::{Completion, Denial, Elapsed, HttpStatus, Intent, LookedAfter, Recalled, Refused};
 pub use event::{EntryPlace, Event, EventWithEntries};
 pub use export::{Export, Format};
 pub use feed::{Entry, EntryCursor, Feed, FeedError, InvalidEntryCursor};
 pub use filter::{
     Cursor, EventOperation, Filter, InvalidCursor, InvalidOperation, Order, OutcomeFilter,
 };
-pub use reader::{LastChange, Page, Reader};
+pub use reader::{LastChange, OpenChange, Page, Reader};
 pub use store::StoreError;
 pub use summary::{Bucket, Buckets, CountedBucket, Counts, InvalidBucket, Summary, TooManyBuckets};
 pub use verify::{Break, Expected, InvalidExpected, Report, verify};
 pub use writer::{
-    BulkTicket, Closed, EnqueueError, Health, NotDurable, Recorded, Ticket, Writer, WriterTask,
+    BulkTicket, CLOCK_BEHIND_TOLD, Closed, EnqueueError, Health, NotDurable, Recorded, Ticket,
+    Writer, WriterTask,
 };
 
 use std::path::Path;
+use std::time::Duration;
 
+use chain::Tip;
+
+use crate::domain::Timestamp;
 use crate::telemetry::Metrics;
+
+/// How far the clock may be behind the trail's last id at a start.
+const CLOCK_BEHIND_MAX: Duration = Duration::from_mins(5);
+
+/// What a start puts up with, because somebody said so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// A clock that is far behind the trail's last id.
+    pub clock: bool,
+    /// A trail that ends before the head that this host noted last, or has another row there.
+    pub cut_trail: bool,
+}
 
 /// Opens the trail for this process alone: the writer's door, the writer to wait for at a stop, and the
 /// reader's door. Makes the file where there is none.
 ///
 /// # Errors
-/// Where the file cannot be used: see [`StoreError`].
+/// Where the file cannot be used, or is not what it should be and that is not `accepted`: see [`StoreError`].
 pub async fn open(
     path: &Path,
+    accepted: Accepted,
     metrics: Metrics,
 ) -> Result<(Writer, WriterTask, Reader), StoreError> {
-    let appender = store::Appender::open(path).await?;
-    let (writer, task, committed) = Writer::start(appender, metrics).await?;
-    let reader = Reader::beside(path, committed).await?;
-    Ok((writer, task, reader))
+    let head_file = heads::HeadFile::beside(path);
+    let noted = head_file.read().await?;
+    if let Some(noted) = noted.as_ref().filter(|_| !accepted.cut_trail)
+        && matches!(tokio::fs::try_exists(path).await, Ok(false))
+    {
+        // Before an empty trail is made in its place.
+        return Err(cut(path, noted, "there is no such file"));
+    }
+    let mut appender = store::Appender::open(path).await?;
+    let checked = check(path, &mut appender, noted, &head_file, accepted).await;
+    let tip = match checked {
+        Ok(tip) => tip,
+        Err(error) => {
+            // Nothing is left beside a trail that is not used.
+            let _ = appender.close().await;
+            return Err(error);
+        }
+    };
+    let connections = store::ReadConnections::open(path, true).await?;
+    let gate = connections.gate();
+    let (writer, task, committed) = Writer::start(appender, tip, head_file, gate, metrics);
+    Ok((writer, task, Reader::beside(connections, committed)))
+}
+
+/// Whether the trail is what this host knows of it, and the clock what the trail's ids say.
+async fn check(
+    path: &Path,
+    appender: &mut store::Appender,
+    noted: Option<Result<Head, InvalidHead>>,
+    head_file: &heads::HeadFile,
+    accepted: Accepted,
+) -> Result<Tip, StoreError> {
+    let tip = appender.tip().await?;
+    if let Some(noted) = noted {
+        let holds = match &noted {
+            Ok(noted) => holds(appender, noted).await?,
+            Err(InvalidHead) => false,
+        };
+        let ends = format!("it ends at {}", tip.head());
+        match (holds, accepted.cut_trail) {
+            (true, _) => {}
+            (false, false) => return Err(cut(path, &noted, &ends)),
+            (false, true) => {
+                tracing::warn!("{}; it is accepted", cut(path, &noted, &ends));
+                head_file.write(&tip.head()).await?;
+            }
+        }
+    }
+    let now = Timestamp::now();
+    if let Some(last) = tip.last_event_at()
+        && last.since(now) > CLOCK_BEHIND_MAX
+    {
+        let path = path.into();
+        let behind = StoreError::ClockBehind { path, now, last };
+        if !accepted.clock {
+            return Err(behind);
+        }
+        tracing::warn!("{behind}; it is accepted");
+    }
+    Ok(tip)
+}
+
+fn cut(path: &Path, noted: &Result<Head, InvalidHead>, found: &str) -> StoreError {
+    StoreError::Cut {
+        path: path.into(),
+        noted: noted
+            .as_ref()
+            .map_or_else(|_| "(unreadable)".to_owned(), ToString::to_string),
+        found: found.to_owned(),
+    }
+}
+
+/// Whether the trail has the row that was noted.
+async fn holds(appender: &mut store::Appender, noted: &Head) -> Result<bool, StoreError> {
+    if noted.sequence == 0 {
+        return Ok(true);
+    }
+    let found = appender.hash_at(noted.sequence).await?;
+    Ok(found == Some(noted.hash.to_string()))
 }
 
 #[cfg(test)]

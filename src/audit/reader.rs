@@ -43,6 +43,21 @@ pub struct LastChange {
     pub reason: Option<String>,
 }
 
+/// A change of which a call may take effect yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenChange {
+    /// Where the image lives.
+    pub region: Region,
+    /// The image.
+    pub image_id: ImageId,
+    /// The account.
+    pub account_id: AccountId,
+    /// What was asked.
+    pub operation: Operation,
+    /// Its event.
+    pub event_id: EventId,
+}
+
 /// A page of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
@@ -53,15 +68,11 @@ pub struct Page {
 }
 
 impl Reader {
-    pub(super) async fn beside(
-        path: &Path,
-        committed: watch::Receiver<i64>,
-    ) -> Result<Self, StoreError> {
-        let connections = ReadConnections::open(path).await?;
-        Ok(Self {
+    pub(super) fn beside(connections: ReadConnections, committed: watch::Receiver<i64>) -> Self {
+        Self {
             connections,
             committed,
-        })
+        }
     }
 
     /// Looks at the trail of another process, or of none; makes no file.
@@ -69,7 +80,13 @@ impl Reader {
     /// # Errors
     /// Where there is no trail at `path`, or one of another version.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::beside(path, watch::channel(0).1).await
+        let connections = ReadConnections::open(path, false).await?;
+        Ok(Self::beside(connections, watch::channel(0).1))
+    }
+
+    #[cfg(test)]
+    pub(super) fn connections(&self) -> &ReadConnections {
+        &self.connections
     }
 
     pub(super) fn committed(&self) -> watch::Receiver<i64> {
@@ -176,25 +193,51 @@ impl Reader {
     ) -> Result<BTreeMap<AccountId, LastChange>, StoreError> {
         let rows = self
             .connections
-            .last_changes(region, image_id, accounts)
+            .last_changes(region, image_id, accounts, false)
             .await?;
         rows.into_iter().map(last_change).collect()
     }
 
-    /// Shares that succeeded by a call after the first, since `since` and among the last `rows` rows of the trail.
+    /// As [`Self::last_changes`], of those alone that succeeded.
     ///
     /// # Errors
     /// As [`Self::page`].
-    pub async fn retried_shares(
+    pub async fn last_successes(
+        &self,
+        region: &Region,
+        image_id: &ImageId,
+        accounts: &[AccountId],
+    ) -> Result<BTreeMap<AccountId, LastChange>, StoreError> {
+        let rows = self
+            .connections
+            .last_changes(region, image_id, accounts, true)
+            .await?;
+        rows.into_iter().map(last_change).collect()
+    }
+
+    /// Changes since then of which a call may take effect yet, and that nobody looked after: those that ended unknown,
+    /// and those that succeeded with this `detail`. Looks through the end of the trail alone.
+    ///
+    /// # Errors
+    /// As [`Self::page`].
+    pub async fn open_changes(
         &self,
         since: Timestamp,
-        rows: i64,
-    ) -> Result<Vec<(Region, ImageId, AccountId)>, StoreError> {
-        let found = self.connections.retried_shares(since, rows).await?;
-        let readable = found.into_iter().filter_map(|(region, image_id, account)| {
-            let account = u64::try_from(account).ok()?.try_into().ok()?;
-            Some((region.parse().ok()?, image_id.parse().ok()?, account))
-        });
+        detail: &str,
+    ) -> Result<Vec<OpenChange>, StoreError> {
+        let found = self.connections.open_changes(since, detail).await?;
+        let readable =
+            found
+                .into_iter()
+                .filter_map(|(region, image_id, account, operation, event_id)| {
+                    Some(OpenChange {
+                        region: region.parse().ok()?,
+                        image_id: image_id.parse().ok()?,
+                        account_id: account_id(account)?,
+                        operation: change_operation(&operation)?,
+                        event_id: event_id.parse().map(EventId::new).ok()?,
+                    })
+                });
         Ok(readable.collect())
     }
 

@@ -67,6 +67,12 @@ struct ServeArgs {
     /// Run against a built-in upstream, with throw-away keys and no configuration.
     #[arg(long)]
     sandbox: bool,
+    /// Start although the clock is far behind the trail's last event.
+    #[arg(long)]
+    accept_clock: bool,
+    /// Start although the trail does not hold the last row that this host noted, after a restore, say.
+    #[arg(long)]
+    accept_cut_trail: bool,
 }
 
 #[derive(Debug, Args)]

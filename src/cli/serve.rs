@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, ServeArgs, print};
 use crate::app::{App, with_file_checks};
+use crate::audit::Accepted;
 use crate::auth::{Grant, KeySet, Mint, throw_away_set};
 use crate::config::{Config, KeySource, Sources, read_text_file};
 use crate::sandbox::{Sandbox, Settings};
@@ -42,7 +43,11 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         .flatten();
     let upstream_url = config.upstream.base_url.clone();
     let (issuer, audience) = (config.auth.issuer.clone(), config.auth.audience.clone());
-    let app = App::start(config, keys)
+    let accepted = Accepted {
+        clock: args.accept_clock,
+        cut_trail: args.accept_cut_trail,
+    };
+    let mut app = App::start(config, keys, accepted)
         .await
         .map_err(|error| Failure::could_not_run(&error))?;
     if args.sandbox {
@@ -68,9 +73,15 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
             &audience,
         ))?;
     }
+    let mut served = true;
     loop {
         tokio::select! {
             () = stop.recv() => break,
+            why = app.server_ended() => {
+                tracing::error!("{why}; the gateway stops");
+                served = false;
+                break;
+            }
             Some(()) = reload.recv() => {
                 let again = sources_again(&sources);
                 let reloaded = tokio::select! {
@@ -98,7 +109,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     if let Some(sandbox) = running {
         sandbox.stop().await;
     }
-    Ok(if stopped {
+    Ok(if stopped && served {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

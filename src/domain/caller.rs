@@ -1,6 +1,7 @@
 //! Who asks, and where from.
 
 use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -52,12 +53,48 @@ impl Principal {
     }
 }
 
+/// On whose behalf something waits: turns and room are kept by it, so that no subject stands in another's way. All
+/// tokens of one subject of one issuer are one party.
+#[derive(Debug, Clone)]
+pub enum Party {
+    /// Whoever sent a token.
+    Subject(Arc<Principal>),
+    /// The gateway by itself.
+    Gateway,
+}
+
+impl Party {
+    fn key(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Subject(principal) => Some((&principal.issuer, &principal.subject)),
+            Self::Gateway => None,
+        }
+    }
+}
+
+impl PartialEq for Party {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Subject(one), Self::Subject(two)) if Arc::ptr_eq(one, two) => true,
+            _ => self.key() == other.key(),
+        }
+    }
+}
+
+impl Eq for Party {}
+
+impl Hash for Party {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
 /// Whose doing a change is.
 #[derive(Debug, Clone)]
 pub enum Author {
     /// Somebody asked for it.
     Caller(Arc<Caller>),
-    /// The gateway takes back a share that took effect after it was unshared.
+    /// The gateway undoes a change that took effect after a contrary one that was accepted later.
     Reconciliation,
 }
 
@@ -68,6 +105,15 @@ impl Author {
         match self {
             Self::Caller(caller) => &caller.principal.subject,
             Self::Reconciliation => "system:reconcile",
+        }
+    }
+
+    /// On whose behalf.
+    #[must_use]
+    pub fn party(&self) -> Party {
+        match self {
+            Self::Caller(caller) => caller.party(),
+            Self::Reconciliation => Party::Gateway,
         }
     }
 
@@ -96,4 +142,12 @@ pub struct Caller {
     pub trace_id: Option<TraceId>,
     /// Runs since the request arrived; durations in the trail are read off it.
     pub since_arrival: Stopwatch,
+}
+
+impl Caller {
+    /// On whose behalf it asks.
+    #[must_use]
+    pub fn party(&self) -> Party {
+        Party::Subject(Arc::clone(&self.principal))
+    }
 }

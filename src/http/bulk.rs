@@ -203,7 +203,7 @@ pub(super) async fn update_shares(
         example = json!({"image_id": "compshareImage-sandbox1", "region": "cn-wlcb", "results": [
             {"account_id": 12345, "operation": "share", "outcome": "succeeded",
                 "audit_id": "019ab3c4-d5e6-7f00-8123-456789abcdef"}]}))),
-    security(("bearer" = ["shares:write"]))
+    security(("bearer" = ["shares:read", "shares:write"]))
 )]
 pub(super) async fn replace_shares(
     caller: Authenticated,

@@ -117,7 +117,13 @@ pub(super) async fn list_images(
     Authorizer::check_scope(&caller.caller().principal, Scope::SharesRead)?;
     let deadline = parse::deadline(&request, &rules);
     let page = sharing
-        .images(region.clone(), offset.unwrap_or(0), limit, deadline)
+        .images(
+            caller.caller().party(),
+            region.clone(),
+            offset.unwrap_or(0),
+            limit,
+            deadline,
+        )
         .await?;
     let may_list = |image: &Image| {
         let request = Request::ListShares {
@@ -168,7 +174,8 @@ pub(super) async fn get_image(
     let image_id = parser.finish(image_id)?;
     may_list(&caller, &authorizer, &region, &image_id)?;
     let deadline = parse::deadline(&request, &rules);
-    let image = sharing.image(region, image_id, deadline).await?;
+    let party = caller.caller().party();
+    let image = sharing.image(party, region, image_id, deadline).await?;
     let absent = || Problem::new(ProblemKind::NotFound, "the owner has no such image here");
     let image = image.ok_or_else(absent)?;
     Ok(HttpResponse::Ok().json(ImageBody::from(image)))

@@ -51,6 +51,9 @@ pub async fn observe(
     };
     request.extensions_mut().insert(arrival.clone());
     let metrics = request.app_data::<Data<Metrics>>().cloned();
+    let _in_flight = metrics
+        .as_ref()
+        .map(|metrics| metrics.http_request_in_flight());
     let requests = request.app_data::<Data<Requests>>();
     let _counted = requests.map(|requests| requests.begin());
     let connection = request.conn_data::<Arc<Connection>>();

@@ -422,6 +422,16 @@ impl From<RehearsalError> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
+        let callers = match error {
+            StoreError::TooSlow => Some(
+                "the query takes too long and was stopped; ask for less, by a time range or another filter",
+            ),
+            StoreError::Busy => Some("too many queries of the audit trail are waiting"),
+            _ => None,
+        };
+        if let Some(detail) = callers {
+            return Self::new(ProblemKind::AuditUnavailable, detail);
+        }
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         tracing::error!(error = %error, cause, "the audit trail could not be read");
         Self::new(

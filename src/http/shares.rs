@@ -251,7 +251,13 @@ pub(super) async fn get_share(
     may_list(&caller, &authorizer, &region, &image_id)?;
     let deadline = parse::deadline(&request, &rules);
     let found = sharing
-        .find(region.clone(), image_id.clone(), account_id, deadline)
+        .find(
+            caller.caller().party(),
+            region.clone(),
+            image_id.clone(),
+            account_id,
+            deadline,
+        )
         .await?;
     let absent = || {
         Problem::new(
@@ -296,7 +302,8 @@ pub(super) async fn list_shares(
     let image_id = parser.finish(image_id)?;
     may_list(&caller, &authorizer, &region, &image_id)?;
     let deadline = parse::deadline(&request, &rules);
-    let shares = sharing.list(region, image_id, deadline).await?;
+    let party = caller.caller().party();
+    let shares = sharing.list(party, region, image_id, deadline).await?;
     let accounts = shares.accounts.into_iter();
     Ok(HttpResponse::Ok().json(ShareList {
         image_id: shares.image_id.as_str().to_owned(),

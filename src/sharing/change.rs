@@ -12,11 +12,11 @@ use crate::domain::{Author, Caller, Change, Deadline, EventId, Operation, Stopwa
 use crate::problem::ProblemKind;
 
 use super::completion;
-use super::lanes::{Ended, Place, Word};
+use super::lanes::{Asked, Ended, Kind, Place, Word};
 use super::{ChangeError, Parts, Receipt, Sharing};
 
 /// What the last step, writing the outcome, gets where the caller's time is up already.
-const RECORD_GRACE: Duration = Duration::from_secs(1);
+pub(super) const RECORD_GRACE: Duration = Duration::from_secs(1);
 
 pub(super) type Answer = oneshot::Sender<Result<Receipt, ChangeError>>;
 
@@ -67,11 +67,17 @@ impl Parts {
             policy_ids,
         };
         let key = (intent.change.region.clone(), intent.change.image_id.clone());
-        let changes = [(intent.change.operation, intent.change.account_id)];
-        let admitted = self.lanes.admit(&key, &changes, deadline, || {
-            self.writer.enqueue(intent.clone())
-        });
-        let (mut ticket, places) = match admitted {
+        let changes = vec![(intent.change.operation, intent.change.account_id)];
+        let asked = Asked {
+            party: intent.author.party(),
+            kind: Kind::Single,
+            deadline: deadline.instant(),
+        };
+        let (writer, queued) = (self.writer.clone(), intent.clone());
+        let admitted = self
+            .lanes
+            .admit(&key, asked, changes, move || writer.enqueue(queued));
+        let (mut ticket, places) = match admitted.await {
             Ok(admitted) => admitted,
             Err(error) => {
                 let _ = answer.send(Err(error.into()));
@@ -103,7 +109,7 @@ impl Parts {
         if ended.is_none() {
             self.lanes.recorded([&place]);
         }
-        let change = Recorded {
+        let change = AcceptedChange {
             success_status: success_status(intent.change.operation),
             since: since(&intent.author),
             intent,
@@ -116,7 +122,7 @@ impl Parts {
     /// Follows a change whose intent is on disk to its end, and writes that down.
     pub(super) async fn finish(
         &self,
-        change: Recorded,
+        change: AcceptedChange,
         mut place: Place,
         ended: Option<Ended>,
         mut telling: Telling,
@@ -163,12 +169,9 @@ impl Parts {
         refusal: Refusal,
         deadline: Deadline,
     ) -> ChangeError {
-        let operation = match &refused {
-            Refused::Change(change) => change.operation.as_str(),
-            Refused::Update { .. } => "update",
-        };
-        let denial = denial(caller, refused, &refusal);
-        let status = denial.http_status.clone();
+        let operation = refused.operation();
+        let status = refusal_status(&refusal);
+        let denial = denial(caller, refused, &refusal, status.clone());
         let mut ticket = match self.writer.enqueue_denial(denial) {
             Ok(ticket) => ticket,
             Err(error) => return error.into(),
@@ -191,8 +194,8 @@ impl Parts {
         }
     }
 
-    async fn write_down(&self, change: Recorded, ended: &Ended, mut telling: Telling) {
-        let Recorded {
+    async fn write_down(&self, change: AcceptedChange, ended: &Ended, mut telling: Telling) {
+        let AcceptedChange {
             intent,
             event_id,
             deadline,
@@ -250,7 +253,7 @@ impl Parts {
 }
 
 /// A change whose intent is on disk.
-pub(super) struct Recorded {
+pub(super) struct AcceptedChange {
     pub(super) intent: Intent,
     pub(super) event_id: EventId,
     pub(super) deadline: Deadline,
@@ -268,26 +271,37 @@ pub(super) fn since(author: &Author) -> Stopwatch {
 }
 
 /// The denial of what `refusal` refused.
-pub(super) fn denial(caller: Arc<Caller>, refused: Refused, refusal: &Refusal) -> Denial {
-    let (kind, policy_ids, detail) = match refusal {
+pub(super) fn denial(
+    caller: Arc<Caller>,
+    refused: Refused,
+    refusal: &Refusal,
+    http_status: HttpStatus,
+) -> Denial {
+    let (policy_ids, detail) = match refusal {
         Refusal::InsufficientScope(scope) => (
-            ProblemKind::InsufficientScope,
             Vec::new(),
             format!("the token lacks the scope {}", scope.as_str()),
         ),
-        Refusal::Forbidden { policy_ids } => (
-            ProblemKind::Forbidden,
-            policy_ids.clone(),
-            "refused by policy".to_owned(),
-        ),
+        Refusal::Forbidden { policy_ids } => (policy_ids.clone(), REFUSED_BY_POLICY.to_owned()),
     };
     Denial {
         caller,
         refused,
         policy_ids,
-        http_status: HttpStatus::new(kind.status()),
+        http_status,
         detail,
     }
+}
+
+pub(super) const REFUSED_BY_POLICY: &str = "refused by policy";
+
+/// What whoever is refused is told.
+pub(super) fn refusal_status(refusal: &Refusal) -> HttpStatus {
+    let kind = match refusal {
+        Refusal::InsufficientScope(_) => ProblemKind::InsufficientScope,
+        Refusal::Forbidden { .. } => ProblemKind::Forbidden,
+    };
+    HttpStatus::new(kind.status())
 }
 
 /// The caller's answer, and what it was; an event records what its caller was told.

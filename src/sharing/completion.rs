@@ -8,10 +8,15 @@ use std::time::Duration;
 use crate::audit::{Completion, Elapsed, HttpStatus, Recalled};
 use crate::domain::{EventId, Outcome};
 use crate::problem::{Effect, ProblemKind};
-use crate::upstream::{CallError, Fate, RetCode, Verdict};
+use crate::upstream::{CallError, Fate, Meaning, RetCode, Verdict};
 
 use super::lanes::{Ended, Last};
-use super::{ChangeError, Failure, Receipt, UpstreamWords};
+use super::{ChangeError, Failure, ListError, Receipt, UpstreamWords};
+
+/// The detail of a change that succeeded although a call before its last was not answered: that one may take effect
+/// yet, after later changes. A run that begins looks for such rows.
+pub(super) const EARLIER_CALL_OPEN: &str =
+    "a call before the last was not answered and may still take effect";
 
 /// What is written down and told.
 #[derive(Debug)]
@@ -22,6 +27,8 @@ pub(super) struct Settled {
     request_id: Option<String>,
     message: Option<String>,
     calls: u32,
+    /// Whether a call before the last may still take effect although the last succeeded.
+    earlier_call_open: bool,
     /// Whether the list showed afterwards what was asked, where it was looked at.
     seen: Option<bool>,
 }
@@ -88,7 +95,7 @@ pub(super) fn told_of(error: &CallError) -> Told {
             status: 429,
             retry_after,
             ..
-        } => *retry_after,
+        } => retry_after.map(|pause| pause.min(RETRY_AFTER_TOLD_MAX)),
         _ => None,
     };
     Told {
@@ -97,32 +104,81 @@ pub(super) fn told_of(error: &CallError) -> Told {
     }
 }
 
+/// The longest pause of the upstream's that is handed on: whoever comes back too early hears it again.
+const RETRY_AFTER_TOLD_MAX: Duration = Duration::from_mins(1);
+
+impl ListError {
+    /// What a caller is told.
+    #[must_use]
+    pub fn told(&self) -> Told {
+        let (kind, detail) = match self {
+            Self::Overloaded => (
+                ProblemKind::Overloaded,
+                "too many calls to the upstream are waiting",
+            ),
+            Self::TimeUp => (
+                ProblemKind::UpstreamTimeout,
+                "the upstream did not answer in time",
+            ),
+            Self::Trail(_) => (
+                ProblemKind::AuditUnavailable,
+                "the audit trail cannot be read",
+            ),
+            Self::Lost => (ProblemKind::InternalError, "the gateway failed"),
+            Self::BreakerOpen(wait) => return Told::breaker_open(*wait),
+            Self::Upstream(error) => return told_of(error),
+        };
+        Told::new(kind, true, detail)
+    }
+
+    /// What the upstream said, where it said something.
+    #[must_use]
+    pub fn upstream_words(&self) -> Option<UpstreamWords> {
+        match self {
+            Self::Upstream(CallError::Refused {
+                ret_code, message, ..
+            }) => Some(UpstreamWords {
+                ret_code: ret_code.get(),
+                message: message.clone(),
+            }),
+            Self::Upstream(_)
+            | Self::Overloaded
+            | Self::BreakerOpen(_)
+            | Self::TimeUp
+            | Self::Trail(_)
+            | Self::Lost => None,
+        }
+    }
+}
+
 const ASKS_FOR_A_PAUSE: &str = "the upstream asks for a pause";
 
 fn told_of_refusal(ret_code: RetCode, message: Option<&str>) -> (ProblemKind, &'static str) {
-    match ret_code {
-        RetCode::TIMED_OUT => (
+    if ret_code.knows_no_such_image(message) {
+        let detail = "the upstream does not know the image, or it is not one that can be shared";
+        return (ProblemKind::NotFound, detail);
+    }
+    match ret_code.meaning() {
+        Meaning::TimedOut => (
             ProblemKind::UpstreamTimeout,
             "the upstream did not finish in time",
         ),
-        RetCode::UNAVAILABLE => (
+        Meaning::Unavailable => (
             ProblemKind::UpstreamUnavailable,
             "the upstream is unavailable for now",
         ),
-        RetCode::THROTTLED => (ProblemKind::UpstreamUnavailable, ASKS_FOR_A_PAUSE),
-        RetCode::NOT_ACCEPTABLE
-            if message.is_some_and(|text| text.contains("CompShareImageId")) =>
-        {
-            (
-                ProblemKind::NotFound,
-                "the upstream does not know the image, or it is not one that can be shared",
-            )
-        }
-        code if code.is_operators_fault() => (
+        Meaning::Throttled => (ProblemKind::UpstreamUnavailable, ASKS_FOR_A_PAUSE),
+        Meaning::OperatorsFault => (
             ProblemKind::UpstreamError,
             "the upstream refuses this gateway; its operator has to look at it",
         ),
-        _ => (ProblemKind::UpstreamError, "the upstream refused"),
+        Meaning::GatewayDown
+        | Meaning::NotAcceptable
+        | Meaning::TooLarge
+        | Meaning::Abnormal
+        | Meaning::Detaching
+        | Meaning::AboutInstances
+        | Meaning::Unknown => (ProblemKind::UpstreamError, "the upstream refused"),
     }
 }
 
@@ -143,6 +199,7 @@ pub(super) fn settle(ended: &Ended) -> Settled {
         request_id: None,
         message: None,
         calls: ended.calls,
+        earlier_call_open: false,
         seen: ended.seen,
     };
     match &ended.last {
@@ -156,6 +213,7 @@ pub(super) fn settle(ended: &Ended) -> Settled {
                 }
             };
             Settled {
+                earlier_call_open: ended.may_have_applied,
                 ret_code: Some(modified.ret_code),
                 request_id: modified.request_id.clone(),
                 ..settled(outcome, problem)
@@ -240,6 +298,10 @@ impl Settled {
             let (said, seen) = (said.unwrap_or_default(), seen.unwrap_or_default());
             format!("{}{said}{seen}", told.detail)
         });
+        let detail = match detail {
+            None if self.earlier_call_open => Some(EARLIER_CALL_OPEN.to_owned()),
+            detail => detail,
+        };
         Completion {
             recalled,
             outcome: self.outcome,

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::domain::{Deadline, Image, ImageId, Region};
+use crate::domain::{Deadline, Image, ImageId, Party, Region};
 
+use super::lanes::AskedRead;
 use super::{ListError, Sharing};
 
 /// Some of the owner's images.
@@ -22,6 +23,7 @@ impl Sharing {
     /// See [`ListError`].
     pub async fn images(
         &self,
+        asker: Party,
         region: Region,
         offset: usize,
         limit: usize,
@@ -29,9 +31,11 @@ impl Sharing {
     ) -> Result<Images, ListError> {
         let parts = Arc::clone(&self.0);
         let listing = async move {
-            let page = parts.lanes.read(deadline, |connection| {
-                parts.upstream.images(&region, offset, limit, connection)
-            });
+            let page = parts
+                .lanes
+                .read(AskedRead::of(asker, deadline), |connection| {
+                    parts.upstream.images(&region, offset, limit, connection)
+                });
             let page = page.await?;
             Ok(Images {
                 images: page.images,
@@ -51,15 +55,18 @@ impl Sharing {
     /// See [`ListError`].
     pub async fn image(
         &self,
+        asker: Party,
         region: Region,
         image_id: ImageId,
         deadline: Deadline,
     ) -> Result<Option<Image>, ListError> {
         let parts = Arc::clone(&self.0);
         let looking = async move {
-            let image = parts.lanes.read(deadline, |connection| {
-                parts.upstream.image(&region, &image_id, connection)
-            });
+            let image = parts
+                .lanes
+                .read(AskedRead::of(asker, deadline), |connection| {
+                    parts.upstream.image(&region, &image_id, connection)
+                });
             image.await.map_err(ListError::from)
         };
         self.0

@@ -3,14 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::domain::{AccountId, Deadline, ImageId, Region};
-use crate::problem::ProblemKind;
-use crate::upstream::{CallError, SharedAccount};
+use crate::domain::{AccountId, Deadline, ImageId, Party, Region};
+use crate::upstream::SharedAccount;
 
-use super::completion::{Told, told_of};
-use super::lanes::{NoTurn, ReadError};
+use super::lanes::{AskedRead, NoTurn, ReadError};
 use super::provenance::origins;
-use super::{Access, ListError, Parts, Shares, Sharing, UpstreamWords};
+use super::{Access, ListError, Parts, Shares, Sharing};
 
 impl Sharing {
     /// Who has access to an image now, and since when by whom.
@@ -19,11 +17,12 @@ impl Sharing {
     /// See [`ListError`].
     pub async fn list(
         &self,
+        asker: Party,
         region: Region,
         image_id: ImageId,
         deadline: Deadline,
     ) -> Result<Shares, ListError> {
-        self.look(region, image_id, None, deadline).await
+        self.look(asker, region, image_id, None, deadline).await
     }
 
     /// Whether one account has access, and since when by whom.
@@ -32,19 +31,21 @@ impl Sharing {
     /// See [`ListError`].
     pub async fn find(
         &self,
+        asker: Party,
         region: Region,
         image_id: ImageId,
         account_id: AccountId,
         deadline: Deadline,
     ) -> Result<Option<Access>, ListError> {
         let shares = self
-            .look(region, image_id, Some(account_id), deadline)
+            .look(asker, region, image_id, Some(account_id), deadline)
             .await?;
         Ok(shares.accounts.into_iter().next())
     }
 
     async fn look(
         &self,
+        asker: Party,
         region: Region,
         image_id: ImageId,
         only: Option<AccountId>,
@@ -52,7 +53,8 @@ impl Sharing {
     ) -> Result<Shares, ListError> {
         let parts = Arc::clone(&self.0);
         let looked = async move {
-            let mut accounts = parts.accounts(&region, &image_id, deadline).await?;
+            let read = AskedRead::of(asker, deadline);
+            let mut accounts = parts.accounts(&region, &image_id, read).await?;
             accounts.retain(|account| only.is_none_or(|only| only == account.account_id));
             let ids: Vec<AccountId> = accounts.iter().map(|account| account.account_id).collect();
             // Asked after the upstream: what it lists by then has mostly its outcome in the trail.
@@ -87,9 +89,9 @@ impl Parts {
         &self,
         region: &Region,
         image_id: &ImageId,
-        deadline: Deadline,
+        asked: AskedRead,
     ) -> Result<Vec<SharedAccount>, ListError> {
-        let listed = self.lanes.read(deadline, |connection| {
+        let listed = self.lanes.read(asked, |connection| {
             self.upstream.describe(region, image_id, connection)
         });
         let mut accounts = listed.await?;
@@ -97,17 +99,15 @@ impl Parts {
         accounts.dedup_by_key(|account| account.account_id);
         Ok(accounts)
     }
-}
 
-impl Parts {
     /// As [`Self::accounts`], without their names.
     pub(super) async fn account_ids(
         &self,
         region: &Region,
         image_id: &ImageId,
-        deadline: Deadline,
+        asked: AskedRead,
     ) -> Result<BTreeSet<AccountId>, ListError> {
-        let listed = self.accounts(region, image_id, deadline).await?;
+        let listed = self.accounts(region, image_id, asked).await?;
         Ok(listed.iter().map(|account| account.account_id).collect())
     }
 }
@@ -119,50 +119,6 @@ impl From<ReadError> for ListError {
             ReadError::NoTurn(NoTurn::BreakerOpen(wait)) => Self::BreakerOpen(wait),
             ReadError::TimeUp => Self::TimeUp,
             ReadError::Failed(error) => Self::Upstream(error),
-        }
-    }
-}
-
-impl ListError {
-    /// What a caller is told.
-    #[must_use]
-    pub fn told(&self) -> Told {
-        let (kind, detail) = match self {
-            Self::Overloaded => (
-                ProblemKind::Overloaded,
-                "too many calls to the upstream are waiting",
-            ),
-            Self::TimeUp => (
-                ProblemKind::UpstreamTimeout,
-                "the upstream did not answer in time",
-            ),
-            Self::Trail(_) => (
-                ProblemKind::AuditUnavailable,
-                "the audit trail cannot be read",
-            ),
-            Self::Lost => (ProblemKind::InternalError, "the gateway failed"),
-            Self::BreakerOpen(wait) => return Told::breaker_open(*wait),
-            Self::Upstream(error) => return told_of(error),
-        };
-        Told::new(kind, true, detail)
-    }
-
-    /// What the upstream said, where it said something.
-    #[must_use]
-    pub fn upstream_words(&self) -> Option<UpstreamWords> {
-        match self {
-            Self::Upstream(CallError::Refused {
-                ret_code, message, ..
-            }) => Some(UpstreamWords {
-                ret_code: ret_code.get(),
-                message: message.clone(),
-            }),
-            Self::Upstream(_)
-            | Self::Overloaded
-            | Self::BreakerOpen(_)
-            | Self::TimeUp
-            | Self::Trail(_)
-            | Self::Lost => None,
         }
     }
 }

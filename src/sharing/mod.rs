@@ -15,6 +15,7 @@ mod provenance;
 mod reconciliation;
 mod recovery;
 mod rehearsal;
+mod replacement;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,12 +29,13 @@ use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::upstream::{BreakerState, CallError, Upstream};
 
-pub use bulk::{Bulk, BulkError, BulkResult, DifferenceError, Replacement};
+pub use bulk::{Bulk, BulkError, BulkResult};
 pub use completion::Told;
 pub use images::Images;
-use lanes::{Lanes, Limits};
+use lanes::{AdmitError, Lanes, Limits};
 pub use provenance::{Origin, Standing};
 pub use rehearsal::{RehearsalError, Rehearsed};
+pub use replacement::{DifferenceError, Replacement};
 
 /// The use cases' door. Clones lead to the same lanes.
 #[derive(Debug, Clone)]
@@ -183,7 +185,7 @@ impl Sharing {
             requests_per_second: settings.requests_per_second,
         };
         let calling = Arc::clone(&upstream);
-        let (lanes, undoings) = Lanes::new(limits, calling, tasks.clone(), metrics.clone());
+        let (lanes, landings_over) = Lanes::new(limits, calling, tasks.clone(), metrics.clone());
         let parts = Arc::new(Parts {
             authorizer,
             writer,
@@ -193,8 +195,8 @@ impl Sharing {
             tasks,
             metrics,
         });
-        let undoing = reconciliation::follow(Arc::downgrade(&parts), undoings);
-        parts.tasks.serve(undoing);
+        let reconciling = reconciliation::follow(Arc::downgrade(&parts), landings_over);
+        parts.tasks.serve(reconciling);
         Self(parts)
     }
 
@@ -209,8 +211,8 @@ impl Sharing {
         let landings = self.0.lanes.landings();
         if landings > 0 {
             tracing::warn!(
-                shares = landings,
-                "shares whose calls timed out may still take effect after they were taken back; nobody looks until a gateway runs again"
+                accounts = landings,
+                "changes whose calls timed out may still take effect after contrary ones; nobody looks until a gateway runs again"
             );
         }
     }
@@ -221,8 +223,8 @@ impl Sharing {
     pub async fn recover(&self) {
         let pending = self.0.reader.pending().await;
         let of_pending = pending.as_deref().unwrap_or_default();
-        if let Err(error) = recovery::remember_landings(&self.0, of_pending).await {
-            tracing::error!(error = %error, "shares that may take effect late could not be read; nobody looks at them");
+        if let Err(error) = reconciliation::remember(&self.0, of_pending).await {
+            tracing::error!(error = %error, "changes that may take effect late could not be read; nobody looks after them");
         }
         match pending {
             Ok(pending) if pending.is_empty() => {}
@@ -233,12 +235,21 @@ impl Sharing {
                 );
                 let parts = Arc::clone(&self.0);
                 self.0.tasks.spawn(async move {
-                    recovery::close(&parts, pending).await;
+                    recovery::close(parts, pending).await;
                 });
             }
             Err(error) => {
                 tracing::error!(error = %error, "pending changes could not be read; they stay pending");
             }
+        }
+    }
+}
+
+impl From<AdmitError> for ChangeError {
+    fn from(error: AdmitError) -> Self {
+        match error {
+            AdmitError::TimeUp => Self::Overloaded,
+            AdmitError::Enqueue(error) => error.into(),
         }
     }
 }

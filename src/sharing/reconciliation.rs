@@ -1,151 +1,334 @@
-//! Takes back shares that took effect after they were unshared.
+//! Undoes what took effect after a contrary change that was accepted later.
 //!
-//! A share whose call timed out can land up to 60 s later, behind an unshare that was accepted and answered.
-//! [`super::lanes`] remembers such accounts; when their time is over it says so here. Then the lane is held, the
-//! list is read, and where the share stands it is taken back by an event of its own, whose subject is
-//! `system:reconcile`. Nothing is written where nothing has to be undone.
+//! A change whose call timed out can land up to 60 s later, behind a contrary one that was accepted and answered.
+//! [`super::lanes`] remembers such accounts; when their time is over it says so here. Then the list is read and, where
+//! it is not what was accepted last, the lane is held, the list is read again, and what is wrong is put right by an
+//! event of its own, whose subject is `system:reconcile`. Nothing is written where nothing has to be undone, and
+//! nobody is held up by an upstream that does not answer.
+//!
+//! What was looked after is noted beside the trail. A run that begins looks after what an earlier one sent and did not
+//! look after, and nothing else: what somebody did by other means since then stands.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::audit::{Intent, NotDurable};
-use crate::domain::{AccountId, Author, Change, Deadline, Operation};
+use crate::audit::{Intent, LookedAfter, NotDurable, Recalled, StoreError};
+use crate::domain::{
+    AccountId, Author, Change, Deadline, EventId, Operation, Outcome, Party, Timestamp,
+};
 use crate::problem::Effect;
 
 use super::bulk::changes;
-use super::change::{Recorded, Telling, since};
-use super::lanes::{LaneKey, Undoings};
+use super::change::{AcceptedChange, Telling, since};
+use super::completion::EARLIER_CALL_OPEN;
+use super::lanes::{Aftermath, AskedRead, HeldLane, LandingTimeOver, LandingsOver, LaneKey};
 use super::{ChangeError, Parts};
 
-/// How long one try may take.
+/// How long one look may take while nobody is held up by it, and how long while the lane is held.
+const LOOK_TIME: Duration = Duration::from_secs(15);
+const HELD_LOOK_TIME: Duration = Duration::from_secs(3);
+/// How long the lane is waited for, and what is put right then may take.
 const TRY_TIME: Duration = Duration::from_mins(1);
-/// How often it is tried, and how long between: an upstream that was down when the share was lost may be so still.
+/// How often it is tried, and how long between: an upstream that was down when the change was lost may be so still.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_secs(15);
+/// How far back a run that begins looks for what an earlier one sent and did not look after.
+const LOOKED_BACK: Duration = Duration::from_hours(24);
 
-/// Takes back what it is told of, as long as there is a gateway.
-pub(super) async fn follow(parts: Weak<Parts>, mut undoings: Undoings) {
-    while let Some((key, accounts)) = undoings.recv().await {
+/// Looks after what it is told of, as long as there is a gateway.
+pub(super) async fn follow(parts: Weak<Parts>, mut over: LandingsOver) {
+    while let Some(LandingTimeOver {
+        key,
+        suspects,
+        settled,
+    }) = over.recv().await
+    {
         let Some(parts) = parts.upgrade() else {
             return;
         };
-        let undoing = Arc::clone(&parts);
-        parts
-            .tasks
-            .spawn(async move { undo(&undoing, &key, accounts).await });
+        // Rows from here on are not what this is about.
+        let through = parts.writer.last_sequence();
+        let note = |accounts| LookedAfter {
+            region: key.0.clone(),
+            image_id: key.1.clone(),
+            accounts,
+            through,
+        };
+        if !settled.is_empty() {
+            parts.writer.note_looked_after(note(settled));
+        }
+        if suspects.is_empty() {
+            continue;
+        }
+        let charge = Charge {
+            parts: Arc::clone(&parts),
+            key: key.clone(),
+            through,
+            accounts: suspects,
+        };
+        parts.tasks.spawn(charge.look_after());
     }
 }
 
-async fn undo(parts: &Parts, key: &LaneKey, accounts: Vec<AccountId>) {
-    let mut left = accounts;
-    for attempt in 0..TRIES {
-        if attempt > 0 {
-            tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
-                () = parts.tasks.stopping() => break,
+/// Accounts of one image that are looked after. Dropped, by a panic too, it says that they no longer are.
+struct Charge {
+    parts: Arc<Parts>,
+    key: LaneKey,
+    through: i64,
+    accounts: Vec<AccountId>,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.parts.lanes.looked_after(&self.key, &self.accounts);
+    }
+}
+
+impl Charge {
+    async fn look_after(mut self) {
+        for attempt in 0..TRIES {
+            if attempt > 0 {
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE) => {}
+                    () = self.parts.tasks.stopping() => break,
+                }
+            }
+            self.attempt().await;
+            if self.accounts.is_empty() {
+                return;
             }
         }
-        left = attempt_undo(parts, key, left).await;
-        if left.is_empty() {
-            return;
+        for account_id in &self.accounts {
+            tracing::error!(
+                image.id = self.key.1.as_str(),
+                account.id = account_id.get(),
+                "a change may have taken effect after a contrary one, and could not be undone"
+            );
         }
     }
-    for account_id in left {
-        tracing::error!(
-            image.id = key.1.as_str(),
-            account.id = account_id.get(),
-            "a share may have taken effect after it was unshared, and could not be taken back"
-        );
-        parts.lanes.undone(key, account_id);
+
+    /// These were looked after: what stands is what was accepted last.
+    fn settle(&mut self, accounts: &[AccountId]) {
+        if accounts.is_empty() {
+            return;
+        }
+        let settled: BTreeSet<&AccountId> = accounts.iter().collect();
+        self.accounts.retain(|account| !settled.contains(account));
+        let (region, image_id) = self.key.clone();
+        self.parts.writer.note_looked_after(LookedAfter {
+            region,
+            image_id,
+            accounts: accounts.to_vec(),
+            through: self.through,
+        });
+        self.parts.lanes.looked_after(&self.key, accounts);
+    }
+
+    /// Looks; where something is wrong, takes the lane, looks again and puts it right.
+    async fn attempt(&mut self) {
+        let parts = Arc::clone(&self.parts);
+        let asked = AskedRead::own(Deadline::after(LOOK_TIME)).once();
+        let Some(wrong) = self.look(asked).await else {
+            return;
+        };
+        if wrong.is_empty() {
+            return;
+        }
+        let deadline = Deadline::after(TRY_TIME);
+        let hold = tokio::select! {
+            hold = parts.lanes.hold(&self.key, Party::Gateway, deadline) => hold,
+            () = parts.tasks.stopping() => return,
+        };
+        let Ok(hold) = hold else {
+            return;
+        };
+        let asked = AskedRead::own(Deadline::after(HELD_LOOK_TIME)).once();
+        if let Some(wrong) = self.look(asked).await
+            && !wrong.is_empty()
+        {
+            self.put_right(hold, wrong, deadline).await;
+        }
+    }
+
+    /// Reads the list once, and gives what is not as it was accepted last; `None` where it could not be read.
+    async fn look(&mut self, asked: AskedRead) -> Option<Vec<(Operation, AccountId)>> {
+        let parts = Arc::clone(&self.parts);
+        let listed = tokio::select! {
+            listed = parts.account_ids(&self.key.0, &self.key.1, asked) => listed.ok()?,
+            () = parts.tasks.stopping() => return None,
+        };
+        let (mut settled, mut wrong) = (Vec::new(), Vec::new());
+        for account_id in &self.accounts {
+            let is_listed = listed.contains(account_id);
+            match parts.lanes.aftermath(&self.key, *account_id, is_listed) {
+                Aftermath::AsAccepted => settled.push(*account_id),
+                Aftermath::Contradicted(operation) => wrong.push((operation, *account_id)),
+                Aftermath::Later => {}
+            }
+        }
+        self.settle(&settled);
+        Some(wrong)
+    }
+
+    async fn put_right(
+        &mut self,
+        hold: HeldLane,
+        wrong: Vec<(Operation, AccountId)>,
+        deadline: Deadline,
+    ) {
+        let parts = Arc::clone(&self.parts);
+        let (region, image_id) = self.key.clone();
+        let intent = |(operation, account_id): &(Operation, AccountId)| Intent {
+            author: Author::Reconciliation,
+            change: Change {
+                operation: *operation,
+                image_id: image_id.clone(),
+                account_id: *account_id,
+                region: region.clone(),
+                reason: None,
+            },
+            policy_ids: Vec::new(),
+        };
+        let intents: Vec<Intent> = wrong.iter().map(intent).collect();
+        let queued = intents.clone();
+        let admitted = hold.replace(&changes(&intents), deadline, || {
+            parts.writer.enqueue_bulk(queued, Vec::new())
+        });
+        let recorded = match admitted {
+            Ok((ticket, places)) => ticket.await.map(|recorded| (recorded, places)),
+            Err(_) => Err(NotDurable),
+        };
+        let Ok((recorded, places)) = recorded else {
+            return;
+        };
+        parts.lanes.recorded(&places);
+        let undoing = intents.into_iter().zip(places).zip(recorded);
+        let undoing = undoing.map(|((intent, place), row)| {
+            let parts = Arc::clone(&parts);
+            async move {
+                let account_id = intent.change.account_id;
+                tracing::warn!(
+                    image.id = intent.change.image_id.as_str(),
+                    account.id = account_id.get(),
+                    audit.event_id = %row.event_id,
+                    operation = intent.change.operation.as_str(),
+                    "a change took effect after a contrary one that was accepted later; it is undone"
+                );
+                let (told, result) = oneshot::channel();
+                let change = AcceptedChange {
+                    since: since(&intent.author),
+                    success_status: 204,
+                    intent,
+                    event_id: row.event_id,
+                    deadline,
+                };
+                parts.finish(change, place, None, Telling::new(told)).await;
+                let done = matches!(
+                    result.await,
+                    Ok(Ok(_)
+                        | Err(ChangeError::OutcomeNotRecorded {
+                            effect: Effect::Done,
+                            ..
+                        }))
+                );
+                done.then_some(account_id)
+            }
+        });
+        let done = futures_util::future::join_all(undoing).await;
+        let done: Vec<AccountId> = done.into_iter().flatten().collect();
+        self.settle(&done);
     }
 }
 
-/// Looks once, and takes back what stands. Gives the accounts of which nobody knows yet.
-async fn attempt_undo(parts: &Parts, key: &LaneKey, accounts: Vec<AccountId>) -> Vec<AccountId> {
-    let deadline = Deadline::after(TRY_TIME);
-    let (region, image_id) = key;
-    let Ok(hold) = parts.lanes.hold(key, deadline).await else {
-        return accounts;
-    };
-    // What is written down is followed to its end; a look is not.
-    let listed = tokio::select! {
-        listed = parts.account_ids(region, image_id, deadline) => listed,
-        () = parts.tasks.giving_up() => return accounts,
-    };
-    let Ok(listed) = listed else {
-        return accounts;
-    };
-    let (mut to_undo, mut later) = (Vec::new(), Vec::new());
-    for account_id in accounts {
-        // A share that was accepted since then is meant to stand.
-        match parts.lanes.must_be_undone(key, account_id) {
-            Some(true) if listed.contains(&account_id) => to_undo.push(account_id),
-            Some(_) => parts.lanes.undone(key, account_id),
-            None => later.push(account_id),
+/// Remembers the changes that an earlier run sent and did not look after: those that ended unknown, those that a call
+/// before the last may still bring about, and those that are pending. They have landed by now, or may yet.
+pub(super) async fn remember(
+    parts: &Parts,
+    pending: &[(Recalled, Timestamp)],
+) -> Result<(), StoreError> {
+    let since = Timestamp::now().before(LOOKED_BACK);
+    let open = parts.reader.open_changes(since, EARLIER_CALL_OPEN).await?;
+    let mut images: BTreeMap<LaneKey, BTreeMap<AccountId, Left>> = BTreeMap::new();
+    for change in open {
+        let image = images.entry((change.region, change.image_id)).or_default();
+        let left: &mut Left = image.entry(change.account_id).or_default();
+        left.may_land(change.operation, change.event_id);
+    }
+    for (recalled, _) in pending {
+        let key = (recalled.region.clone(), recalled.image_id.clone());
+        let image = images.entry(key).or_default();
+        let left: &mut Left = image.entry(recalled.account_id).or_default();
+        left.may_land(recalled.operation, recalled.event_id);
+        left.was_last(recalled.event_id, recalled.operation, false);
+    }
+    for (key, mut accounts) in images {
+        let ids: Vec<AccountId> = accounts.keys().copied().collect();
+        let last = parts.reader.last_changes(&key.0, &key.1, &ids).await?;
+        let succeeded = parts.reader.last_successes(&key.0, &key.1, &ids).await?;
+        for (account_id, change) in last {
+            if let Some(left) = accounts.get_mut(&account_id) {
+                left.was_last(
+                    change.event_id,
+                    change.operation,
+                    change.outcome == Outcome::Succeeded,
+                );
+            }
+        }
+        for (account_id, mut left) in accounts {
+            if let Some(success) = succeeded.get(&account_id) {
+                left.had_succeeded(success.event_id, success.operation);
+            }
+            let lands = [
+                (Operation::Share, left.share),
+                (Operation::Unshare, left.unshare),
+            ];
+            for (operation, _) in lands.into_iter().filter(|(_, open)| open.is_some()) {
+                parts.lanes.may_land(&key, account_id, operation);
+            }
+            if let Some((_, operation, succeeded)) = left.last {
+                parts.lanes.was_last(&key, account_id, operation, succeeded);
+            }
         }
     }
-    if to_undo.is_empty() {
-        return later;
-    }
-    let intent = |account_id: &AccountId| Intent {
-        author: Author::Reconciliation,
-        change: Change {
-            operation: Operation::Unshare,
-            image_id: image_id.clone(),
-            account_id: *account_id,
-            region: region.clone(),
-            reason: None,
-        },
-        policy_ids: Vec::new(),
-    };
-    let intents: Vec<Intent> = to_undo.iter().map(intent).collect();
-    let queued = intents.clone();
-    let admitted = hold.replace(&changes(&intents), deadline, || {
-        parts.writer.enqueue_bulk(queued, Vec::new())
-    });
-    let recorded = match admitted {
-        Ok((ticket, places)) => ticket.await.map(|recorded| (recorded, places)),
-        Err(_) => Err(NotDurable),
-    };
-    let Ok((recorded, places)) = recorded else {
-        later.extend(to_undo);
-        return later;
-    };
-    parts.lanes.recorded(&places);
-    let undoing = intents.into_iter().zip(places).zip(recorded);
-    let undoing = undoing.map(|((intent, place), row)| async move {
-        let account_id = intent.change.account_id;
-        tracing::warn!(
-            image.id = key.1.as_str(),
-            account.id = account_id.get(),
-            audit.event_id = %row.event_id,
-            "a share took effect after it was unshared; it is taken back"
-        );
-        let (told, result) = oneshot::channel();
-        let change = Recorded {
-            since: since(&intent.author),
-            intent,
-            event_id: row.event_id,
-            deadline,
-            success_status: 204,
+    Ok(())
+}
+
+/// What an earlier run left of an account.
+#[derive(Default)]
+struct Left {
+    /// The last share, and the last unshare, of which a call may land.
+    share: Option<EventId>,
+    unshare: Option<EventId>,
+    /// The last change that took effect, or may have, and whether it certainly did.
+    last: Option<(EventId, Operation, bool)>,
+}
+
+impl Left {
+    fn may_land(&mut self, operation: Operation, event_id: EventId) {
+        let open = match operation {
+            Operation::Share => &mut self.share,
+            Operation::Unshare => &mut self.unshare,
         };
-        parts.finish(change, place, None, Telling::new(told)).await;
-        let done = matches!(
-            result.await,
-            Ok(Ok(_)
-                | Err(ChangeError::OutcomeNotRecorded {
-                    effect: Effect::Done,
-                    ..
-                }))
-        );
-        if done {
-            parts.lanes.undone(key, account_id);
+        *open = (*open).max(Some(event_id));
+    }
+
+    fn was_last(&mut self, event_id: EventId, operation: Operation, succeeded: bool) {
+        if self.last.is_none_or(|(last, _, _)| event_id > last) {
+            self.last = Some((event_id, operation, succeeded));
         }
-        (!done).then_some(account_id)
-    });
-    let left = futures_util::future::join_all(undoing).await;
-    later.extend(left.into_iter().flatten());
-    later
+    }
+
+    /// A share that nobody knows of, after one that succeeded and with no unshare between them, changed nothing: it
+    /// certainly is shared.
+    fn had_succeeded(&mut self, event_id: EventId, operation: Operation) {
+        if let Some((_, last, succeeded)) = &mut self.last
+            && *last == operation
+            && operation == Operation::Share
+        {
+            *succeeded |= self.unshare.is_none_or(|unshare| unshare < event_id);
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Dry runs: what a change would do, without doing it.
 //!
-//! The present state is read while the lane is held, behind every change that was accepted before: so what is
-//! said is what the same change does, where nobody else comes between. Nothing is forwarded as a change and no event
+//! The present state is read once every change that was accepted before is done; what is said is what the same change
+//! does, where nobody else comes between. It holds nobody up. Nothing is forwarded as a change and no event
 //! is written. Whether an account exists is not to be known so: only a change asks the upstream that.
 
 use std::collections::BTreeSet;
@@ -10,7 +10,9 @@ use std::sync::Arc;
 use crate::authorization::{Refusal, Request};
 use crate::domain::{AccountId, Caller, Deadline, ImageId, Operation, Region};
 
-use super::bulk::{Bulk, DifferenceError, Replacement};
+use super::bulk::Bulk;
+use super::lanes::AskedRead;
+use super::replacement::{DifferenceError, Replacement};
 use super::{ListError, Parts, Sharing};
 
 /// What one change would do.
@@ -59,10 +61,11 @@ impl Sharing {
     ) -> Result<Vec<Rehearsed>, RehearsalError> {
         let parts = Arc::clone(&self.0);
         let rehearsing = async move {
-            Parts::may_change(&caller)?;
+            Parts::may_change(&caller).map_err(RehearsalError::Denied)?;
             // What policies refuse would change nothing, so they are asked before anybody else is.
             let mut rehearsed = parts.judged(&caller, &bulk)?;
-            let present = parts.held(&bulk.region, &bulk.image_id, deadline).await?;
+            let (region, image_id) = (&bulk.region, &bulk.image_id);
+            let present = parts.settled(&caller, region, image_id, deadline).await?;
             for one in &mut rehearsed {
                 let listed = present.contains(&one.account_id);
                 one.would_change &= listed == (one.operation == Operation::Unshare);
@@ -84,18 +87,21 @@ impl Sharing {
     ) -> Result<Vec<Rehearsed>, RehearsalError> {
         let parts = Arc::clone(&self.0);
         let rehearsing = async move {
-            Parts::may_change(&caller)?;
-            let key = (replacement.region.clone(), replacement.image_id.clone());
-            let hold = parts.lanes.hold(&key, deadline).await;
-            let _hold = hold.map_err(ListError::from)?;
-            let changes = parts.difference(&key, &replacement, deadline).await?;
-            if changes.is_empty() {
-                parts.judged(&caller, &replacement.bulk(replacement.named()))?;
-                return Ok(Vec::new());
+            let may_replace = parts.may_replace(&caller, &replacement);
+            may_replace.map_err(RehearsalError::Denied)?;
+            let of_named = match parts.judged(&caller, &replacement.named()) {
+                // As in earnest: who may do nothing of it costs no call.
+                Err(denied) if replacement.max_removals == 0 => return Err(denied),
+                of_named => of_named,
+            };
+            let (region, image_id) = (&replacement.region, &replacement.image_id);
+            let present = parts.settled(&caller, region, image_id, deadline).await?;
+            let difference = replacement.difference(&present);
+            if difference.is_empty() {
+                return of_named.map(|_| Vec::new());
             }
-            let bulk = replacement.bulk(changes);
-            let rehearsed = parts.judged(&caller, &bulk)?;
-            replacement.check_removals(&bulk)?;
+            let rehearsed = parts.judged(&caller, &replacement.bulk(difference.changes()))?;
+            replacement.check_removals(&difference)?;
             Ok(rehearsed)
         };
         self.0.tasks.run(rehearsing).await.unwrap_or(Err(LOST))
@@ -105,24 +111,19 @@ impl Sharing {
 const LOST: RehearsalError = RehearsalError::Difference(DifferenceError::List(ListError::Lost));
 
 impl Parts {
-    fn may_change(caller: &Caller) -> Result<(), RehearsalError> {
-        match Self::lacks_scope(caller) {
-            Some(refusal) => Err(RehearsalError::Denied(refusal)),
-            None => Ok(()),
-        }
-    }
-
     /// Who has access once everything that was accepted before is done.
-    async fn held(
+    async fn settled(
         &self,
+        caller: &Caller,
         region: &Region,
         image_id: &ImageId,
         deadline: Deadline,
     ) -> Result<BTreeSet<AccountId>, RehearsalError> {
         let key = (region.clone(), image_id.clone());
-        let hold = self.lanes.hold(&key, deadline).await;
-        let _hold = hold.map_err(ListError::from)?;
-        Ok(self.account_ids(region, image_id, deadline).await?)
+        let settled = self.lanes.settled(&key, caller.party(), deadline).await;
+        settled.map_err(ListError::from)?;
+        let asked = AskedRead::of(caller.party(), deadline);
+        Ok(self.account_ids(region, image_id, asked).await?)
     }
 
     /// What policies say of each change; what they allow would change something, as far as they know.

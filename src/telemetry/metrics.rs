@@ -4,6 +4,7 @@
 //! caller can make a series.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::prometheus_text;
@@ -13,6 +14,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use crate::domain::Timestamp;
 
 /// A label value that is one of a known few.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -52,6 +55,7 @@ struct Catalogue {
     registry: Registry,
     http_requests: Family<RequestLabels, Counter>,
     http_duration: Histogram,
+    http_in_flight: Gauge,
     upstream_calls: Family<CallLabels, Counter>,
     upstream_duration: Histogram,
     changes: Family<OutcomeLabels, Counter>,
@@ -63,6 +67,19 @@ struct Catalogue {
     calls_in_flight: Gauge,
     breaker_open: Gauge,
     unrecorded_outcomes: Gauge,
+    /// The time in the last event's id in microseconds; how far the clock is behind it is reckoned when it is asked.
+    last_event: AtomicI64,
+    clock_behind: Gauge<f64, AtomicU64>,
+}
+
+/// A request that is counted as being in flight.
+#[derive(Debug)]
+pub struct InFlight(Gauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// Bounds from `first` up, each `factor` times the one before.
@@ -84,6 +101,7 @@ impl Metrics {
             registry: Registry::default(),
             http_requests: Family::default(),
             http_duration: Histogram::new(bounds(0.001, 2.0, 16)),
+            http_in_flight: Gauge::default(),
             upstream_calls: Family::default(),
             upstream_duration: Histogram::new(bounds(0.001, 2.0, 16)),
             changes: Family::default(),
@@ -96,6 +114,8 @@ impl Metrics {
             calls_in_flight: Gauge::default(),
             breaker_open: Gauge::default(),
             unrecorded_outcomes: Gauge::default(),
+            last_event: AtomicI64::new(i64::MIN),
+            clock_behind: Gauge::default(),
         };
         let of = &mut catalogue;
         let all = &mut of.registry;
@@ -108,6 +128,11 @@ impl Metrics {
             "isg_http_request_duration_seconds",
             "Time from arrival to answer",
             of.http_duration.clone(),
+        );
+        all.register(
+            "isg_http_requests_in_flight",
+            "Requests that have arrived and have no answer yet",
+            of.http_in_flight.clone(),
         );
         all.register(
             "isg_upstream_calls",
@@ -165,7 +190,19 @@ impl Metrics {
             help,
             of.unrecorded_outcomes.clone(),
         );
+        all.register(
+            "isg_audit_clock_behind_seconds",
+            "How far the clock is behind the time in the last event's id; 0 where it is not",
+            of.clock_behind.clone(),
+        );
         Self(Arc::new(catalogue))
+    }
+
+    /// Counts a request as long as what this gives lives.
+    #[must_use]
+    pub fn http_request_in_flight(&self) -> InFlight {
+        self.0.http_in_flight.inc();
+        InFlight(self.0.http_in_flight.clone())
     }
 
     /// Counts an answered request. `route` is the route's pattern.
@@ -239,9 +276,18 @@ impl Metrics {
             .set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
+    /// Notes the time in the last event's id.
+    pub fn audit_last_event(&self, at: Option<Timestamp>) {
+        let micros = at.map_or(i64::MIN, Timestamp::as_micros);
+        self.0.last_event.store(micros, Ordering::Relaxed);
+    }
+
     /// All metrics in Prometheus' text format.
     #[must_use]
     pub fn render(&self) -> String {
+        let last_event = Timestamp::from_micros(self.0.last_event.load(Ordering::Relaxed));
+        let behind = last_event.since(Timestamp::now());
+        self.0.clock_behind.set(behind.as_secs_f64());
         let mut text = String::new();
         match prometheus_text::encode(&mut text, &self.0.registry) {
             Ok(()) => text,

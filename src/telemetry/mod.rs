@@ -12,7 +12,7 @@ use tracing_subscriber::prelude::*;
 
 use crate::config::LogFormat;
 
-pub use metrics::Metrics;
+pub use metrics::{InFlight, Metrics};
 
 /// Sends this process' log lines to stderr from now on. `RUST_LOG` chooses them, `info` where it is not set.
 ///

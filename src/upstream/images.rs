@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use crate::domain::{Image, ImageId, Region, Timestamp};
 
-use super::transport::{CallError, Connection};
+use super::call_error::CallError;
+use super::transport::Connection;
 use super::wire::{Action, Answer, integer};
 use super::{Upstream, log_failure};
 
@@ -38,8 +39,7 @@ impl Upstream {
         form.push("Offset", &offset.to_string());
         form.push("Limit", &limit.to_string());
         let answer = self.call(Action::ListImages, form, connection).await?;
-        read_page(&answer, offset, limit)
-            .inspect_err(|error| log_failure(Action::ListImages, error))
+        read_page(&answer, offset).inspect_err(|error| log_failure(Action::ListImages, error))
     }
 
     /// One of the owner's images, or `None`.
@@ -56,8 +56,8 @@ impl Upstream {
         self.push_zone(&mut form);
         form.push("CompShareImageId", image_id.as_str());
         let answer = self.call(Action::ListImages, form, connection).await?;
-        let page = read_page(&answer, 0, IMAGES_PER_CALL_MAX)
-            .inspect_err(|error| log_failure(Action::ListImages, error))?;
+        let page =
+            read_page(&answer, 0).inspect_err(|error| log_failure(Action::ListImages, error))?;
         Ok(page
             .images
             .into_iter()
@@ -65,7 +65,7 @@ impl Upstream {
     }
 }
 
-fn read_page(answer: &Answer, offset: usize, limit: usize) -> Result<ImagePage, CallError> {
+fn read_page(answer: &Answer, offset: usize) -> Result<ImagePage, CallError> {
     answer.success_of(Action::ListImages)?;
     let listed = answer.list("ImageSet")?;
     if listed.iter().any(|entry| !entry.is_object()) {
@@ -73,13 +73,13 @@ fn read_page(answer: &Answer, offset: usize, limit: usize) -> Result<ImagePage, 
     }
     let images = listed.iter().filter_map(read_image).collect();
     let end = offset + listed.len();
-    let total = answer
-        .number("TotalCount")
-        .and_then(|total| usize::try_from(total).ok());
-    let more = match total {
-        Some(total) => end < total,
-        None => listed.len() >= limit,
-    };
+    // Actions of this cloud call it by the one name or the other; without either the list ends where a page is empty:
+    // the upstream may give fewer than it was asked for.
+    let total = ["TotalCount", "Total"]
+        .iter()
+        .find_map(|name| answer.number(name));
+    let total = total.and_then(|total| usize::try_from(total).ok());
+    let more = total.is_none_or(|total| end < total);
     Ok(ImagePage {
         images,
         // A page without images ends the list, whatever is said of its length: who follows must get somewhere.
@@ -121,7 +121,7 @@ mod tests {
             body: body.to_string().into_bytes(),
             request_id: None,
         };
-        read_page(&Answer::read(exchange)?, offset, 2)
+        read_page(&Answer::read(exchange)?, offset)
     }
 
     fn listing(images: &[&str], total: Option<u64>) -> Value {
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_follow_one_another_by_the_total_or_else_while_they_are_full() {
+    fn pages_follow_one_another_by_the_total_or_else_until_one_is_empty() {
         let next = |images: &[&str], total, offset| {
             page(&listing(images, total), offset)
                 .expect("a page")
@@ -161,8 +161,13 @@ mod tests {
         assert_eq!(next(&["a", "b"], Some(5), 0), Some(2));
         assert_eq!(next(&["a"], Some(5), 4), None);
         assert_eq!(next(&["a", "b"], None, 2), Some(4));
-        assert_eq!(next(&["a"], None, 4), None);
+        assert_eq!(next(&["a"], None, 4), Some(5));
+        assert_eq!(next(&[], None, 5), None);
         assert_eq!(next(&[], Some(5), 2), None, "nothing comes of going on");
+        let mut other_name = listing(&["a", "b"], None);
+        other_name["Total"] = json!(5);
+        assert_eq!(page(&other_name, 0).expect("a page").next_offset, Some(2));
+        assert_eq!(page(&other_name, 3).expect("a page").next_offset, None);
         assert_eq!(
             next(&["/", "b"], Some(5), 2),
             Some(4),

@@ -6,6 +6,7 @@
 //! `InvalidAccounts` the upstream did *nothing* of that call, whatever else the answer says.
 
 mod breaker;
+mod call_error;
 mod images;
 mod pace;
 mod ret_code;
@@ -25,11 +26,12 @@ use crate::domain::{AccountId, ImageId, Region, Stopwatch};
 use crate::telemetry::Metrics;
 
 pub use breaker::{Admission, Breaker, BreakerState};
+pub use call_error::{CallError, Cause, Fate};
 pub use images::ImagePage;
 pub use pace::Pace;
-pub use ret_code::RetCode;
-pub use retry::{Retry, RetryBudget, backoff};
-pub use transport::{CallError, Cause, ClientError, Connection, Fate};
+pub use ret_code::{Meaning, RetCode};
+pub use retry::{Effort, Retry, RetryBudget, backoff};
+pub use transport::{ClientError, Connection};
 
 use transport::Transport;
 use wire::{Action, Form};
@@ -182,8 +184,10 @@ impl Upstream {
         let (public, private) = (keys.public.expose_secret(), keys.private.expose_secret());
         let (body, signature) = form.signed(public, private);
         let took = Stopwatch::start();
-        let answer = self.transport.post(body, connection).await;
-        let answer = answer.and_then(wire::Answer::read);
+        let answer = match self.transport.post(body, connection).await {
+            Ok(exchange) => wire::Answer::read_aside(exchange).await,
+            Err(error) => Err(error),
+        };
         let answer = answer.map(|answer| answer.without(&[public, private, &signature]));
         let result = answer
             .as_ref()
@@ -210,7 +214,7 @@ fn log_failure(action: Action, error: &CallError) {
         CallError::Refused { ret_code, .. } => ret_code.hint(),
         _ => None,
     };
-    let cause = transport::causes(error);
+    let cause = call_error::causes(error);
     let action = action.name();
     if error.is_operators_fault() {
         tracing::error!(

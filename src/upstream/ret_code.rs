@@ -1,29 +1,60 @@
-//! What a `RetCode` means: whose fault it is, whether the change may stand, whether repeating helps.
+//! What a `RetCode` means: whose fault it is, whether the change may stand, whether repeating helps. The one list of
+//! codes, from which everything else comes.
 //!
 //! The table follows UCloud's public list of common codes and what the cloud's own command lines repeat, not
 //! the SDKs' rule that codes from 2000 up may be repeated: that rule repeats refusals that never heal and
 //! leaves out the gateway's own transient codes.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::retry::Retry;
+
+/// What throttling asks for: the protocol says "with a pause" and names none.
+const WAIT_THROTTLED: Duration = Duration::from_secs(1);
+/// What the cloud's own command line waits where a resource is still detaching.
+const WAIT_DETACHING: Duration = Duration::from_secs(2);
+/// How often "service abnormal" is tried again.
+const RETRIES_ABNORMAL: u32 = 2;
+/// From here up codes are those of products; what is not listed may be about anything in the call.
+const PRODUCT_CODES: i64 = 2000;
 
 /// A `RetCode` other than 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetCode(i64);
 
-impl RetCode {
-    /// The service took over 60 s.
-    pub const TIMED_OUT: Self = Self(110);
+/// What a code says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// The service took over 60 s; what it does it may still do.
+    TimedOut,
     /// The upstream's gateway or authentication service is out of order.
-    pub const GATEWAY_DOWN: Self = Self(130);
+    GatewayDown,
     /// Unavailable for now.
-    pub const UNAVAILABLE: Self = Self(150);
+    Unavailable,
     /// Throttled.
-    pub const THROTTLED: Self = Self(153);
+    Throttled,
+    /// The key, the project, the account or the gateway's own request is at fault: nothing a caller can mend.
+    OperatorsFault,
     /// A parameter is not acceptable; the message names it.
-    pub const NOT_ACCEPTABLE: Self = Self(230);
+    NotAcceptable,
+    /// A parameter is too large.
+    TooLarge,
+    /// The service is out of order.
+    Abnormal,
+    /// A resource is still being detached.
+    Detaching,
+    /// About instances, stock and times, and so about no account.
+    AboutInstances,
+    /// Nobody has described it.
+    Unknown,
+}
 
+/// The names of parameters that all accounts of a call share.
+const SHARED_PARAMETERS: [&str; 4] = ["Region", "Zone", "ProjectId", IMAGE_PARAMETER];
+const IMAGE_PARAMETER: &str = "CompShareImageId";
+
+impl RetCode {
     /// Takes the code of an answer.
     #[must_use]
     pub fn new(code: i64) -> Self {
@@ -36,10 +67,60 @@ impl RetCode {
         self.0
     }
 
+    /// What it says.
+    #[must_use]
+    pub fn meaning(self) -> Meaning {
+        match self.0 {
+            110 => Meaning::TimedOut,
+            130 => Meaning::GatewayDown,
+            150 => Meaning::Unavailable,
+            153 => Meaning::Throttled,
+            160
+            | 161
+            | 170..=172
+            | 174
+            | 210
+            | 220
+            | 292..=295
+            | 299
+            | 214_001
+            | 226_601
+            | 226_602
+            | 226_606 => Meaning::OperatorsFault,
+            230 => Meaning::NotAcceptable,
+            240 => Meaning::TooLarge,
+            8433 => Meaning::Abnormal,
+            8434 => Meaning::Detaching,
+            8333 | 8357 | 226_603..=226_605 => Meaning::AboutInstances,
+            _ => Meaning::Unknown,
+        }
+    }
+
     /// Whether the change may have taken effect all the same.
     #[must_use]
     pub fn leaves_effect_open(self) -> bool {
-        matches!(self, Self::TIMED_OUT | Self::GATEWAY_DOWN)
+        matches!(self.meaning(), Meaning::TimedOut | Meaning::GatewayDown)
+    }
+
+    /// Whether and when the same call may be made again.
+    #[must_use]
+    pub fn retry(self) -> Retry {
+        match self.meaning() {
+            Meaning::TimedOut | Meaning::GatewayDown | Meaning::Unavailable => {
+                Retry::after(Duration::ZERO)
+            }
+            Meaning::Throttled => Retry::after(WAIT_THROTTLED),
+            Meaning::Abnormal => Retry::After {
+                at_least: Duration::ZERO,
+                times: RETRIES_ABNORMAL,
+            },
+            Meaning::Detaching => Retry::after(WAIT_DETACHING),
+            Meaning::OperatorsFault
+            | Meaning::NotAcceptable
+            | Meaning::TooLarge
+            | Meaning::AboutInstances
+            | Meaning::Unknown => Retry::Never,
+        }
     }
 
     /// Whether sending the same again can help and do no harm.
@@ -48,25 +129,33 @@ impl RetCode {
         self.retry() != Retry::Never
     }
 
-    /// Whether the key, the project or the gateway's own request is at fault: nothing a caller can mend.
-    #[must_use]
-    pub fn is_operators_fault(self) -> bool {
-        matches!(self.0, 160 | 161 | 170..=172 | 174 | 210 | 220 | 292..=295 | 299 | 214_001 | 226_601 | 226_602 | 226_606)
-    }
-
     /// Whether the refusal may be about one account of the call, so that the others may pass without it: a
-    /// parameter that is not acceptable (230) and is none of those that all accounts of a call share, one that is
-    /// too large (240), and product errors that nobody has described.
+    /// parameter that is not acceptable and is none of those that all accounts of a call share, one that is
+    /// too large, and product errors that nobody has described.
     #[must_use]
     pub fn may_depend_on_an_account(self, message: Option<&str>) -> bool {
-        const SHARED: [&str; 4] = ["Region", "Zone", "ProjectId", "CompShareImageId"];
-        match self.0 {
-            230 => !message.is_some_and(|text| SHARED.iter().any(|name| text.contains(name))),
-            240 => true,
-            8333 | 8357 | 226_603..=226_605 => false,
-            2000.. => !self.is_retryable() && !self.is_operators_fault(),
+        match self.meaning() {
+            Meaning::NotAcceptable => {
+                let names = |text: &str| SHARED_PARAMETERS.iter().any(|name| text.contains(name));
+                !message.is_some_and(names)
+            }
+            Meaning::TooLarge => true,
+            Meaning::Unknown => self.0 >= PRODUCT_CODES,
             _ => false,
         }
+    }
+
+    /// Whether it may as well be about the image: where nobody has described it.
+    #[must_use]
+    pub fn may_be_about_the_image(self) -> bool {
+        self.meaning() == Meaning::Unknown
+    }
+
+    /// Whether it says that the image is not there, or not one that can be shared.
+    #[must_use]
+    pub fn knows_no_such_image(self, message: Option<&str>) -> bool {
+        self.meaning() == Meaning::NotAcceptable
+            && message.is_some_and(|text| text.contains(IMAGE_PARAMETER))
     }
 
     /// What an operator should look at first.
@@ -109,7 +198,10 @@ mod tests {
             160, 161, 170, 171, 172, 174, 210, 220, 292, 293, 294, 295, 299, 214_001, 226_601,
             226_602, 226_606,
         ];
-        assert_eq!(codes(RetCode::is_operators_fault), operators);
+        let operators_fault = |code: RetCode| code.meaning() == Meaning::OperatorsFault;
+        assert_eq!(codes(operators_fault), operators);
+        let repeated = [110, 130, 150, 153, 8433, 8434];
+        assert_eq!(codes(RetCode::is_retryable), repeated);
     }
 
     #[test]

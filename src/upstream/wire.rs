@@ -8,13 +8,17 @@ use url::form_urlencoded;
 
 use crate::domain::AccountId;
 
+use super::call_error::CallError;
 use super::ret_code::RetCode;
 use super::signature;
-use super::transport::{CallError, Exchange, tidy_request_id};
+use super::transport::{Exchange, tidy_request_id};
 use super::{Modification, Modified, SharedAccount, Verdict};
 
 /// Longest message of the upstream that is passed on, in characters.
 const MESSAGE_CHARACTERS_MAX: usize = 500;
+
+/// Answers up to here take some hundred microseconds to read.
+const BODY_BYTES_READ_AT_ONCE: usize = 64 * 1024;
 
 /// What stands in the place of a secret that an answer repeats.
 const REDACTED: &str = "[redacted]";
@@ -82,6 +86,20 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// As [`Self::read`]. A large answer is read where it holds nobody up: megabytes take many milliseconds.
+    pub(super) async fn read_aside(exchange: Exchange) -> Result<Self, CallError> {
+        if exchange.body.len() <= BODY_BYTES_READ_AT_ONCE {
+            return Self::read(exchange);
+        }
+        let request_id = exchange.request_id.clone();
+        let read = tokio::task::spawn_blocking(move || Self::read(exchange)).await;
+        read.unwrap_or(Err(CallError::Garbled {
+            what: "it could not be read",
+            ret_code: None,
+            request_id,
+        }))
+    }
+
     /// Reads the envelope: an object with a `RetCode`.
     pub(super) fn read(exchange: Exchange) -> Result<Self, CallError> {
         let Exchange { body, request_id } = exchange;
@@ -118,13 +136,14 @@ impl Answer {
         let holds = |text: &str| secrets.iter().any(|secret| text.contains(secret));
         self.request_id = self.request_id.filter(|id| !holds(id));
         if let Some(Value::String(message)) = self.members.get_mut("Message") {
+            // First: a secret with something invisible in it would not be found.
+            message.retain(|c| !c.is_control() && !is_invisible(c));
             for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
                 let encoded: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
                 *message = message
                     .replace(secret, REDACTED)
                     .replace(&encoded, REDACTED);
             }
-            message.retain(|c| !c.is_control());
         }
         self
     }
@@ -170,6 +189,12 @@ impl Answer {
             request_id: self.request_id.clone(),
         }
     }
+}
+
+/// Characters that show nothing, or turn what is shown around, without being control characters: soft hyphen, spaces
+/// of no width, line and paragraph separators, directions, joiners, byte order mark.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Reads the answer to a modification. A non-empty `InvalidAccounts` decides, whatever the `RetCode`.

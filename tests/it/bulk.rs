@@ -178,11 +178,13 @@ async fn nothing_of_this_gateway_comes_between_what_a_replacement_reads_and_what
         upstream.wait_for_calls(1).await;
         let put = sharer.put("/images/img/shares/9");
         let releasing = async {
-            crate::support::eventually("the intent gets to disk", async || {
-                (gateway.events().await.len() == 1).then_some(())
-            })
-            .await;
+            until_so_many_wait(&gateway, 1).await;
             assert_eq!(upstream.calls().len(), 1, "the lane is held");
+            assert_eq!(
+                gateway.events().await,
+                [] as [Value; 0],
+                "it is accepted behind the list"
+            );
             upstream.release(100);
         };
         tokio::join!(put, releasing).0
@@ -191,6 +193,156 @@ async fn nothing_of_this_gateway_comes_between_what_a_replacement_reads_and_what
     assert_eq!((replaced.status, other.status), (200, 200));
     assert_eq!(outcomes(&replaced), ["+1 succeeded", "+2 succeeded"]);
     assert_eq!(upstream.list("img"), [1, 2, 9], "what came later stands");
+    let accounts: Vec<u64> = gateway
+        .events()
+        .await
+        .iter()
+        .map(|event| event["account_id"].as_u64().unwrap())
+        .collect();
+    assert_eq!(
+        accounts,
+        [1, 2, 9],
+        "the trail tells it in the order of effect"
+    );
+}
+
+/// Waits until so many changes wait for a call or for their place.
+async fn until_so_many_wait(gateway: &Gateway, count: usize) {
+    crate::support::eventually("changes wait", async || {
+        let url = format!("{}/metrics", gateway.admin_url());
+        let text = gateway
+            .nobody()
+            .request_url("GET", &url)
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
+        text.lines()
+            .any(|line| line == format!("isg_sharing_waiting_changes {count}"))
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whole_lists_and_single_changes_take_effect_in_the_order_in_which_they_were_accepted() {
+    for (present, first, between, last) in [
+        (1, json!([5]), "PUT", json!([1])),
+        (5, json!([1, 6]), "DELETE", json!([5])),
+    ] {
+        let upstream = Scripted::start(|_| Reply::Held).await;
+        upstream.share("img", &[present]);
+        let gateway = Gateway::with_upstream(&upstream).await;
+        let sharer = gateway.sharer();
+        let replace = async |accounts: &Value| {
+            let body = json!({"accounts": accounts, "max_removals": 2});
+            send(&gateway, "PUT", SHARES, &body).await.status
+        };
+        let later = async {
+            upstream.wait_for_calls(1).await;
+            let single = async { sharer.send(between, "/images/img/shares/1").await.status };
+            let second = async {
+                until_so_many_wait(&gateway, 1).await;
+                replace(&last).await
+            };
+            let releasing = async {
+                until_so_many_wait(&gateway, 2).await;
+                upstream.release(100);
+            };
+            tokio::join!(single, second, releasing)
+        };
+        let (first, (single, second, ())) = tokio::join!(replace(&first), later);
+        assert_eq!((first, second), (200, 200));
+        assert!(single == 200 || single == 204);
+        assert_eq!(
+            json!(upstream.list("img")),
+            last,
+            "{:?}",
+            upstream.changes()
+        );
+    }
+}
+
+/// Another's single change waits for no more than two calls of a bulk, and finds room whatever waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bulk_of_a_thousand_stands_in_nobodys_way() {
+    let upstream = Scripted::start(|_| Reply::Held).await;
+    let gateway = Gateway::with_upstream(&upstream).await;
+    let of =
+        |subject: &str| gateway.with(crate::support::token(subject, "shares:read shares:write"));
+    let bulk = async |subject: &str, from: u64| {
+        let add: Vec<u64> = (from..from + 1000).collect();
+        let request = of(subject).request("PATCH", SHARES);
+        Answer::of(request.json_body(&json!({"add": add}))).await
+    };
+    let single = async {
+        upstream.wait_for_calls(1).await;
+        until_so_many_wait(&gateway, 1990).await;
+        let put = async { of("team-c").put("/images/img/shares/5000").await };
+        let releasing = async {
+            until_so_many_wait(&gateway, 1991).await;
+            crate::support::eventually("it is on disk", async || {
+                let events = gateway.all_events().await;
+                events
+                    .iter()
+                    .any(|event| event["account_id"] == 5000)
+                    .then_some(())
+            })
+            .await;
+            upstream.release(2);
+            upstream.wait_for_calls(3).await;
+            let carried =
+                |call: &crate::support::Call| call.accounts("AddAccounts").contains(&5000);
+            assert!(
+                upstream.calls()[1..3].iter().any(carried),
+                "{:?}",
+                upstream.changes()
+            );
+            upstream.release(1000);
+        };
+        tokio::join!(put, releasing).0.status
+    };
+    let (one, two, single) = tokio::join!(bulk("team-a", 1), bulk("team-b", 2001), single);
+    assert_eq!((one.status, two.status, single), (200, 200, 200));
+    assert_eq!(upstream.calls().len(), 201);
+}
+
+/// A caller whose time is up hears 503, and so say the rows of what was denied.
+#[tokio::test(flavor = "multi_thread")]
+async fn denials_of_a_bulk_that_comes_to_disk_late_say_what_their_caller_was_told() {
+    use sqlx::Connection as _;
+    let directory = tempfile::tempdir().unwrap();
+    let policy = directory.path().join("policy.cedar");
+    let policies = "permit(principal, action, resource) unless { context has account_id && context.account_id == 2 };";
+    std::fs::write(&policy, policies).unwrap();
+    let upstream = Scripted::start(|_| Reply::Done).await;
+    let settings = [("authorization.policy_file", policy.to_str().unwrap())];
+    let gateway = Gateway::in_front_of(&upstream.url, &settings).await;
+    let mut person = gateway.connect().await;
+    sqlx::query("BEGIN IMMEDIATE")
+        .execute(&mut person)
+        .await
+        .unwrap();
+    let request = gateway
+        .sharer()
+        .request("PATCH", SHARES)
+        .header("Prefer", "wait=1");
+    let late = Answer::of(request.json_body(&json!({"add": [1, 2]}))).await;
+    late.assert_problem(503, "audit-unavailable");
+    sqlx::query("COMMIT").execute(&mut person).await.unwrap();
+    person.close().await.unwrap();
+    let events = crate::support::eventually("rows get to disk", async || {
+        let events = gateway.events().await;
+        (events.len() == 2 && events.iter().all(|event| event["outcome"] != "pending"))
+            .then_some(events)
+    })
+    .await;
+    for event in events {
+        assert_eq!(event["http_status"], 503, "{event}");
+    }
+    assert_eq!(upstream.changes(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -66,8 +66,190 @@ async fn a_share_that_lands_after_an_accepted_unshare_is_taken_back_by_an_event_
         in_one_run(),
         over_a_restart(),
         after_a_retry_and_over_a_restart(),
-        stopped_while_it_is_taken_back()
+        stopped_while_it_is_taken_back(),
+        the_other_way(),
+        the_other_way_over_a_restart(),
+        what_was_looked_after_is_so_over_a_restart(),
+        a_look_that_hangs_holds_nobody_up(),
     );
+}
+
+/// Loses the first call that takes an account away; it lands when it is told to.
+async fn losing_the_first_unshare() -> Scripted {
+    let turn = AtomicUsize::new(0);
+    let upstream = Scripted::start(move |call| {
+        let unshares = call.changes() && !call.accounts("RemoveAccounts").is_empty();
+        let lost = unshares && turn.fetch_add(1, Ordering::Relaxed) == 0;
+        if lost { Reply::LandsLate } else { Reply::Done }
+    })
+    .await;
+    upstream.share("img", &[1]);
+    upstream
+}
+
+/// The unshare is lost, and the share after it is accepted.
+async fn unshare_and_share_again(gateway: &Gateway) {
+    let lost = gateway.sharer().delete("/images/img/shares/1").await;
+    lost.assert_problem(504, "upstream-timeout");
+    let shared = gateway.sharer().put("/images/img/shares/1").await;
+    assert_eq!(shared.status, 200);
+}
+
+async fn assert_shared_again(gateway: &Gateway, upstream: &Scripted) {
+    upstream.land(1);
+    until_the_list_is(upstream, &[]).await;
+    until_the_list_is(upstream, &[1]).await;
+    let event = reconciled(gateway).await;
+    assert_eq!(
+        (
+            event["operation"].as_str(),
+            event["account_id"].as_u64(),
+            event["outcome"].as_str()
+        ),
+        (Some("share"), Some(1), Some("succeeded"))
+    );
+}
+
+async fn the_other_way() {
+    let upstream = losing_the_first_unshare().await;
+    let gateway = Gateway::in_front_of(&upstream.url, &SETTINGS).await;
+    unshare_and_share_again(&gateway).await;
+    assert_shared_again(&gateway, &upstream).await;
+    assert_eq!(gateway.events().await.len(), 3);
+}
+
+async fn the_other_way_over_a_restart() {
+    let upstream = losing_the_first_unshare().await;
+    let gateway = Gateway::in_front_of(&upstream.url, &SETTINGS).await;
+    unshare_and_share_again(&gateway).await;
+    let gateway = gateway.restarted(&upstream.url, &SETTINGS).await;
+    assert_shared_again(&gateway, &upstream).await;
+}
+
+/// What a stop says of changes that may land yet.
+const LEFT: &str = "changes whose calls timed out may still take effect";
+
+/// What was looked after, or needed no look, is looked after by no later run: what somebody did by other means since
+/// then stands. Changes that were sent again for a neighbour's sake were never unknown.
+async fn what_was_looked_after_is_so_over_a_restart() {
+    use crate::support::{MISSING_ACCOUNTS, Program, environment, keys_file, token};
+    use rustix::process::Signal;
+    use sqlx::Connection as _;
+    let upstream = Scripted::start(|call| {
+        let lost = call.changes()
+            && call
+                .accounts("AddAccounts")
+                .iter()
+                .any(|account| *account < 3);
+        if lost { Reply::Hang } else { Reply::Done }
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    keys_file(directory.path());
+    let mut environment = environment(&upstream.url);
+    environment.extend([
+        ("ISG__UPSTREAM__TIMEOUT", "300ms"),
+        ("ISG__UPSTREAM__MAX_RETRIES", "0"),
+        ("ISG__AUDIT__DATABASE_URL", "sqlite://audit.db"),
+    ]);
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([])
+        .build()
+        .unwrap();
+    let run = || {
+        let _ = std::fs::remove_file(directory.path().join("log"));
+        Program::spawn(directory.path(), &["serve"], &environment)
+    };
+    let stop = async |mut program: Program| {
+        program.base_url().await;
+        program.signal(Signal::TERM);
+        assert_eq!(program.wait().await, Some(0));
+        program.log().contains(LEFT)
+    };
+    let send = async |base_url: &str, method: &str, path: &str, body: &'static str| {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let request = client
+            .request(method, format!("{base_url}/images/img/shares{path}"))
+            .bearer_auth(token("team-a", "shares:write"));
+        let request = request
+            .header("Content-Type", "application/json")
+            .body(body);
+        request.send().await.unwrap().status().as_u16()
+    };
+    let program = run();
+    let base_url = program.base_url().await;
+    // Sent again because of a neighbour: no candidate.
+    let body: &'static str = format!(r#"{{"add":[5,{MISSING_ACCOUNTS}]}}"#).leak();
+    assert_eq!(send(&base_url, "PATCH", "", body).await, 200);
+    assert_eq!(send(&base_url, "DELETE", "/5", "").await, 204);
+    assert!(!stop(program).await, "nothing may land");
+    let program = run();
+    let base_url = program.base_url().await;
+    for account in ["/1", "/2"] {
+        assert_eq!(send(&base_url, "PUT", account, "").await, 504);
+    }
+    assert_eq!(send(&base_url, "DELETE", "/1", "").await, 204);
+    assert!(stop(program).await, "it says what is left");
+    let program = run();
+    program.base_url().await;
+    let url = format!("sqlite://{}", directory.path().join("audit.db").display());
+    let noted = async {
+        let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        loop {
+            let noted: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM audit_looked_after")
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+            if noted == 2 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        connection.close().await.unwrap();
+    };
+    tokio::time::timeout(PATIENCE, noted).await.unwrap();
+    // Somebody shares it by other means, and the gateway is restarted.
+    upstream.share("img", &[1, 2]);
+    assert!(!stop(program).await);
+    assert!(!stop(run()).await, "nothing is looked after again");
+    assert_eq!(upstream.list("img"), [1, 2]);
+}
+
+/// While the gateway looks whether something landed, and hears nothing, changes of the image go on.
+async fn a_look_that_hangs_holds_nobody_up() {
+    let hangs = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let hanging = std::sync::Arc::clone(&hangs);
+    let shares = AtomicUsize::new(0);
+    let upstream = Scripted::start(move |call| {
+        if !call.changes() {
+            let hang = hanging.load(Ordering::Relaxed);
+            return if hang { Reply::Hang } else { Reply::Done };
+        }
+        let lost = call.change() == "+1" && shares.fetch_add(1, Ordering::Relaxed) == 0;
+        if lost { Reply::LandsLate } else { Reply::Done }
+    })
+    .await;
+    let settings = [SETTINGS[1], ("upstream.timeout", "5s")];
+    let gateway = Gateway::in_front_of(&upstream.url, &settings).await;
+    share_and_take_back(&gateway, 1).await;
+    hangs.store(true, Ordering::Relaxed);
+    let before = upstream.calls().len();
+    let looked = async {
+        while upstream.calls().len() == before {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looked).await.unwrap();
+    let request = gateway
+        .sharer()
+        .request("PUT", "/images/img/shares/2")
+        .header("Prefer", "wait=2");
+    assert_eq!(crate::support::Answer::of(request).await.status, 200);
+    hangs.store(false, Ordering::Relaxed);
+    upstream.land(1);
+    until_the_list_is(&upstream, &[1, 2]).await;
+    until_the_list_is(&upstream, &[2]).await;
 }
 
 async fn over_a_restart() {

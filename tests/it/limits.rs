@@ -67,7 +67,7 @@ async fn a_bulk_costs_a_tenth_of_its_accounts() {
     ];
     let gateway = Gateway::in_front_of("http://127.0.0.1:9", &settings).await;
     let bulk = async |subject: &str, method: &str, body: serde_json::Value| {
-        let caller = gateway.with(token(subject, "shares:write"));
+        let caller = gateway.with(token(subject, "shares:read shares:write"));
         let request = caller.request(method, "/images/img/shares?dry_run=true");
         let request = request
             .header("Content-Type", "application/json")

@@ -242,13 +242,128 @@ async fn whoever_may_change_nothing_learns_nothing_of_a_list_by_replacing_it() {
         }
     }
     assert_eq!(world.upstream.list("vision-1"), [100_000_001]);
-    let denied = events(&world.gateway);
-    let denied = denied.iter().filter(|event| event["outcome"] == "denied");
-    assert_eq!(
-        denied.count(),
-        1 + 2 + 1,
-        "each denial, but none of a dry run"
+    let all = events(&world.gateway);
+    let denied: Vec<&Value> = all
+        .iter()
+        .filter(|event| event["outcome"] == "denied")
+        .collect();
+    assert_eq!(denied.len(), 3, "one a request, but none of a dry run");
+    assert!(
+        denied
+            .iter()
+            .all(|event| event["operation"] == "update" && event["account_id"].is_null())
     );
+    assert_eq!(
+        world.upstream.calls().len(),
+        1,
+        "what is refused costs no call"
+    );
+}
+
+/// Lists may be replaced by whoever may also read them; what is refused of it stands in few rows, and its answer names
+/// nobody whom its caller neither named nor may list.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_replaces_a_list_may_list_it_and_what_is_denied_of_it_stands_in_few_rows() {
+    let policies = r#"
+        @id("anybody-lists") permit (principal, action == Action::"listShares", resource);
+        @id("some-shares") permit (principal, action == Action::"share", resource)
+            when { context.account_id > 100 };
+        @id("some-removals") permit (principal, action == Action::"unshare", resource)
+            when { context.account_id == 11 };
+        @id("not-this") forbid (principal, action == Action::"listShares", resource == Image::"secret");
+    "#;
+    let world = world(policies, &[]).await;
+    for image in ["img", "secret", "quiet"] {
+        world.upstream.share(image, &[11, 12, 13]);
+    }
+    let send = async |scope: &str, path: &str, body: Value| {
+        let claims = json!({"sub": "team", "scope": scope});
+        let caller = world.gateway.with(token_with("test", SECRET, &claims));
+        let request = caller
+            .request("PUT", path)
+            .header("Content-Type", "application/json");
+        Answer::of(request.body(body.to_string())).await
+    };
+    let both = "shares:read shares:write";
+    let all = json!({"accounts": [101], "max_removals": 1000});
+    // Neither with a token that may not read, nor by a policy that forbids it, dry or not.
+    for dry in ["", "?dry_run=true"] {
+        let path = |image: &str| format!("/images/{image}/shares{dry}");
+        for (scope, image, slug) in [
+            ("shares:write", "img", "insufficient-scope"),
+            ("shares:read", "img", "insufficient-scope"),
+            (both, "secret", "forbidden"),
+        ] {
+            let refused = send(scope, &path(image), all.clone()).await;
+            let problem = refused.assert_problem(403, slug);
+            assert_eq!(problem.get("results"), None);
+            assert_eq!(problem["audit_id"].is_string(), dry.is_empty());
+            for account in ["11", "12", "13"] {
+                assert!(
+                    !refused.body.contains(&format!(":{account},")),
+                    "{}",
+                    refused.body
+                );
+            }
+        }
+        // Nothing of what is named may be shared, and nothing may be removed: no call.
+        let refused = send(both, &path("quiet"), json!({"accounts": [7, 8]})).await;
+        let problem = refused.assert_problem(403, "forbidden");
+        assert_eq!(problem["results"].as_array().unwrap().len(), 2);
+    }
+    assert_eq!(world.upstream.calls(), []);
+    let before = events(&world.gateway);
+    assert_eq!(
+        before.len(),
+        3 + 2,
+        "one a request, and one for each account that was named"
+    );
+    let answer = send(both, "/images/img/shares", all).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let told: Vec<String> = answer.json()["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|result| {
+            format!(
+                "{} {}",
+                result["account_id"],
+                result["outcome"].as_str().unwrap()
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        ["101 succeeded", "11 succeeded", "12 denied", "13 denied"]
+    );
+    assert_eq!(world.upstream.list("img"), [12, 13, 101]);
+    let of_removals: Vec<Value> = answer.json()["results"].as_array().unwrap()[2..]
+        .iter()
+        .map(|result| result["audit_id"].clone())
+        .collect();
+    assert_eq!(of_removals[0], of_removals[1], "they stand together");
+    let after = events(&world.gateway);
+    assert_eq!(after.len(), before.len() + 3);
+    let update = after
+        .iter()
+        .find(|event| event["id"] == of_removals[0])
+        .unwrap();
+    assert_eq!(
+        (update["operation"].as_str(), update["account_id"].is_null()),
+        (Some("update"), true)
+    );
+    let detail = update["detail"].as_str().unwrap();
+    assert!(detail.contains("12, 13"), "{detail}");
+    // All of it denied: 403 with what it named, and what it would remove, which it may list.
+    let refused = send(
+        both,
+        "/images/img/shares",
+        json!({"accounts": [7], "max_removals": 1000}),
+    )
+    .await;
+    let problem = refused.assert_problem(403, "forbidden");
+    assert_eq!(problem["results"].as_array().unwrap().len(), 4);
+    assert_eq!(events(&world.gateway).len(), after.len() + 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,12 +16,15 @@ use crate::domain::{EventId, Timestamp};
 
 use super::{StoreError, beside};
 use crate::audit::chain::{Hash, Sealed, Tip};
-use crate::audit::entry::{COLUMNS, Cell};
+use crate::audit::entry::{COLUMNS, Cell, LookedAfter};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// How long a statement waits for another process' lock, a backup's or a person's with `sqlite3`.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most rows, from the end of the trail, that a start looks through for changes that may take effect late.
+pub(super) const LOOKED_THROUGH_ROWS_MAX: i64 = 100_000;
 
 /// Most rows of one INSERT. There is a statement for each number of rows up to it, prepared when it is first
 /// needed: each statement is a message to the connection's thread and back, which costs more than some rows.
@@ -112,6 +115,7 @@ pub(crate) struct Appender {
     path: PathBuf,
     /// The files that were opened; a commit into others is none.
     files: Files,
+    log_bytes: u64,
     /// Held as long as the appender lives; the system releases it when the process ends, however it ends.
     _lock: File,
 }
@@ -139,11 +143,12 @@ impl Appender {
                 },
                 other => StoreError::open(path, other),
             })?;
-        let files = Files::at(path).await?;
+        let (files, log_bytes) = Files::at(path).await?;
         Ok(Self {
             connection,
             path: path.into(),
             files,
+            log_bytes,
             _lock: lock,
         })
     }
@@ -156,27 +161,33 @@ impl Appender {
     }
 
     /// Whether the files at the path are still those that were opened.
-    pub(crate) async fn check_files(&self) -> Result<(), StoreError> {
-        if Files::at(&self.path).await? == self.files {
+    pub(crate) async fn check_files(&mut self) -> Result<(), StoreError> {
+        let (files, log_bytes) = Files::at(&self.path).await?;
+        self.log_bytes = log_bytes;
+        if files == self.files {
             Ok(())
         } else {
             Err(StoreError::Moved)
         }
     }
 
+    /// How long the write-ahead log is, as the last commit found it.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        self.log_bytes
+    }
+
     /// The end of the chain as the database holds it.
     pub(crate) async fn tip(&mut self) -> Result<Tip, StoreError> {
-        let last =
-            "SELECT sequence, hash, recorded_at FROM audit_entries ORDER BY sequence DESC LIMIT 1";
-        let last: Option<(i64, String, i64)> = sqlx::query_as(last)
+        let last = "SELECT sequence, hash FROM audit_entries ORDER BY sequence DESC LIMIT 1";
+        let last: Option<(i64, String)> = sqlx::query_as(last)
             .fetch_optional(&mut self.connection)
             .await?;
         let event = "SELECT MAX(event_id) FROM audit_entries";
         let event: Option<String> = sqlx::query_scalar(event)
             .fetch_one(&mut self.connection)
             .await?;
-        let Some((sequence, hash, recorded_at)) = last else {
-            return Ok(Tip::new(0, Hash::GENESIS, None, Timestamp::from_micros(0)));
+        let Some((sequence, hash)) = last else {
+            return Ok(Tip::new(0, Hash::GENESIS, None));
         };
         let hash = hash.parse().map_err(|_| StoreError::Row {
             sequence,
@@ -187,12 +198,51 @@ impl Appender {
             sequence,
             column: "event_id",
         })?;
-        Ok(Tip::new(
-            sequence,
-            hash,
-            event,
-            Timestamp::from_micros(recorded_at),
-        ))
+        Ok(Tip::new(sequence, hash, event))
+    }
+
+    /// The hash of a row, as the row claims it.
+    pub(crate) async fn hash_at(&mut self, sequence: i64) -> Result<Option<String>, StoreError> {
+        let hash = sqlx::query_scalar("SELECT hash FROM audit_entries WHERE sequence = ?");
+        let hash = hash.bind(sequence).fetch_optional(&mut self.connection);
+        Ok(hash.await?)
+    }
+
+    /// Notes what was looked after, beside the trail; what is too old to be asked for is forgotten.
+    pub(crate) async fn note_looked_after(
+        &mut self,
+        notes: &[LookedAfter],
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        for note in notes {
+            let statement = "INSERT INTO audit_looked_after (region, image_id, account_id, through) \
+                             SELECT ?1, ?2, a.value, ?4 FROM json_each(?3) AS a WHERE TRUE \
+                             ON CONFLICT DO UPDATE SET through = MAX(through, excluded.through)";
+            let accounts: Vec<u64> = note.accounts.iter().map(|account| account.get()).collect();
+            sqlx::query(statement)
+                .bind(note.region.as_str())
+                .bind(note.image_id.as_str())
+                .bind(serde_json::Value::from(accounts).to_string())
+                .bind(note.through)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        let old = "DELETE FROM audit_looked_after WHERE through <= \
+                   (SELECT COALESCE(MAX(sequence), 0) FROM audit_entries) - ?";
+        sqlx::query(old)
+            .bind(LOOKED_THROUGH_ROWS_MAX)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Folds the write-ahead log into the database as far as nobody reads from it, so that it begins anew.
+    pub(crate) async fn fold_log(&mut self) -> Result<(), StoreError> {
+        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
+            .execute(&mut self.connection)
+            .await?;
+        Ok(())
     }
 
     /// Appends a group in one transaction. `seal` makes its rows once the database is locked for writing, so
@@ -268,15 +318,17 @@ struct Files {
 }
 
 impl Files {
-    async fn at(path: &Path) -> Result<Self, StoreError> {
+    /// Also gives the length of the log.
+    async fn at(path: &Path) -> Result<(Self, u64), StoreError> {
         let (path, log) = (path.to_owned(), beside(path, "-wal"));
         let look = move || {
-            let identity =
-                |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino()));
-            Ok::<_, std::io::Error>(Self {
-                database: identity(&path)?,
-                log: identity(&log)?,
-            })
+            let (database, log) = (std::fs::metadata(&path)?, std::fs::metadata(&log)?);
+            let identity = |file: &std::fs::Metadata| (file.dev(), file.ino());
+            let files = Self {
+                database: identity(&database),
+                log: identity(&log),
+            };
+            Ok::<_, std::io::Error>((files, log.len()))
         };
         let looked = tokio::task::spawn_blocking(look).await;
         looked

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::sqlite::SqlitePoolOptions;
-use sqlx::{QueryBuilder, SqlitePool};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+use sqlx::{Connection as _, QueryBuilder, SqlitePool};
 
 use crate::domain::EventId;
 
@@ -14,34 +14,62 @@ use super::events::{
     EventRow, EventsQuery, FIRST_ROWS, FROM_PENDING, IS_FIRST_ROW, SELECT_EVENT, WITH_OUTCOME,
     fetch_events,
 };
+use super::limits::{Gate, Read, read_failed};
 use super::reading::reading;
 use super::rows::{StoredRow, select_rows};
 
-const READ_CONNECTIONS_MAX: u32 = 4;
+/// Connections for what people ask, which may take long.
+const QUERIES_MAX: u32 = 4;
+/// Connections for indexed look-ups that changes and lists wait for: no query keeps them from theirs.
+const LOOK_UPS_MAX: u32 = 2;
+/// How long a statement of a query, or of a look-up, may take beside a running gateway.
+const QUERY_TIME: Duration = Duration::from_secs(5);
+const LOOK_UP_TIME: Duration = Duration::from_secs(30);
 
 /// Kind, chain, sequence, time and hash of a row.
 pub(crate) type PlaceRow = (String, String, i64, i64, String);
 
-/// Connections for queries; never the writer's.
+/// Connections for reads; never the writer's.
 ///
 /// Each statement is one short read: a read transaction that stays open keeps the write-ahead log growing.
 #[derive(Debug, Clone)]
-pub(crate) struct ReadConnections(pub(super) SqlitePool);
+pub(crate) struct ReadConnections {
+    queries: SqlitePool,
+    look_ups: SqlitePool,
+    gate: Gate,
+    /// Whether statements are bounded in time: where others wait for their turn.
+    bounded: bool,
+}
 
 impl ReadConnections {
     /// Opens the trail for reading. Nothing is made where it does not exist.
-    pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) async fn open(path: &Path, bounded: bool) -> Result<Self, StoreError> {
         let open = |error| StoreError::open(path, error);
         // A trail of an older version fails here and not at somebody's query.
         let options = reading(path, "SELECT id FROM audit_log LIMIT 0")
             .await
             .map_err(open)?;
-        let pool = SqlitePoolOptions::new()
-            .max_connections(READ_CONNECTIONS_MAX)
-            .acquire_timeout(BUSY_TIMEOUT)
-            // A connection that idles keeps its page cache; the next query can open a new one.
-            .idle_timeout(Duration::from_mins(1));
-        pool.connect_with(options).await.map(Self).map_err(open)
+        Ok(Self {
+            queries: pool(QUERIES_MAX, &options).await.map_err(open)?,
+            look_ups: pool(LOOK_UPS_MAX, &options).await.map_err(open)?,
+            gate: Gate::of(QUERIES_MAX + LOOK_UPS_MAX),
+            bounded,
+        })
+    }
+
+    /// What the writer closes where reads keep its log from beginning anew.
+    pub(crate) fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
+    pub(crate) async fn query(&self) -> Result<Read, StoreError> {
+        let limit = self.bounded.then_some(QUERY_TIME);
+        Read::begin(&self.queries, &self.gate, limit).await
+    }
+
+    pub(super) async fn look_up(&self) -> Result<Read, StoreError> {
+        let limit = self.bounded.then_some(LOOK_UP_TIME);
+        Read::begin(&self.look_ups, &self.gate, limit).await
     }
 
     /// The first rows of events with their outcomes, in the order asked.
@@ -49,7 +77,7 @@ impl ReadConnections {
         &self,
         query: &EventsQuery<'_>,
     ) -> Result<Vec<EventRow>, StoreError> {
-        fetch_events(&self.0, query.page()).await
+        fetch_events(self.query().await?.connection(), query.page()).await
     }
 
     /// How many events of each outcome there are.
@@ -57,8 +85,9 @@ impl ReadConnections {
         &self,
         query: &EventsQuery<'_>,
     ) -> Result<Vec<(String, i64)>, StoreError> {
-        let mut counts = query.counts();
-        Ok(counts.build_query_as().fetch_all(&self.0).await?)
+        let (mut counts, mut read) = (query.counts(), self.query().await?);
+        let counted = counts.build_query_as().fetch_all(read.connection());
+        counted.await.map_err(read_failed)
     }
 
     /// The steps of `EXPLAIN QUERY PLAN` for a statement, with nothing bound.
@@ -67,7 +96,7 @@ impl ReadConnections {
         use sqlx::{AssertSqlSafe, Row as _};
         let statement = format!("EXPLAIN QUERY PLAN {statement}");
         let steps = sqlx::raw_sql(AssertSqlSafe(statement))
-            .fetch_all(&self.0)
+            .fetch_all(&self.queries)
             .await;
         steps
             .expect("explains")
@@ -82,7 +111,8 @@ impl ReadConnections {
         &self,
         id: EventId,
     ) -> Result<Option<(EventRow, Vec<PlaceRow>)>, StoreError> {
-        let mut snapshot = self.0.begin().await?;
+        let mut read = self.look_up().await?;
+        let mut snapshot = read.connection().begin().await?;
         let mut statement = QueryBuilder::new(SELECT_EVENT);
         statement
             .push(FIRST_ROWS)
@@ -112,12 +142,13 @@ impl ReadConnections {
         let mut statement = QueryBuilder::new(SELECT_EVENT);
         statement
             .push(FROM_PENDING)
-            .push(" WHERE p.event_id > ")
+            // A row that stands here although its event has ended is stale: it waits for nothing.
+            .push(" WHERE o.sequence IS NULL AND p.event_id > ")
             .push_bind(after.to_owned());
         statement
             .push(" ORDER BY p.event_id LIMIT ")
             .push_bind(limit);
-        fetch_events(&self.0, statement).await
+        fetch_events(self.look_up().await?.connection(), statement).await
     }
 
     /// Up to `limit` rows of the trail from `sequence` on, in chain order.
@@ -126,11 +157,20 @@ impl ReadConnections {
         sequence: i64,
         limit: usize,
     ) -> Result<Vec<StoredRow>, StoreError> {
-        select_rows(&self.0, sequence, limit).await
+        select_rows(self.query().await?.connection(), sequence, limit).await
     }
 
     /// Closes all connections.
     pub(crate) async fn close(&self) {
-        self.0.close().await;
+        tokio::join!(self.queries.close(), self.look_ups.close());
     }
+}
+
+async fn pool(connections: u32, options: &SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
+    let pool = SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(BUSY_TIMEOUT)
+        // A connection that idles keeps its page cache; the next query can open a new one.
+        .idle_timeout(Duration::from_mins(1));
+    pool.connect_with(options.clone()).await
 }

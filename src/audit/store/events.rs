@@ -8,6 +8,7 @@ use serde::Deserialize;
 use sqlx::{Executor, QueryBuilder, Sqlite};
 
 use super::StoreError;
+use super::limits::read_failed;
 use crate::audit::filter::{EventOperation, Filter, OutcomeFilter};
 use crate::domain::{EventId, ImageId, Outcome};
 
@@ -312,7 +313,8 @@ pub(super) async fn fetch_events(
     executor: impl Executor<'_, Database = Sqlite>,
     mut statement: QueryBuilder<Sqlite>,
 ) -> Result<Vec<EventRow>, StoreError> {
-    let rows: Vec<Vec<u8>> = statement.build_query_scalar().fetch_all(executor).await?;
+    let rows = statement.build_query_scalar().fetch_all(executor).await;
+    let rows: Vec<Vec<u8>> = rows.map_err(read_failed)?;
     let read = |row: &Vec<u8>| serde_json::from_slice(row).map_err(StoreError::Event);
     rows.iter().map(read).collect()
 }

@@ -6,15 +6,21 @@
 mod appender;
 mod connections;
 mod events;
+mod limits;
 mod reading;
 mod rows;
 mod standing;
 
 use std::path::{Path, PathBuf};
 
+use crate::domain::Timestamp;
+
 pub(super) use appender::Appender;
 pub(super) use connections::ReadConnections;
 pub(super) use events::{EventRow, EventsQuery};
+pub(super) use limits::{Closed, Gate};
+#[cfg(test)]
+pub(super) use limits::{Read, read_failed};
 pub(super) use rows::{PackedRow, RowReader, StoredRow};
 pub(super) use standing::LastRow;
 
@@ -65,6 +71,38 @@ pub enum StoreError {
     /// An event's rows hold what the program never writes.
     #[error("an event's rows hold what the gateway never writes")]
     Event(#[source] serde_json::Error),
+    /// Every connection was taken for as long as one is waited for.
+    #[error("too many queries wait")]
+    Busy,
+    /// A query took longer than it may.
+    #[error("the query takes too long")]
+    TooSlow,
+    /// The trail ends before a row that this host knows of, or has another one in its place.
+    #[error(
+        "{path} does not hold the row that this host noted last, {noted}: {found}. Rows were cut off or replaced, or an older copy was put in its place. Where that is meant, start once with --accept-cut-trail",
+        path = path.display()
+    )]
+    Cut {
+        /// The database.
+        path: PathBuf,
+        /// The head that was noted.
+        noted: String,
+        /// What is there instead, in words.
+        found: String,
+    },
+    /// The clock is far behind the trail's last id.
+    #[error(
+        "the clock says {now}, and the last event of {path} began at {last}: ids only grow, so new events would bear that time. Where the clock is right, start with --accept-clock",
+        path = path.display()
+    )]
+    ClockBehind {
+        /// The database.
+        path: PathBuf,
+        /// What the clock says.
+        now: Timestamp,
+        /// The time in the last id.
+        last: Timestamp,
+    },
     /// The database refused a statement or a commit.
     #[error("the audit database failed")]
     Database(#[source] sqlx::Error),
@@ -105,7 +143,7 @@ fn primary_code(error: &sqlx::Error) -> Option<u32> {
 }
 
 /// The file whose name is that of `path` with `suffix` behind it.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

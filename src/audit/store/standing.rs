@@ -3,7 +3,9 @@
 use sqlx::FromRow;
 
 use super::StoreError;
+use super::appender::LOOKED_THROUGH_ROWS_MAX;
 use super::connections::ReadConnections;
+use super::limits::read_failed;
 use crate::domain::{AccountId, ImageId, Region, Timestamp};
 
 /// Accounts of one statement, so that each read is short.
@@ -16,15 +18,21 @@ const SELECT_LAST: &str = "SELECT a.value AS account_id, o.sequence, o.event_id,
      CROSS JOIN audit_entries AS o ON o.sequence = \
          (SELECT l.sequence FROM audit_entries AS l INDEXED BY audit_entries_standing \
           WHERE l.kind = 'outcome' AND l.outcome IN ('succeeded', 'unknown') \
+          AND (l.outcome = 'succeeded' OR NOT ?4) \
           AND l.image_id = ?2 AND l.account_id = a.value AND l.region = ?3 \
           ORDER BY l.event_id DESC LIMIT 1) \
      LEFT JOIN audit_entries AS f ON f.event_id = o.event_id AND f.kind = 'intent'";
 
-/// Along the end of the trail, row by row: there is no index for what is asked once a start.
-const SELECT_RETRIED: &str = "SELECT DISTINCT region, image_id, account_id FROM audit_entries \
-     WHERE sequence > (SELECT COALESCE(MAX(sequence), 0) FROM audit_entries) - ?1 AND recorded_at >= ?2 \
-     AND kind = 'outcome' AND operation = 'share' AND outcome = 'succeeded' AND upstream_calls > 1 \
-     AND account_id IS NOT NULL";
+/// Along the end of the trail, row by row: there is no index for what is asked once a start. What was looked after is
+/// noted by the last row that it covers.
+const SELECT_OPEN: &str = "SELECT o.region, o.image_id, o.account_id, o.operation, o.event_id FROM audit_entries AS o \
+     LEFT JOIN audit_looked_after AS n \
+         ON n.region = o.region AND n.image_id = o.image_id AND n.account_id = o.account_id \
+     WHERE o.sequence > (SELECT COALESCE(MAX(sequence), 0) FROM audit_entries) - ?1 \
+     AND o.sequence > COALESCE((SELECT MAX(sequence) FROM audit_looked_after_from), 0) \
+     AND o.recorded_at >= ?2 AND o.kind = 'outcome' AND o.account_id IS NOT NULL \
+     AND (o.outcome = 'unknown' OR (o.outcome = 'succeeded' AND o.detail = ?3)) \
+     AND (n.through IS NULL OR o.sequence > n.through)";
 
 /// The outcome of such an event, with the reason of its intent.
 #[derive(Debug, FromRow)]
@@ -40,35 +48,46 @@ pub(crate) struct LastRow {
 }
 
 impl ReadConnections {
-    /// For each account that has one, the last event of its share of the image that succeeded or is unknown.
+    /// For each account that has one, the last event of its share of the image that succeeded or, unless only those
+    /// are asked for, is unknown.
     pub(crate) async fn last_changes(
         &self,
         region: &Region,
         image_id: &ImageId,
         accounts: &[AccountId],
+        only_succeeded: bool,
     ) -> Result<Vec<LastRow>, StoreError> {
         let mut found = Vec::new();
         for some in accounts.chunks(ACCOUNTS_AT_ONCE) {
             let numbers: Vec<u64> = some.iter().map(|account| account.get()).collect();
+            let mut read = self.look_up().await?;
             let rows = sqlx::query_as(SELECT_LAST)
                 .bind(serde_json::Value::from(numbers).to_string())
                 .bind(image_id.as_str())
-                .bind(region.as_str());
-            found.extend(rows.fetch_all(&self.0).await?);
+                .bind(region.as_str())
+                .bind(only_succeeded);
+            let rows = rows.fetch_all(read.connection()).await;
+            found.extend(rows.map_err(read_failed)?);
         }
         Ok(found)
     }
 
-    /// Region, image and account of shares that succeeded by a call after the first.
-    pub(crate) async fn retried_shares(
+    /// Region, image, account, operation and event of changes of which a call may take effect yet, and that nobody looked
+    /// after: those that are unknown, and those that succeeded with this detail.
+    pub(crate) async fn open_changes(
         &self,
         since: Timestamp,
-        rows: i64,
-    ) -> Result<Vec<(String, String, i64)>, StoreError> {
-        let found = sqlx::query_as(SELECT_RETRIED)
-            .bind(rows)
-            .bind(since.as_micros());
-        Ok(found.fetch_all(&self.0).await?)
+        detail: &str,
+    ) -> Result<Vec<(String, String, i64, String, String)>, StoreError> {
+        let mut read = self.look_up().await?;
+        let found = sqlx::query_as(SELECT_OPEN)
+            .bind(LOOKED_THROUGH_ROWS_MAX)
+            .bind(since.as_micros())
+            .bind(detail);
+        found
+            .fetch_all(read.connection())
+            .await
+            .map_err(read_failed)
     }
 
     /// How the database means to find them.

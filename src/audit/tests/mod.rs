@@ -1,5 +1,6 @@
 //! The room's promises, tried through its doors on real files.
 
+mod bounds;
 mod chain;
 mod feed;
 mod files;
@@ -33,7 +34,9 @@ impl Trail {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("trail/audit.db");
         let metrics = Metrics::new();
-        let (writer, task, reader) = open(&path, metrics.clone()).await.expect("opens");
+        let (writer, task, reader) = open(&path, Accepted::default(), metrics.clone())
+            .await
+            .expect("opens");
         Self {
             directory,
             path,

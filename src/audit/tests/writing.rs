@@ -145,14 +145,16 @@ async fn rows_cannot_be_updated_deleted_or_replaced() {
 #[tokio::test]
 async fn a_trail_has_one_writer() {
     let trail = Trail::open().await;
-    let second = open(&trail.path, Metrics::new()).await;
+    let second = open(&trail.path, Accepted::default(), Metrics::new()).await;
     assert!(
         matches!(second, Err(StoreError::InUse { .. })),
         "{second:?}"
     );
     let (_directory, path, head) = trail.close().await;
     assert_eq!(head.sequence, 0);
-    open(&path, Metrics::new()).await.expect("free again");
+    open(&path, Accepted::default(), Metrics::new())
+        .await
+        .expect("free again");
 }
 
 #[tokio::test]
@@ -163,7 +165,7 @@ async fn a_trail_of_a_newer_version_or_no_trail_is_refused_by_name() {
         .await
         .expect("writes");
     let (_directory, path, _) = trail.close().await;
-    let newer = open(&path, Metrics::new()).await;
+    let newer = open(&path, Accepted::default(), Metrics::new()).await;
     assert!(
         matches!(
             newer,
@@ -181,7 +183,7 @@ async fn a_trail_of_a_newer_version_or_no_trail_is_refused_by_name() {
         "this is no database, but long enough to be looked at as one",
     )
     .expect("writes");
-    let refused = open(&other, Metrics::new()).await;
+    let refused = open(&other, Accepted::default(), Metrics::new()).await;
     assert!(
         matches!(refused, Err(StoreError::Open { .. })),
         "{refused:?}"
@@ -193,7 +195,9 @@ async fn a_restart_continues_the_chain_and_ids_never_go_back() {
     let trail = Trail::open().await;
     let before = trail.share(1).await;
     let (_directory, path, head) = trail.close().await;
-    let (writer, task, reader) = open(&path, Metrics::new()).await.expect("opens");
+    let (writer, task, reader) = open(&path, Accepted::default(), Metrics::new())
+        .await
+        .expect("opens");
     let after = writer
         .enqueue(intent(2))
         .expect("room")

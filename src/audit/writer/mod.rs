@@ -8,31 +8,35 @@
 //! written, so their changes are not forwarded. Outcomes cannot be taken back: who learns that one could
 //! not be written hands it back by [`Writer::keep`], and it goes into the next commit that succeeds.
 
+mod room;
 mod work;
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Deadline, EventId, Timestamp};
 use crate::telemetry::Metrics;
 
-use super::chain::{Hash, Head};
-use super::entry::{Completion, Denial, Draft, Intent};
-use super::store::{Appender, StoreError};
-use work::Work;
+use super::chain::{Hash, Head, Tip};
+use super::entry::{Completion, Denial, Draft, Intent, LookedAfter};
+use super::heads::HeadFile;
+use super::store::{Appender, Gate};
+use room::{Rooms, Taken};
+pub use work::CLOCK_BEHIND_TOLD;
+use work::{ClockWatch, Heads, Log, Work};
 
-/// Most entries of one commit, and most that wait for one.
+/// Most entries that wait and go into one commit together.
 const GROUP_ENTRIES_MAX: usize = 256;
-/// Most bytes of the entries that wait. An entry takes some hundred bytes, and at most some ten thousand, where
-/// a token's claims are as long as they may be.
-const WAITING_BYTES_MAX: usize = 1024 * 1024;
+/// Most outcomes on their way back, because they could not be written.
+const KEPT_BACK_MAX: usize = 256;
+
 /// Where a durable entry stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recorded {
@@ -101,8 +105,8 @@ pub enum Health {
 
 struct Waiting {
     drafts: Drafts,
-    /// Its share of the bytes that may wait.
-    _room: OwnedSemaphorePermit,
+    /// Its share of what may wait.
+    _room: Taken,
 }
 
 /// What goes into one commit together, and who waits for it.
@@ -143,10 +147,15 @@ impl Waiting {
 /// The writer's door. Clones lead to the same writer.
 #[derive(Debug, Clone)]
 pub struct Writer {
-    queue: mpsc::Sender<Waiting>,
-    room: Arc<Semaphore>,
+    /// Bounded by the rooms.
+    queue: mpsc::UnboundedSender<Waiting>,
+    rooms: Rooms,
     kept: mpsc::Sender<Box<Completion>>,
+    /// Bounded by the accounts of which changes may land late.
+    looked_after: mpsc::UnboundedSender<LookedAfter>,
     health: watch::Receiver<Health>,
+    committed: watch::Receiver<i64>,
+    last_event: watch::Receiver<Option<Timestamp>>,
 }
 
 /// The writer itself, to be stopped and waited for.
@@ -166,6 +175,11 @@ pub struct Closed {
 }
 
 impl WriterTask {
+    #[cfg(test)]
+    pub(super) fn abort_for_a_test(&self) {
+        self.task.abort();
+    }
+
     /// Writes what waits, closes the database and says how it left it; `None` where that was not done by
     /// `deadline`.
     pub async fn stop(mut self, deadline: Deadline) -> Option<Closed> {
@@ -190,41 +204,52 @@ impl Writer {
         clippy::disallowed_methods,
         reason = "the writer outlives all work and is waited for by itself"
     )]
-    pub(super) async fn start(
-        mut appender: Appender,
+    pub(super) fn start(
+        appender: Appender,
+        tip: Tip,
+        head_file: HeadFile,
+        reads: Gate,
         metrics: Metrics,
-    ) -> Result<(Self, WriterTask, watch::Receiver<i64>), StoreError> {
-        let tip = appender.tip().await?;
+    ) -> (Self, WriterTask, watch::Receiver<i64>) {
         tracing::info!(audit.head = %tip.head(), "the audit trail is open");
-        let (queue, waiting) = mpsc::channel(GROUP_ENTRIES_MAX);
-        let (kept, kept_back) = mpsc::channel(GROUP_ENTRIES_MAX);
+        let (queue, waiting) = mpsc::unbounded_channel();
+        let (kept, kept_back) = mpsc::channel(KEPT_BACK_MAX);
+        let (looked_after, told_looked_after) = mpsc::unbounded_channel();
         let (told, health) = watch::channel(Health::Writable);
         let (committed, last_committed) = watch::channel(tip.sequence());
+        let (event_told, last_event) = watch::channel(tip.last_event_at());
         let stop = CancellationToken::new();
+        metrics.audit_last_event(tip.last_event_at());
         let work = Work {
             appender,
             tip: Some(tip.clone()),
+            heads: Heads::new(head_file, &tip),
             last_tip: tip,
             waiting,
             kept_back,
+            looked_after: told_looked_after,
+            unnoted: Vec::new(),
             kept: VecDeque::new(),
             lost_outcomes: 0,
+            log: Log::new(reads),
+            clock: ClockWatch::default(),
             health: told,
             committed,
+            last_event: event_told,
             metrics,
             stop: stop.clone(),
         };
         let task = tokio::spawn(work.run());
-        Ok((
-            Self {
-                queue,
-                room: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
-                kept,
-                health,
-            },
-            WriterTask { stop, task },
-            last_committed,
-        ))
+        let writer = Self {
+            queue,
+            rooms: Rooms::default(),
+            kept,
+            looked_after,
+            health,
+            committed: last_committed.clone(),
+            last_event,
+        };
+        (writer, WriterTask { stop, task }, last_committed)
     }
 
     /// Gives an intent its place in the queue at once, so that the order of calls is the order of rows.
@@ -263,29 +288,24 @@ impl Writer {
             .map(|denial| Draft::Denial(Box::new(denial)));
         let drafts: Vec<Draft> = intents.chain(denials).collect();
         let needed: usize = drafts.iter().map(Draft::bytes).sum();
-        let room = needed.min(self.room.available_permits()).max(1);
+        let room = self.rooms.bulks.take_any(needed);
         self.try_queue(Drafts::Bulk(drafts, answer), room)?;
         Ok(BulkTicket(ticket))
     }
 
     fn try_send(&self, draft: Draft) -> Result<Ticket, EnqueueError> {
         let (answer, ticket) = oneshot::channel();
-        let room = room_for(&draft);
+        let room = self.rooms.singles.take(draft.bytes());
         self.try_queue(Drafts::One(draft, answer), room)?;
         Ok(Ticket(ticket))
     }
 
-    fn try_queue(&self, drafts: Drafts, room: usize) -> Result<(), EnqueueError> {
-        let room = Arc::clone(&self.room).try_acquire_many_owned(permits(room));
+    fn try_queue(&self, drafts: Drafts, room: Option<Taken>) -> Result<(), EnqueueError> {
         let waiting = Waiting {
             drafts,
-            _room: room.map_err(|_| EnqueueError::Full)?,
+            _room: room.ok_or(EnqueueError::Full)?,
         };
-        match self.queue.try_send(waiting) {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(EnqueueError::Full),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(EnqueueError::Ended),
-        }
+        self.queue.send(waiting).map_err(|_| EnqueueError::Ended)
     }
 
     /// Writes an outcome. Waits for room, since what happened cannot be refused, and for the commit.
@@ -295,13 +315,33 @@ impl Writer {
     pub async fn record(&self, completion: Completion) -> Result<Recorded, NotDurable> {
         let (answer, ticket) = oneshot::channel();
         let draft = Draft::Completion(Box::new(completion));
-        let room = Arc::clone(&self.room).acquire_many_owned(permits(room_for(&draft)));
+        let room = self.rooms.outcomes.wait(draft.bytes()).await;
         let waiting = Waiting {
-            _room: room.await.map_err(|_| NotDurable)?,
+            _room: room.ok_or(NotDurable)?,
             drafts: Drafts::One(draft, answer),
         };
-        self.queue.send(waiting).await.map_err(|_| NotDurable)?;
+        self.queue.send(waiting).map_err(|_| NotDurable)?;
         Ticket(ticket).await
+    }
+
+    /// Notes what was looked after, beside the trail. Where it cannot be written it is tried again; a restart before
+    /// that looks after it once more.
+    pub fn note_looked_after(&self, note: LookedAfter) {
+        // A writer that has ended writes nothing any more.
+        let _ = self.looked_after.send(note);
+    }
+
+    /// The last row that is on disk.
+    #[must_use]
+    pub fn last_sequence(&self) -> i64 {
+        *self.committed.borrow()
+    }
+
+    /// How far the clock is behind the time in the last event's id; zero where it is not.
+    #[must_use]
+    pub fn clock_behind(&self) -> Duration {
+        let last = *self.last_event.borrow();
+        last.map_or(Duration::ZERO, |last| last.since(Timestamp::now()))
     }
 
     /// Keeps an outcome that could not be written until it can be. A restart before that leaves its
@@ -316,15 +356,9 @@ impl Writer {
     /// Whether the trail can be written, as the last commit showed.
     #[must_use]
     pub fn health(&self) -> Health {
+        if self.queue.is_closed() {
+            return Health::Failing("the task that writes the audit trail has ended");
+        }
         *self.health.borrow()
     }
-}
-
-/// What a draft takes of the bytes that may wait; one that is larger than all of them takes all.
-fn room_for(draft: &Draft) -> usize {
-    draft.bytes().min(WAITING_BYTES_MAX)
-}
-
-fn permits(room: usize) -> u32 {
-    u32::try_from(room).unwrap_or(u32::MAX)
 }

@@ -1,5 +1,7 @@
 //! The writer's task: takes what waits, commits it, answers, and keeps what could not be written.
 
+mod beside;
+
 use std::collections::VecDeque;
 use std::error::Error as _;
 use std::time::Duration;
@@ -8,10 +10,13 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::chain::Tip;
-use crate::audit::entry::{Completion, Draft};
+use crate::audit::entry::{Completion, Draft, LookedAfter};
 use crate::audit::store::{Appender, StoreError};
 use crate::domain::{Stopwatch, Timestamp};
 use crate::telemetry::Metrics;
+
+pub use beside::CLOCK_BEHIND_TOLD;
+pub(super) use beside::{ClockWatch, Heads, Log};
 
 use super::{Closed, GROUP_ENTRIES_MAX, Health, Recorded, Waiting};
 
@@ -21,8 +26,8 @@ const KEPT_OUTCOMES_MAX: usize = 10_000;
 const GATHER_ROUNDS_MAX: usize = 4;
 /// How often a writer that cannot write tries again by itself.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// How often the head goes to the log while it moves.
-const HEAD_LOG_INTERVAL: Duration = Duration::from_mins(1);
+/// Accounts that are noted in one transaction.
+const NOTES_AT_ONCE: usize = 256;
 
 /// The task's own state; nobody else touches it.
 pub(super) struct Work {
@@ -30,46 +35,86 @@ pub(super) struct Work {
     /// `None` after a failed commit: what is on disk has to be looked at again.
     pub(super) tip: Option<Tip>,
     pub(super) last_tip: Tip,
-    pub(super) waiting: mpsc::Receiver<Waiting>,
+    pub(super) heads: Heads,
+    pub(super) waiting: mpsc::UnboundedReceiver<Waiting>,
     pub(super) kept_back: mpsc::Receiver<Box<Completion>>,
+    pub(super) looked_after: mpsc::UnboundedReceiver<LookedAfter>,
+    /// What is to be noted beside the trail.
+    pub(super) unnoted: Vec<LookedAfter>,
     pub(super) kept: VecDeque<Draft>,
     /// Outcomes for which there was no room.
     pub(super) lost_outcomes: usize,
+    pub(super) log: Log,
+    pub(super) clock: ClockWatch,
     pub(super) health: watch::Sender<Health>,
     /// Whoever follows the trail wakes up by it.
     pub(super) committed: watch::Sender<i64>,
+    /// The time in the last event's id.
+    pub(super) last_event: watch::Sender<Option<Timestamp>>,
     pub(super) metrics: Metrics,
     pub(super) stop: CancellationToken,
 }
 
 impl Work {
     pub(super) async fn run(mut self) -> Closed {
-        let mut logged = (self.last_tip.sequence(), Stopwatch::start());
         loop {
             let mut group = Vec::new();
             let failing = self.tip.is_none() || !self.kept.is_empty();
             tokio::select! {
                 biased;
+                // These are seldom, and what waits under load is always there.
+                () = self.heads.due(&self.last_tip) => self.heads.log(&self.last_tip).await,
+                closed = self.log.closed_to_reads() => {
+                    self.fold_log().await;
+                    drop(closed);
+                }
                 received = self.waiting.recv_many(&mut group, GROUP_ENTRIES_MAX) => {
                     if received == 0 {
                         break;
                     }
                 }
                 Some(kept) = self.kept_back.recv() => self.keep(kept),
+                Some(note) = self.looked_after.recv() => self.unnoted.push(note),
                 () = tokio::time::sleep(RETRY_INTERVAL), if failing => {}
                 () = self.stop.cancelled(), if !self.waiting.is_closed() => {
                     self.waiting.close();
                     self.kept_back.close();
+                    self.looked_after.close();
                 }
             }
             self.commit(group).await;
+            self.note().await;
             self.gather().await;
-            if logged.0 != self.last_tip.sequence() && logged.1.elapsed() >= HEAD_LOG_INTERVAL {
-                logged = (self.last_tip.sequence(), Stopwatch::start());
-                tracing::info!(audit.head = %self.last_tip.head(), "the audit trail's head");
-            }
         }
         self.finish().await
+    }
+
+    /// After a failure the connection has to be opened anew, as after a failed commit.
+    async fn fold_log(&mut self) {
+        if self.tip.is_some()
+            && let Err(error) = self.appender.fold_log().await
+        {
+            tracing::warn!(error = %error, "the write-ahead log could not be folded in");
+            self.tip = None;
+        }
+    }
+
+    /// Writes down what was looked after. It is tried again with a later commit where it fails.
+    async fn note(&mut self) {
+        while let Ok(note) = self.looked_after.try_recv() {
+            self.unnoted.push(note);
+        }
+        if self.unnoted.is_empty() || self.tip.is_none() {
+            return;
+        }
+        let some = self.unnoted.len().min(NOTES_AT_ONCE);
+        match self.appender.note_looked_after(&self.unnoted[..some]).await {
+            Ok(()) => drop(self.unnoted.drain(..some)),
+            Err(error) => {
+                tracing::warn!(error = %error, "what was looked after could not be noted; it is tried again");
+                self.tip = None;
+            }
+        }
     }
 
     /// Lets those run who were just answered, as long as that brings more to write: else they would go into
@@ -151,6 +196,10 @@ impl Work {
                 .await?
         };
         self.committed.send_replace(tip.sequence());
+        self.last_event.send_replace(tip.last_event_at());
+        self.metrics.audit_last_event(tip.last_event_at());
+        self.clock.look(tip.last_event_at());
+        self.log.look(self.appender.log_bytes());
         self.last_tip = tip.clone();
         self.tip = Some(tip);
         let places = sealed.iter().map(|row| Recorded {
@@ -215,6 +264,7 @@ impl Work {
     /// What was kept gets a last try; then the database is closed.
     async fn finish(mut self) -> Closed {
         self.commit(Vec::new()).await;
+        self.note().await;
         let lost_outcomes = self.lost_outcomes + self.kept.len();
         if lost_outcomes > 0 {
             tracing::error!(
@@ -222,6 +272,7 @@ impl Work {
                 "outcomes are lost: the trail could not be written"
             );
         }
+        self.heads.log(&self.last_tip).await;
         let head = self.last_tip.head();
         if let Err(error) = self.appender.close().await {
             tracing::warn!(error = %error, "the audit database did not close in order");

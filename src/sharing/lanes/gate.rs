@@ -1,13 +1,16 @@
 //! Who may call next: calls in flight, calls a second, and the circuit breaker, over all lanes and reads.
 //!
 //! Lanes and reads that want to call stand in line and each gets one call, first come first served, so a
-//! lane with a thousand changes gets no more turns than one with a single change. Reads have at most half of the
-//! calls, and one in any case, so that where there are two or more changes never wait behind reads alone. Pure.
+//! lane with a thousand changes gets no more turns than one with a single change. Callers' reads have at most half of
+//! the calls, and one in any case, so that where there are two or more changes never wait behind reads alone; and of
+//! these no party has more than are left to others: one alone has half of them, and whoever comes next finds some
+//! free. The gateway's own reads go with the lanes. Pure.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::upstream::{Admission, Breaker, BreakerState, CallError, Pace, RetryBudget};
+use crate::domain::Party;
+use crate::upstream::{Admission, Breaker, BreakerState, CallError, Effort, Pace, RetryBudget};
 
 use super::machine::{LaneKey, ReadId};
 
@@ -15,20 +18,39 @@ use super::machine::{LaneKey, ReadId};
 #[derive(Debug)]
 pub(super) enum Turn {
     Lane(LaneKey),
-    Read(ReadId),
+    Read(ReadId, Party),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+/// What a call is made for.
+#[derive(Debug, Clone)]
+pub(super) enum Purpose {
     Change,
-    Read,
+    Read(Party),
 }
 
 /// A call that began.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Begun {
-    kind: Kind,
+    purpose: Purpose,
     probe: bool,
+    at: Instant,
+}
+
+/// A party whose reads wait or are in a call.
+#[derive(Debug)]
+struct Reader {
+    party: Party,
+    waiting: VecDeque<(u64, ReadId)>,
+    in_flight: usize,
+}
+
+/// Who is first.
+#[derive(Debug, Clone, Copy)]
+enum First {
+    /// Of lanes and the gateway's own reads, the first.
+    Line,
+    /// The party of this index.
+    Reader(usize),
 }
 
 #[derive(Debug)]
@@ -39,8 +61,10 @@ pub(super) struct Gate {
     breaker: Breaker,
     pace: Pace,
     budget: RetryBudget,
-    lanes: VecDeque<(u64, LaneKey)>,
-    reads: VecDeque<(u64, ReadId)>,
+    /// Lanes, and the gateway's own reads.
+    line: VecDeque<(u64, Turn)>,
+    /// Whose turn it is comes first.
+    readers: Vec<Reader>,
     came: u64,
 }
 
@@ -53,8 +77,8 @@ impl Gate {
             breaker: Breaker::default(),
             pace: Pace::new(requests_per_second),
             budget: RetryBudget::default(),
-            lanes: VecDeque::new(),
-            reads: VecDeque::new(),
+            line: VecDeque::new(),
+            readers: Vec::new(),
             came: 0,
         }
     }
@@ -63,51 +87,102 @@ impl Gate {
     pub(super) fn line_up(&mut self, turn: Turn) {
         self.came += 1;
         match turn {
-            Turn::Lane(key) => self.lanes.push_back((self.came, key)),
-            Turn::Read(id) => self.reads.push_back((self.came, id)),
+            Turn::Read(id, party) if party != Party::Gateway => {
+                let waiting = (self.came, id);
+                match self.readers.iter_mut().find(|reader| reader.party == party) {
+                    Some(reader) => reader.waiting.push_back(waiting),
+                    None => self.readers.push(Reader {
+                        party,
+                        waiting: VecDeque::from([waiting]),
+                        in_flight: 0,
+                    }),
+                }
+            }
+            turn => self.line.push_back((self.came, turn)),
         }
+    }
+
+    /// A read leaves the line.
+    pub(super) fn leave(&mut self, id: ReadId, party: &Party) {
+        if *party == Party::Gateway {
+            self.line
+                .retain(|(_, turn)| !matches!(turn, Turn::Read(read, _) if *read == id));
+            return;
+        }
+        let reader = self
+            .readers
+            .iter_mut()
+            .find(|reader| reader.party == *party);
+        if let Some(reader) = reader {
+            reader.waiting.retain(|(_, read)| *read != id);
+        }
+        self.forget_idle_readers();
+    }
+
+    fn forget_idle_readers(&mut self) {
+        self.readers
+            .retain(|reader| !reader.waiting.is_empty() || reader.in_flight > 0);
     }
 
     fn max_reads(&self) -> usize {
         (self.max_in_flight / 2).max(1)
     }
 
-    /// Of those in line, the first that may have a call as far as calls in flight go.
-    fn first(&self) -> Option<Kind> {
+    /// The first in turn of those whose reads wait and may have a call.
+    fn next_reader(&self) -> Option<usize> {
+        let free = self.max_reads().saturating_sub(self.reads_in_flight);
+        self.readers
+            .iter()
+            .position(|reader| !reader.waiting.is_empty() && reader.in_flight < free)
+    }
+
+    /// Of all who wait, who may have the next call as far as calls in flight go.
+    fn first(&self) -> Option<First> {
         if self.in_flight >= self.max_in_flight {
             return None;
         }
-        let lane = self.lanes.front().map(|(came, _)| *came);
-        let read = self.reads.front().map(|(came, _)| *came);
-        match (
-            lane,
-            read.filter(|_| self.reads_in_flight < self.max_reads()),
-        ) {
-            (Some(lane), Some(read)) if read < lane => Some(Kind::Read),
-            (Some(_), _) => Some(Kind::Change),
-            (None, Some(_)) => Some(Kind::Read),
+        let in_line = self.line.front().map(|(came, _)| *came);
+        let reader = self.next_reader().and_then(|index| {
+            let (came, _) = self.readers.get(index)?.waiting.front()?;
+            Some((*came, index))
+        });
+        match (in_line, reader) {
+            (Some(line), Some((came, index))) if came < line => Some(First::Reader(index)),
+            (Some(_), _) => Some(First::Line),
+            (None, Some((_, index))) => Some(First::Reader(index)),
             (None, None) => None,
         }
     }
 
-    fn pop(&mut self, kind: Kind) -> Option<Turn> {
-        match kind {
-            Kind::Change => self.lanes.pop_front().map(|(_, key)| Turn::Lane(key)),
-            Kind::Read => self.reads.pop_front().map(|(_, id)| Turn::Read(id)),
-        }
+    fn pop_reader(&mut self, index: usize) -> Option<Turn> {
+        // Whoever had a turn stands last from now on.
+        let mut reader = self.readers.remove(index);
+        let turn = reader.waiting.pop_front();
+        let turn = turn.map(|(_, id)| Turn::Read(id, reader.party.clone()));
+        self.readers.push(reader);
+        turn
     }
 
     /// The next whose turn it is. While the breaker lets nobody through everybody's turn comes at once, to be
     /// refused: see [`Self::refusal`].
     pub(super) fn next(&mut self, now: Instant) -> Option<Turn> {
         if self.refusal(now).is_some() {
-            return self.pop(Kind::Change).or_else(|| self.pop(Kind::Read));
+            if let Some((_, turn)) = self.line.pop_front() {
+                return Some(turn);
+            }
+            let waits = |reader: &Reader| !reader.waiting.is_empty();
+            let index = self.readers.iter().position(waits)?;
+            return self.pop_reader(index);
         }
+        let first = self.first()?;
         if self.pace.not_before(now).is_some() {
+            self.pace.holds_back();
             return None;
         }
-        let kind = self.first()?;
-        self.pop(kind)
+        match first {
+            First::Reader(index) => self.pop_reader(index),
+            First::Line => self.line.pop_front().map(|(_, turn)| turn),
+        }
     }
 
     /// When somebody's turn comes by time alone.
@@ -124,22 +199,38 @@ impl Gate {
     }
 
     /// A call begins.
-    pub(super) fn begin(&mut self, now: Instant, kind: Kind, retry: bool) -> Begun {
+    pub(super) fn begin(&mut self, now: Instant, purpose: Purpose, effort: Effort) -> Begun {
         self.in_flight += 1;
-        self.reads_in_flight += usize::from(kind == Kind::Read);
-        self.pace.begin(now);
-        if !retry {
-            self.budget.deposit();
+        if let Some(reader) = self.reader_in_flight(&purpose) {
+            reader.in_flight += 1;
+            self.reads_in_flight += 1;
         }
+        self.pace.begin(now);
+        self.budget.begins(effort);
         let probe = self.breaker.begin(now);
-        Begun { kind, probe }
+        Begun {
+            purpose,
+            probe,
+            at: now,
+        }
+    }
+
+    /// Whose calls in flight a call is counted with; nobody's for changes and the gateway's own reads.
+    fn reader_in_flight(&mut self, purpose: &Purpose) -> Option<&mut Reader> {
+        match purpose {
+            Purpose::Change | Purpose::Read(Party::Gateway) => None,
+            Purpose::Read(party) => self
+                .readers
+                .iter_mut()
+                .find(|reader| reader.party == *party),
+        }
     }
 
     /// A call ended; what came of it moves breaker and pace. Returns whether the breaker opened.
-    pub(super) fn ended(&mut self, now: Instant, begun: Begun, error: Option<&CallError>) -> bool {
+    pub(super) fn ended(&mut self, now: Instant, begun: &Begun, error: Option<&CallError>) -> bool {
         self.release(begun);
         if let Some(pause) = error.and_then(CallError::throttling) {
-            self.pace.throttled(now, pause);
+            self.pace.throttled(now, begun.at, pause);
         }
         match error {
             // What says nothing of the upstream neither opens nor closes.
@@ -164,14 +255,18 @@ impl Gate {
     }
 
     /// A call ended, and nobody knows how.
-    pub(super) fn abandoned(&mut self, now: Instant, begun: Begun) {
+    pub(super) fn abandoned(&mut self, now: Instant, begun: &Begun) {
         self.release(begun);
         self.breaker.abandoned(now, begun.probe);
     }
 
-    fn release(&mut self, begun: Begun) {
+    fn release(&mut self, begun: &Begun) {
         self.in_flight -= 1;
-        self.reads_in_flight -= usize::from(begun.kind == Kind::Read);
+        if let Some(reader) = self.reader_in_flight(&begun.purpose) {
+            reader.in_flight -= 1;
+            self.reads_in_flight -= 1;
+            self.forget_idle_readers();
+        }
     }
 
     /// Takes one of the retries that may be made.
@@ -185,5 +280,72 @@ impl Gate {
 
     pub(super) fn breaker_state(&self, now: Instant) -> BreakerState {
         self.breaker.state(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::{Deadline, Principal};
+
+    fn party(subject: usize) -> Party {
+        Party::Subject(Arc::new(Principal {
+            subject: subject.to_string(),
+            issuer: "https://issuer.example".into(),
+            token_id: None,
+            scopes: BTreeSet::new(),
+            groups: BTreeSet::new(),
+        }))
+    }
+
+    fn begin_all(gate: &mut Gate, now: Instant) -> Vec<Begun> {
+        let mut begun = Vec::new();
+        while let Some(turn) = gate.next(now) {
+            let purpose = match turn {
+                Turn::Lane(_) => Purpose::Change,
+                Turn::Read(_, party) => Purpose::Read(party),
+            };
+            begun.push(gate.begin(now, purpose, Effort::First));
+        }
+        begun
+    }
+
+    #[test]
+    fn whoever_comes_next_finds_calls_that_one_party_does_not_take_and_the_gateway_goes_before() {
+        let now = Deadline::now().instant();
+        let mut gate = Gate::new(64, None);
+        let mut id = 0;
+        let mut waits = |gate: &mut Gate, party: &Party, count: usize| {
+            for _ in 0..count {
+                id += 1;
+                gate.line_up(Turn::Read(ReadId(id), party.clone()));
+            }
+        };
+        waits(&mut gate, &party(1), 100);
+        let first = begin_all(&mut gate, now);
+        assert_eq!(first.len(), 16, "half of the half that reads have");
+        waits(&mut gate, &party(2), 100);
+        assert_eq!(begin_all(&mut gate, now).len(), 8, "half of what is left");
+        waits(&mut gate, &party(3), 1);
+        assert_eq!(begin_all(&mut gate, now).len(), 1);
+        waits(&mut gate, &Party::Gateway, 3);
+        assert_eq!(begin_all(&mut gate, now).len(), 3);
+        for begun in &first {
+            gate.abandoned(now, begun);
+        }
+        let again = begin_all(&mut gate, now);
+        let of = |wanted: usize| {
+            let of_party = |begun: &&Begun| matches!(&begun.purpose, Purpose::Read(of) if *of == party(wanted));
+            again.iter().filter(of_party).count()
+        };
+        assert!(
+            of(1) > 0 && of(2) > 0,
+            "both go on: {} and {}",
+            of(1),
+            of(2)
+        );
     }
 }

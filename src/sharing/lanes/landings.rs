@@ -1,9 +1,10 @@
-//! Shares that may take effect late.
+//! Changes that may take effect late.
 //!
 //! A call that timed out may still take effect for as long as the service works on it, up to 60 s (its own
 //! limit, `RetCode` 110), and so after a later call that contradicts it. A share that came back so after an
-//! unshare would give an account an image that it must not have, so such accounts are remembered, and looked
-//! at when the time is over. (An unshare that lands late is seen by the caller who shared, and repeated.) Pure.
+//! unshare would give an account an image that it must not have, and an unshare after a share would take away what
+//! the trail says it has. So accounts of which a call may land are remembered, and where the contrary was accepted
+//! since they are looked at when the time is over. Pure.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -17,17 +18,50 @@ pub(super) const LANDING_TIME: Duration = Duration::from_mins(1);
 /// Most accounts that are remembered.
 const LANDINGS_MAX: usize = 10_000;
 
+/// An account of which changes may land late.
 #[derive(Debug, Clone, Copy)]
 struct Landing {
-    /// Until when a share may land.
+    /// Until when something may land.
     until: Instant,
-    /// The last change of the account that took effect, or may have, since then.
+    open: Open,
+    /// The last change that took effect, or may have.
     last: Operation,
-    /// Whether it is being looked at.
-    looked_at: bool,
+    /// Whether it certainly did.
+    succeeded: bool,
+    /// Whether it is being looked after.
+    looked_after: bool,
 }
 
-/// All accounts whose share may land late, by image.
+/// What may land.
+#[derive(Debug, Clone, Copy, Default)]
+struct Open {
+    share: bool,
+    unshare: bool,
+}
+
+impl Landing {
+    /// Whether what may land contradicts the last change. A share that nobody knows to have taken effect is not made
+    /// again: nobody was told that it stands.
+    fn is_suspect(&self) -> bool {
+        match self.last {
+            Operation::Unshare => self.open.share,
+            Operation::Share => self.open.unshare && self.succeeded,
+        }
+    }
+}
+
+/// Accounts whose time is over.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Due {
+    /// Those to look after from now on.
+    pub(super) suspects: Vec<AccountId>,
+    /// Those that are forgotten, since whatever landed is what was accepted last.
+    pub(super) settled: Vec<AccountId>,
+    /// When to ask again.
+    pub(super) next: Option<Instant>,
+}
+
+/// All accounts of which changes may land late, by image.
 #[derive(Debug, Default)]
 pub(super) struct Landings {
     images: HashMap<LaneKey, HashMap<AccountId, Landing>>,
@@ -35,112 +69,110 @@ pub(super) struct Landings {
 }
 
 impl Landings {
-    /// A call with a share ended unknown. Returns when it is to be looked at.
+    /// A call with such a change ended unknown. Returns when the account's time is over.
     pub(super) fn may_land(
         &mut self,
         now: Instant,
         key: &LaneKey,
         account_id: AccountId,
+        operation: Operation,
     ) -> Option<Instant> {
-        let until = now + LANDING_TIME;
-        let known = self
-            .images
-            .get_mut(key)
-            .and_then(|image| image.get_mut(&account_id));
-        if let Some(landing) = known {
-            *landing = Landing {
-                until,
-                last: Operation::Share,
-                ..*landing
-            };
-            return Some(until);
-        }
-        if self.count >= LANDINGS_MAX {
+        let known = self.landing(key, account_id).is_some();
+        if !known && self.count >= LANDINGS_MAX {
             tracing::warn!(
                 image.id = key.1.as_str(),
                 account.id = account_id.get(),
-                "too many shares may take effect late; this one is not looked at again"
+                "too many changes may take effect late; this one is not looked after"
             );
             return None;
         }
-        let landing = Landing {
+        let until = now + LANDING_TIME;
+        let image = self.images.entry(key.clone()).or_default();
+        let landing = image.entry(account_id).or_insert(Landing {
             until,
-            last: Operation::Share,
-            looked_at: false,
-        };
-        self.images
-            .entry(key.clone())
-            .or_default()
-            .insert(account_id, landing);
-        self.count += 1;
+            open: Open::default(),
+            last: operation,
+            succeeded: false,
+            looked_after: false,
+        });
+        match operation {
+            Operation::Share => landing.open.share = true,
+            Operation::Unshare => landing.open.unshare = true,
+        }
+        // What was so certainly before is so after the same again, whatever became of that.
+        landing.succeeded &= landing.last == operation;
+        (landing.until, landing.last) = (until, operation);
+        self.count += usize::from(!known);
         Some(until)
     }
 
     /// A change took effect, or may have.
-    pub(super) fn changed(&mut self, key: &LaneKey, account_id: AccountId, operation: Operation) {
+    pub(super) fn was_last(
+        &mut self,
+        key: &LaneKey,
+        account_id: AccountId,
+        operation: Operation,
+        succeeded: bool,
+    ) {
         if self.count == 0 {
             return;
         }
-        let landing = self
-            .images
-            .get_mut(key)
-            .and_then(|image| image.get_mut(&account_id));
-        if let Some(landing) = landing {
-            landing.last = operation;
+        if let Some(landing) = self.landing(key, account_id) {
+            (landing.last, landing.succeeded) = (operation, succeeded);
         }
     }
 
-    /// The accounts of an image whose time is over and whose last change was an unshare: a share of theirs that
-    /// stands has landed late. They are being looked at from now on; the others are forgotten. Also says when
-    /// to ask again.
-    pub(super) fn due(&mut self, now: Instant, key: &LaneKey) -> (Vec<AccountId>, Option<Instant>) {
+    fn landing(&mut self, key: &LaneKey, account_id: AccountId) -> Option<&mut Landing> {
+        self.images.get_mut(key)?.get_mut(&account_id)
+    }
+
+    /// The accounts of an image whose time is over.
+    pub(super) fn due(&mut self, now: Instant, key: &LaneKey) -> Due {
+        let mut due = Due::default();
         let Some(image) = self.images.get_mut(key) else {
-            return (Vec::new(), None);
+            return due;
         };
-        let mut due = Vec::new();
         image.retain(|account_id, landing| {
-            if landing.until > now || landing.looked_at {
+            if landing.until > now || landing.looked_after {
                 return true;
             }
-            landing.looked_at = landing.last == Operation::Unshare;
-            if landing.looked_at {
-                due.push(*account_id);
+            landing.looked_after = landing.is_suspect();
+            if landing.looked_after {
+                due.suspects.push(*account_id);
             } else {
                 self.count -= 1;
+                due.settled.push(*account_id);
             }
-            landing.looked_at
+            landing.looked_after
         });
-        let waiting = image.values().filter(|landing| !landing.looked_at);
-        let next = waiting.map(|landing| landing.until).min();
+        let waiting = image.values().filter(|landing| !landing.looked_after);
+        due.next = waiting.map(|landing| landing.until).min();
         self.tidy(key);
-        due.sort_unstable();
-        (due, next)
+        due.suspects.sort_unstable();
+        due.settled.sort_unstable();
+        due
     }
 
-    /// Whether an account that is looked at should still have no share.
-    pub(super) fn stands(&self, key: &LaneKey, account_id: AccountId) -> bool {
-        let landing = self
-            .images
-            .get(key)
-            .and_then(|image| image.get(&account_id));
-        landing.is_some_and(|landing| landing.looked_at && landing.last == Operation::Unshare)
+    /// What an account that is looked after should have had last; `None` where nothing that landed contradicts it.
+    pub(super) fn suspected(&self, key: &LaneKey, account_id: AccountId) -> Option<Operation> {
+        let landing = self.images.get(key)?.get(&account_id)?;
+        (landing.looked_after && landing.is_suspect()).then_some(landing.last)
     }
 
-    /// An account was looked at. One that may land anew meanwhile stays; says when to look then.
-    pub(super) fn looked_at(
+    /// An account was looked after. One of which something may land anew meanwhile stays; says when to look then.
+    pub(super) fn looked_after(
         &mut self,
         now: Instant,
         key: &LaneKey,
         account_id: AccountId,
     ) -> Option<Instant> {
-        let image = self.images.get_mut(key)?;
-        let landing = image.get_mut(&account_id)?;
-        landing.looked_at = false;
+        let landing = self.landing(key, account_id)?;
+        landing.looked_after = false;
         let until = landing.until;
         if until > now {
             return Some(until);
         }
-        image.remove(&account_id);
+        self.images.get_mut(key)?.remove(&account_id);
         self.count -= 1;
         self.tidy(key);
         None
@@ -162,6 +194,7 @@ impl Landings {
 mod tests {
     use super::*;
     use crate::domain::Deadline;
+    use crate::domain::Operation::{Share, Unshare};
 
     fn start() -> Instant {
         Deadline::after(Duration::ZERO).instant()
@@ -179,29 +212,58 @@ mod tests {
     }
 
     #[test]
-    fn only_accounts_that_were_unshared_since_are_looked_at_and_only_when_the_time_is_over() {
+    fn accounts_are_suspect_whose_last_change_is_contrary_to_what_may_land_and_only_when_the_time_is_over()
+     {
         let (mut landings, now) = (Landings::default(), start());
-        for number in 1..=3 {
-            landings.may_land(now, &key(), account(number));
+        // What may land, what was accepted since and whether it certainly took effect; whether that is suspect.
+        let cases = [
+            (Share, None, false),
+            (Share, Some((Unshare, true)), true),
+            (Share, Some((Unshare, false)), true),
+            (Share, Some((Share, true)), false),
+            (Unshare, None, false),
+            (Unshare, Some((Share, true)), true),
+            (Unshare, Some((Share, false)), false),
+            (Unshare, Some((Unshare, true)), false),
+        ];
+        for ((may_land, since, _), number) in cases.iter().zip(1..) {
+            landings.may_land(now, &key(), account(number), *may_land);
+            if let Some((operation, succeeded)) = since {
+                landings.was_last(&key(), account(number), *operation, *succeeded);
+            }
         }
-        landings.changed(&key(), account(1), Operation::Unshare);
-        landings.changed(&key(), account(2), Operation::Unshare);
-        landings.changed(&key(), account(2), Operation::Share);
-        landings.changed(&key(), account(9), Operation::Unshare);
+        landings.was_last(&key(), account(99), Unshare, true);
+        // Shared again, which nobody knows of: it is shared all the same.
+        landings.may_land(now, &key(), account(6), Share);
         let early = landings.due(now + LANDING_TIME / 2, &key());
-        assert_eq!(early, (vec![], Some(now + LANDING_TIME)));
+        assert_eq!(early.next, Some(now + LANDING_TIME));
         let due = landings.due(now + LANDING_TIME, &key());
-        assert_eq!(due, (vec![account(1)], None));
-        assert!(landings.stands(&key(), account(1)));
-        landings.changed(&key(), account(1), Operation::Share);
-        assert!(
-            !landings.stands(&key(), account(1)),
-            "shared again meanwhile"
-        );
+        let (mut suspects, mut settled) = (Vec::new(), Vec::new());
+        for ((_, _, suspect), number) in cases.iter().zip(1..) {
+            let list = if *suspect {
+                &mut suspects
+            } else {
+                &mut settled
+            };
+            list.push(account(number));
+        }
+        let next = None;
         assert_eq!(
-            landings.looked_at(now + LANDING_TIME, &key(), account(1)),
-            None
+            due,
+            Due {
+                suspects,
+                settled,
+                next
+            }
         );
+        assert_eq!(landings.suspected(&key(), account(2)), Some(Unshare));
+        assert_eq!(landings.suspected(&key(), account(6)), Some(Share));
+        landings.was_last(&key(), account(2), Share, true);
+        assert_eq!(landings.suspected(&key(), account(2)), None, "shared again");
+        for number in [2, 3, 6] {
+            let over = now + LANDING_TIME;
+            assert_eq!(landings.looked_after(over, &key(), account(number)), None);
+        }
         assert_eq!(
             (landings.len(), landings.images.len()),
             (0, 0),
@@ -213,23 +275,26 @@ mod tests {
     fn the_list_is_bounded() {
         let (mut landings, now) = (Landings::default(), start());
         for number in 1..=LANDINGS_MAX as u64 + 5 {
-            landings.may_land(now, &key(), account(number));
+            landings.may_land(now, &key(), account(number), Share);
         }
         assert_eq!(landings.len(), LANDINGS_MAX);
-        let (due, next) = landings.due(now + LANDING_TIME, &key());
-        assert_eq!((due.len(), next, landings.len()), (0, None, 0));
+        let due = landings.due(now + LANDING_TIME, &key());
+        assert_eq!(
+            (due.suspects.len(), due.settled.len(), landings.len()),
+            (0, LANDINGS_MAX, 0)
+        );
     }
 
     #[test]
-    fn a_share_that_may_land_anew_while_it_is_looked_at_is_looked_at_again() {
+    fn what_may_land_anew_while_it_is_looked_after_is_looked_after_again() {
         let (mut landings, now) = (Landings::default(), start());
-        landings.may_land(now, &key(), account(1));
-        landings.changed(&key(), account(1), Operation::Unshare);
+        landings.may_land(now, &key(), account(1), Share);
+        landings.was_last(&key(), account(1), Unshare, true);
         let over = now + LANDING_TIME;
-        assert_eq!(landings.due(over, &key()).0, [account(1)]);
-        landings.may_land(over, &key(), account(1));
+        assert_eq!(landings.due(over, &key()).suspects, [account(1)]);
+        landings.may_land(over, &key(), account(1), Share);
         assert_eq!(
-            landings.looked_at(over, &key(), account(1)),
+            landings.looked_after(over, &key(), account(1)),
             Some(over + LANDING_TIME)
         );
     }

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use image_share_gateway::app::{App, with_file_checks};
+use image_share_gateway::audit;
 use image_share_gateway::auth::{Grant, Mint};
 use image_share_gateway::config::{Config, Sources};
 use image_share_gateway::sandbox::{Sandbox, Settings};
@@ -73,12 +74,14 @@ pub(crate) const LONG_TRAIL_ROWS: usize = 8000;
 
 /// Writes so many denials with long details, as a gateway would.
 async fn fill(database: &std::path::Path, rows: usize) {
-    use image_share_gateway::audit::{self, Denial, HttpStatus, Refused};
+    use image_share_gateway::audit::{Denial, HttpStatus, Refused};
     use image_share_gateway::domain::{
         Caller, Change, Deadline, Operation, Principal, RequestId, Stopwatch,
     };
     let metrics = image_share_gateway::telemetry::Metrics::new();
-    let (writer, task, reader) = audit::open(database, metrics).await.unwrap();
+    let (writer, task, reader) = audit::open(database, audit::Accepted::default(), metrics)
+        .await
+        .unwrap();
     let denial = || Denial {
         caller: std::sync::Arc::new(Caller {
             principal: std::sync::Arc::new(Principal {
@@ -163,6 +166,11 @@ impl Gateway {
         Self::configured(directory, "http://127.0.0.1:9", settings).await
     }
 
+    /// Over a trail that is there.
+    pub(crate) async fn in_front_of_trail(directory: tempfile::TempDir, url: &str) -> Self {
+        Self::in_directory(directory, url, &[]).await
+    }
+
     /// Stops in order and starts anew over the same trail.
     pub(crate) async fn restarted(mut self, url: &str, settings: &[(&'static str, &str)]) -> Self {
         assert!(self.stop().await, "in order");
@@ -226,7 +234,9 @@ impl Gateway {
             ..Sources::default()
         });
         let config = Config::load(&sources).unwrap_or_else(|faults| panic!("{:?}", faults.0));
-        let app = App::start(config, None).await.unwrap();
+        let app = App::start(config, None, audit::Accepted::default())
+            .await
+            .unwrap();
         let client = reqwest::Client::builder().no_proxy().tls_certs_only([]);
         let client = client
             .redirect(reqwest::redirect::Policy::none())
@@ -354,6 +364,12 @@ pub(crate) struct Caller<'a> {
 }
 
 impl Caller<'_> {
+    /// A request to a whole URL, that of the admin listener, say.
+    pub(crate) fn request_url(&self, method: &str, url: &str) -> RequestBuilder {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        self.gateway.client.request(method, url)
+    }
+
     pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let request = self

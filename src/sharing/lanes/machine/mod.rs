@@ -4,46 +4,60 @@
 //! [`Machine::time`], …) together with the time; what is to be done comes out as [`Effect`]s. It does no work of its
 //! own, waits for nothing and reads no clock, so that tests drive it through hours of failing upstream in a
 //! moment, and a failing run replays.
-mod holds;
+mod aftermath;
+mod door;
+mod halves;
+mod lane;
 mod outcomes;
 mod reads;
+mod room;
 mod turns;
 mod words;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
-use crate::domain::{AccountId, Operation};
+use crate::domain::{AccountId, Operation, Party};
 use crate::upstream::{BreakerState, CallError, Connection};
 
 use super::batch::Batch;
 use super::gate::{Begun, Gate};
 use super::landings::Landings;
+use super::queue::Candidate;
 
-use holds::Hold;
+use door::Wait;
+use halves::Half;
+use lane::{Lane, LaneState};
+pub(in crate::sharing) use reads::AskedRead;
 use reads::Read;
-pub(super) use words::{CallId, Effect, HoldId, LookId, PlaceId, ReadId};
-pub(in crate::sharing) use words::{Ended, LaneKey, Last, Limits, NoTurn};
+pub(in crate::sharing) use room::Kind;
+use room::Room;
+pub(in crate::sharing) use words::{Aftermath, Ended, LaneKey, Last, Limits, NoTurn};
+pub(super) use words::{CallId, Effect, LookId, PlaceId, ReadId, WaitId};
 
-/// Most changes that wait in one lane, and in all lanes. A hung upstream must not gather callers without end; both
-/// are far above what a caller's time allows to be sent. A bulk request is admitted whole where there is any room.
-const PLACES_PER_LANE_MAX: usize = 1000;
-const PLACES_MAX: usize = 10_000;
-const _: () = assert!(
-    PLACES_PER_LANE_MAX < PLACES_MAX,
-    "one image cannot take all places"
-);
+/// What a change's place is given for.
+#[derive(Debug, Clone)]
+pub(in crate::sharing) struct Asked {
+    /// On whose behalf.
+    pub(in crate::sharing) party: Party,
+    /// Alone, or with others.
+    pub(in crate::sharing) kind: Kind,
+    /// Until when its caller waits.
+    pub(in crate::sharing) deadline: Instant,
+}
 
 /// A change from its admission to its end.
 #[derive(Debug)]
-struct Place {
+struct PlacedChange {
     key: LaneKey,
+    asked: Asked,
     operation: Operation,
     account_id: AccountId,
-    deadline: Instant,
+    /// Whether it is one of a whole-list replacement's.
+    in_block: bool,
     at: At,
     /// Whether its caller was told that the time is up.
     late: bool,
@@ -66,52 +80,13 @@ enum At {
     Look,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Entry {
-    Place(PlaceId),
-    Hold(HoldId),
-}
-
-/// Changes that go before the queue: what a call has to carry again.
 #[derive(Debug)]
-struct Part {
-    places: Vec<PlaceId>,
-    /// Whether others may join from the queue. Not where an account is looked for that fails its call.
-    open: bool,
-    connection: Connection,
-    /// Whether the call is a retry; it was taken from the budget.
-    retry: bool,
-}
-
-#[derive(Debug)]
-struct Lane {
-    parts: VecDeque<Part>,
-    queue: VecDeque<Entry>,
-    /// Entries that wait: those in `queue` and `parts` that have not ended.
-    waiting: usize,
-    state: LaneState,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LaneState {
-    /// Nothing is under way.
-    Idle,
-    /// It stands in line for a call.
-    InLine,
-    /// A call is in flight.
-    Calling,
-    /// It waits until then before it tries again.
-    Resting(Instant),
-    /// Somebody reads, and nothing may come between.
-    Held(HoldId),
-}
-
-#[derive(Debug)]
-struct Call {
+struct CallInFlight {
     key: LaneKey,
     batch: Batch,
     connection: Connection,
     open: bool,
+    half: Half,
     begun: Begun,
 }
 
@@ -120,7 +95,7 @@ enum Alarm {
     Place(PlaceId),
     Lane(LaneKey),
     Read(ReadId),
-    Hold(HoldId),
+    Wait(WaitId),
     Landing(LaneKey),
 }
 
@@ -129,20 +104,21 @@ enum Alarm {
 pub(super) struct Machine {
     max_retries: u32,
     lanes: HashMap<LaneKey, Lane>,
-    places: HashMap<PlaceId, Place>,
-    calls: HashMap<CallId, Call>,
+    places: HashMap<PlaceId, PlacedChange>,
+    calls: HashMap<CallId, CallInFlight>,
     reads: HashMap<ReadId, Read>,
-    holds: HashMap<HoldId, Hold>,
+    /// Callers' reads that wait or are in a call.
+    reads_of: HashMap<Party, usize>,
+    waits: HashMap<WaitId, Wait>,
     looks: HashMap<LookId, Vec<PlaceId>>,
     landings: Landings,
     gate: Gate,
+    room: Room,
     alarms: BTreeSet<(Instant, Alarm)>,
     /// Lanes of which changes were recorded since the time was told last.
     stirred: Vec<LaneKey>,
     effects: Vec<Effect>,
     last_id: u64,
-    /// Changes that wait, in all lanes.
-    waiting: usize,
     chance: SmallRng,
 }
 
@@ -154,15 +130,16 @@ impl Machine {
             places: HashMap::new(),
             calls: HashMap::new(),
             reads: HashMap::new(),
-            holds: HashMap::new(),
+            reads_of: HashMap::new(),
+            waits: HashMap::new(),
             looks: HashMap::new(),
             landings: Landings::default(),
             gate: Gate::new(limits.max_in_flight, limits.requests_per_second),
+            room: Room::default(),
             alarms: BTreeSet::new(),
             stirred: Vec::new(),
             effects: Vec::new(),
             last_id: 0,
-            waiting: 0,
             chance: SmallRng::seed_from_u64(seed),
         }
     }
@@ -190,9 +167,9 @@ impl Machine {
         self.gate.in_flight()
     }
 
-    /// Changes that wait for a call.
+    /// Changes that wait for a call, or for their place.
     pub(super) fn waiting(&self) -> usize {
-        self.waiting
+        self.room.waiting()
     }
 
     fn next_id(&mut self) -> u64 {
@@ -200,41 +177,44 @@ impl Machine {
         self.last_id
     }
 
-    /// Whether another change, or a bulk of them, may wait in a lane.
-    pub(super) fn has_room(&self, key: &LaneKey) -> bool {
-        let in_lane = self.lanes.get(key).map_or(0, |lane| lane.waiting);
-        in_lane < PLACES_PER_LANE_MAX && self.waiting < PLACES_MAX
+    /// Whether a party's change, or a bulk of them, may wait in a lane.
+    pub(super) fn has_room(&self, key: &LaneKey, party: &Party, kind: Kind) -> bool {
+        self.room.has_room(key, party, kind)
     }
 
     /// Gives changes of one image the last places of its lane, in their order. They are sent once they are
-    /// [`Self::recorded`].
+    /// [`Self::recorded`]. Only where the lane's door is open: see [`Self::is_open`].
     pub(super) fn admit(
         &mut self,
         key: &LaneKey,
         changes: &[(Operation, AccountId)],
-        deadline: Instant,
+        asked: &Asked,
     ) -> Vec<PlaceId> {
-        let places = self.place(key, changes, deadline);
-        let lane = self.lane(key);
-        lane.queue.extend(places.iter().copied().map(Entry::Place));
-        lane.waiting += places.len();
-        self.waiting += places.len();
-        places
+        self.place(key, changes, asked, false)
     }
 
     fn place(
         &mut self,
         key: &LaneKey,
         changes: &[(Operation, AccountId)],
-        deadline: Instant,
+        asked: &Asked,
+        in_block: bool,
     ) -> Vec<PlaceId> {
-        let place = |(operation, account_id): &(Operation, AccountId)| {
-            let id = PlaceId(self.next_id());
-            let place = Place {
+        if changes.is_empty() {
+            // A lane exists while it has work.
+            return Vec::new();
+        }
+        let lane = self.lanes.entry(key.clone()).or_default();
+        let mut ids = Vec::with_capacity(changes.len());
+        for (operation, account_id) in changes {
+            self.last_id += 1;
+            let id = PlaceId(self.last_id);
+            let place = PlacedChange {
                 key: key.clone(),
+                asked: asked.clone(),
                 operation: *operation,
                 account_id: *account_id,
-                deadline,
+                in_block,
                 at: At::Queue { recorded: false },
                 late: false,
                 calls: 0,
@@ -242,20 +222,13 @@ impl Machine {
                 may_have_applied: false,
                 failure: None,
             };
+            lane.take_in(id, &place);
             self.places.insert(id, place);
-            self.alarms.insert((deadline, Alarm::Place(id)));
-            id
-        };
-        changes.iter().map(place).collect()
-    }
-
-    fn lane(&mut self, key: &LaneKey) -> &mut Lane {
-        self.lanes.entry(key.clone()).or_insert_with(|| Lane {
-            parts: VecDeque::new(),
-            queue: VecDeque::new(),
-            waiting: 0,
-            state: LaneState::Idle,
-        })
+            self.alarms.insert((asked.deadline, Alarm::Place(id)));
+            ids.push(id);
+        }
+        self.room.take(key, &asked.party, asked.kind, ids.len());
+        ids
     }
 
     /// The intents of these changes, which are of one image, are on disk: they are sent as soon as somebody tells
@@ -312,22 +285,8 @@ impl Machine {
                     }
                 }
                 Alarm::Read(id) => self.read_alarm(now, id),
-                Alarm::Hold(id) => {
-                    if let Some(hold) = self.holds.remove(&id) {
-                        self.forget_hold(&hold.key);
-                        self.effects.push(Effect::HoldEnded(id));
-                        self.advance(&hold.key);
-                    }
-                }
-                Alarm::Landing(key) => {
-                    let (accounts, next) = self.landings.due(now, &key);
-                    if let Some(next) = next {
-                        self.alarms.insert((next, Alarm::Landing(key.clone())));
-                    }
-                    if !accounts.is_empty() {
-                        self.effects.push(Effect::Undo { key, accounts });
-                    }
-                }
+                Alarm::Wait(id) => self.wait_alarm(id),
+                Alarm::Landing(key) => self.landing_alarm(now, key),
             }
         }
         self.dispatch(now);
@@ -348,52 +307,53 @@ impl Machine {
         self.advance(&key);
     }
 
-    /// Whether a share that landed late is still to be taken back. Not to be said yet, `None`, where a share of the
-    /// account waits: that one is meant to stand, should it succeed.
-    pub(super) fn must_be_undone(&self, key: &LaneKey, account_id: AccountId) -> Option<bool> {
-        if !self.landings.stands(key, account_id) {
-            return Some(false);
-        }
-        match self.last_waiting(key, account_id) {
-            Some(Operation::Share) => None,
-            Some(Operation::Unshare) | None => Some(true),
+    fn end(&mut self, id: PlaceId, last: Last) {
+        if let Some(ended) = self.remove(id, last) {
+            self.effects.push(Effect::Ended(id, ended));
         }
     }
 
-    /// What the last change of an account that waits in a queue asks for.
-    fn last_waiting(&self, key: &LaneKey, account_id: AccountId) -> Option<Operation> {
-        let queue = &self.lanes.get(key)?.queue;
-        queue.iter().rev().find_map(|entry| match entry {
-            Entry::Place(id) => {
-                let place = self.places.get(id)?;
-                (place.account_id == account_id).then_some(place.operation)
-            }
-            Entry::Hold(_) => None,
+    /// Takes a change out, wherever it is.
+    fn remove(&mut self, id: PlaceId, last: Last) -> Option<Ended> {
+        let place = self.places.remove(&id)?;
+        let alarm = (place.asked.deadline, Alarm::Place(id));
+        self.alarms.remove(&alarm);
+        if matches!(place.at, At::Queue { .. } | At::Part) {
+            self.leaves_room(&place.key, &place.asked);
+        }
+        if place.at != At::Look {
+            self.leaves_lane(id, &place);
+        }
+        Some(Ended {
+            may_have_applied: place.may_have_applied
+                || matches!(last, Last::Abandoned | Last::Lost),
+            last,
+            calls: place.calls,
+            seen: None,
         })
     }
 
-    /// An account was looked at after its time.
-    pub(super) fn undone(&mut self, now: Instant, key: &LaneKey, account_id: AccountId) {
-        if let Some(next) = self.landings.looked_at(now, key, account_id) {
-            self.alarms.insert((next, Alarm::Landing(key.clone())));
+    fn leaves_room(&mut self, key: &LaneKey, asked: &Asked) {
+        self.room.give_back(key, &asked.party, asked.kind, 1);
+    }
+
+    /// A change that is not called any more: whoever waits for those before may go on.
+    fn leaves_lane(&mut self, id: PlaceId, place: &PlacedChange) {
+        if let Some(lane) = self.lanes.get_mut(&place.key) {
+            lane.let_out(id, place);
+            self.pass_fences(&place.key);
         }
     }
 
-    /// Another run of the program sent a share that may land yet.
-    pub(super) fn may_land(&mut self, now: Instant, key: &LaneKey, account_id: AccountId) {
-        if let Some(until) = self.landings.may_land(now, key, account_id) {
-            self.alarms.insert((until, Alarm::Landing(key.clone())));
-        }
+    /// The last id that was given, and how another run goes on behind it.
+    #[cfg(test)]
+    pub(super) fn last_id(&self) -> u64 {
+        self.last_id
     }
 
-    /// Another run of the program unshared such an account since.
-    pub(super) fn was_unshared(&mut self, key: &LaneKey, account_id: AccountId) {
-        self.landings.changed(key, account_id, Operation::Unshare);
-    }
-
-    /// Shares that may land late and are remembered.
-    pub(super) fn landings(&self) -> usize {
-        self.landings.len()
+    #[cfg(test)]
+    pub(super) fn continue_after(&mut self, last_id: u64) {
+        self.last_id = last_id;
     }
 
     /// The changes that a call carries.
@@ -419,12 +379,32 @@ impl Machine {
             && self.places.is_empty()
             && self.calls.is_empty()
             && self.reads.is_empty()
-            && self.holds.is_empty()
+            && self.reads_of.is_empty()
+            && self.waits.is_empty()
             && self.looks.is_empty()
             && self.alarms.is_empty()
             && self.stirred.is_empty()
             && self.landings.len() == 0
-            && self.waiting == 0
+            && self.room.waiting() == 0
             && self.gate.in_flight() == 0
+    }
+}
+
+/// A change as its lane's queue looks at it; `None` where it is not there, or its time is up: it ends as soon as the
+/// clock says so.
+fn candidate(
+    places: &HashMap<PlaceId, PlacedChange>,
+    now: Instant,
+    id: PlaceId,
+) -> Option<Candidate> {
+    let place = places.get(&id)?;
+    match place.at {
+        At::Queue { recorded } if place.asked.deadline > now => Some(Candidate {
+            operation: place.operation,
+            account_id: place.account_id,
+            recorded,
+            in_bulk: place.asked.kind == Kind::Bulk,
+        }),
+        At::Queue { .. } | At::Part | At::Call | At::Look => None,
     }
 }

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 
 use crate::domain::{AccountId, Operation};
-use crate::upstream::{CallError, Connection, Fate, Modified, Retry, Verdict, backoff};
+use crate::upstream::{CallError, Connection, Effort, Fate, Modified, Retry, Verdict, backoff};
 
-use super::words::{CallId, Effect, Ended, LaneKey, Last, LookId, PlaceId};
-use super::{Alarm, At, Call, LaneState, Machine, Part, Place};
+use super::halves::Half;
+use super::lane::{LaneState, Part};
+use super::words::{CallId, Effect, Ended, Last, LookId, PlaceId};
+use super::{Alarm, At, CallInFlight, Machine, PlacedChange};
 
 /// How long is looked, at most, what a change that ended unknown did.
 const LOOK_TIME: Duration = Duration::from_secs(3);
@@ -24,8 +26,8 @@ impl Machine {
         let Some(mut call) = self.calls.remove(&id) else {
             return;
         };
-        let opened = self.gate.ended(now, call.begun, result.as_ref().err());
-        self.lane(&call.key).state = LaneState::Idle;
+        let opened = self.gate.ended(now, &call.begun, result.as_ref().err());
+        self.lanes.entry(call.key.clone()).or_default().state = LaneState::Idle;
         // Those that were given up meanwhile are gone.
         call.batch.keep(|place| self.places.contains_key(place));
         match result {
@@ -44,8 +46,8 @@ impl Machine {
         let Some(call) = self.calls.remove(&id) else {
             return;
         };
-        self.gate.abandoned(now, call.begun);
-        self.lane(&call.key).state = LaneState::Idle;
+        self.gate.abandoned(now, &call.begun);
+        self.lanes.entry(call.key.clone()).or_default().state = LaneState::Idle;
         for place in call.batch.places() {
             self.note_may_have_applied(now, *place);
             self.end(*place, Last::Lost);
@@ -54,7 +56,7 @@ impl Machine {
         self.dispatch(now);
     }
 
-    fn succeeded(&mut self, call: &Call, modified: &Modified) {
+    fn succeeded(&mut self, call: &CallInFlight, modified: &Modified) {
         let invalid: &[AccountId] = match &modified.verdict {
             Verdict::Done => &[],
             Verdict::InvalidAccounts(accounts) => accounts,
@@ -75,31 +77,33 @@ impl Machine {
                 && modified.verdict == Verdict::Done
             {
                 self.landings
-                    .changed(&place.key, place.account_id, place.operation);
+                    .was_last(&place.key, place.account_id, place.operation, true);
             }
             self.end(id, Last::Answered(modified.clone()));
         }
+        if let Some(lane) = self.lanes.get_mut(&call.key) {
+            lane.image_refused = None;
+        }
         // The upstream did nothing of the call: the rest goes again at once, alone, so that others with bad
         // accounts cannot hold it up.
-        self.send_first(&call.key, rest, false, Connection::Pooled, false);
+        let again = Part {
+            places: rest,
+            open: false,
+            connection: Connection::Pooled,
+            effort: Effort::Again,
+            half: Half::Whole,
+        };
+        self.comes_again(&call.key, 0, again);
     }
 
-    fn failed(&mut self, now: Instant, call: &Call, error: &CallError) {
+    fn failed(&mut self, now: Instant, call: &CallInFlight, error: &CallError) {
         if error.fate() == Fate::MayHaveApplied {
             for id in call.batch.places() {
                 self.note_may_have_applied(now, *id);
             }
         }
-        // The refusal is one account's, and not yet known to be any particular one's.
         if call.batch.accounts() > 1 && error.may_depend_on_an_account() {
-            let first_half = call.batch.first_half();
-            let (first, second): (Vec<PlaceId>, Vec<PlaceId>) =
-                call.batch.places().iter().partition(|id| {
-                    let account = self.places.get(id).map(|place| place.account_id);
-                    account.is_some_and(|account| first_half.contains(&account))
-                });
-            self.send_first(&call.key, second, false, Connection::Pooled, false);
-            self.send_first(&call.key, first, false, Connection::Pooled, false);
+            self.refused_perhaps_for_one(now, call, error);
             return;
         }
         for id in call.batch.places() {
@@ -109,8 +113,14 @@ impl Machine {
         }
         match error.retry() {
             Retry::AtOnce if call.connection == Connection::Pooled => {
-                let places = call.batch.places().to_vec();
-                self.send_first(&call.key, places, call.open, Connection::Fresh, false);
+                let again = Part {
+                    places: call.batch.places().to_vec(),
+                    open: call.open,
+                    connection: Connection::Fresh,
+                    effort: Effort::Again,
+                    half: call.half.clone(),
+                };
+                self.comes_again(&call.key, 0, again);
             }
             Retry::AtOnce => self.retry_later(now, call, Duration::ZERO, u32::MAX),
             Retry::After { at_least, times } => self.retry_later(now, call, at_least, times),
@@ -119,7 +129,7 @@ impl Machine {
     }
 
     /// Lets those whose time and retries allow it wait for another call, and ends the others.
-    fn retry_later(&mut self, now: Instant, call: &Call, at_least: Duration, times: u32) {
+    fn retry_later(&mut self, now: Instant, call: &CallInFlight, at_least: Duration, times: u32) {
         let retries = call
             .batch
             .places()
@@ -128,10 +138,10 @@ impl Machine {
         let retries = retries.map(|place| place.retries).max().unwrap_or(0);
         let wait = backoff(retries, at_least, self.chance.random());
         let times = times.min(self.max_retries);
-        let goes_on = |place: &Place| {
+        let goes_on = |place: &PlacedChange| {
             !place.late
                 && place.retries < times
-                && place.deadline.saturating_duration_since(now) > wait
+                && place.asked.deadline.saturating_duration_since(now) > wait
         };
         let (mut again, mut ended): (Vec<PlaceId>, Vec<PlaceId>) = call
             .batch
@@ -149,65 +159,47 @@ impl Machine {
                     place.retries += 1;
                 }
             }
-            self.send_first(&call.key, again, call.open, Connection::Pooled, true);
+            let again = Part {
+                places: again,
+                open: call.open,
+                connection: Connection::Pooled,
+                effort: Effort::Retry,
+                half: call.half.clone(),
+            };
+            self.comes_again(&call.key, 0, again);
             let until = now + wait;
-            self.lane(&call.key).state = LaneState::Resting(until);
+            self.lanes.entry(call.key.clone()).or_default().state = LaneState::Resting(until);
             self.alarms.insert((until, Alarm::Lane(call.key.clone())));
         }
         self.end_failed(now, &ended);
     }
 
-    fn send_first(
-        &mut self,
-        key: &LaneKey,
-        places: Vec<PlaceId>,
-        open: bool,
-        connection: Connection,
-        retry: bool,
-    ) {
-        // Nobody waits for those whose time is up, and their time bounds what is sent for them.
-        let (over, places): (Vec<PlaceId>, Vec<PlaceId>) = places
+    /// Ends those whose time is up, and gives the others: nobody waits for the first, and their time bounds what is
+    /// sent for them.
+    pub(super) fn still_in_time(&mut self, ids: Vec<PlaceId>) -> Vec<PlaceId> {
+        let (over, in_time): (Vec<PlaceId>, Vec<PlaceId>) = ids
             .into_iter()
-            .partition(|id| self.places.get(id).is_some_and(|place| place.late));
+            .partition(|id| self.places.get(id).is_none_or(|place| place.late));
         for id in over {
             let failure = self.places.get(&id).and_then(|place| place.failure.clone());
             self.end(id, failure.map_or(Last::TimeUp, Last::Failed));
         }
-        if places.is_empty() {
-            return;
-        }
-        for id in &places {
-            if let Some(place) = self.places.get_mut(id) {
-                place.at = At::Part;
-            }
-        }
-        self.waiting += places.len();
-        let lane = self.lane(key);
-        lane.waiting += places.len();
-        lane.parts.push_front(Part {
-            places,
-            open,
-            connection,
-            retry,
-        });
+        in_time
     }
 
-    fn note_may_have_applied(&mut self, now: Instant, id: PlaceId) {
-        let Some(place) = self.places.get_mut(&id) else {
-            return;
-        };
-        place.may_have_applied = true;
-        match place.operation {
-            Operation::Share => {
-                if let Some(until) = self.landings.may_land(now, &place.key, place.account_id) {
-                    self.alarms
-                        .insert((until, Alarm::Landing(place.key.clone())));
-                }
-            }
-            Operation::Unshare => {
-                self.landings
-                    .changed(&place.key, place.account_id, place.operation);
-            }
+    pub(super) fn enters_part(&mut self, id: PlaceId) {
+        if let Some(place) = self.places.get_mut(&id) {
+            place.at = At::Part;
+            self.room
+                .take(&place.key, &place.asked.party, place.asked.kind, 1);
+        }
+    }
+
+    pub(super) fn leaves_part(&mut self, id: PlaceId) {
+        if let Some(place) = self.places.get_mut(&id) {
+            place.at = At::Call;
+            self.room
+                .give_back(&place.key, &place.asked.party, place.asked.kind, 1);
         }
     }
 
@@ -218,7 +210,7 @@ impl Machine {
         let (looked_at, ended): (Vec<PlaceId>, Vec<PlaceId>) = ids.iter().partition(|id| {
             let place = self.places.get(id);
             place.is_some_and(|place| {
-                looks && place.may_have_applied && !place.late && place.deadline > now
+                looks && place.may_have_applied && !place.late && place.asked.deadline > now
             })
         });
         for id in ended {
@@ -233,9 +225,13 @@ impl Machine {
         for id in &looked_at {
             if let Some(place) = self.places.get_mut(id) {
                 place.at = At::Look;
-                until = until.max(place.deadline);
+                until = until.max(place.asked.deadline);
+                if let Some(lane) = self.lanes.get_mut(&key) {
+                    lane.let_out(*id, place);
+                }
             }
         }
+        self.pass_fences(&key);
         let id = LookId(self.next_id());
         self.looks.insert(id, looked_at);
         let until = until.min(now + LOOK_TIME);
@@ -257,29 +253,5 @@ impl Machine {
                     .push(Effect::Ended(place_id, Ended { seen, ..ended }));
             }
         }
-    }
-
-    pub(super) fn end(&mut self, id: PlaceId, last: Last) {
-        if let Some(ended) = self.remove(id, last) {
-            self.effects.push(Effect::Ended(id, ended));
-        }
-    }
-
-    pub(super) fn remove(&mut self, id: PlaceId, last: Last) -> Option<Ended> {
-        let place = self.places.remove(&id)?;
-        self.alarms.remove(&(place.deadline, Alarm::Place(id)));
-        if matches!(place.at, At::Queue { .. } | At::Part) {
-            self.waiting -= 1;
-            if let Some(lane) = self.lanes.get_mut(&place.key) {
-                lane.waiting -= 1;
-            }
-        }
-        Some(Ended {
-            may_have_applied: place.may_have_applied
-                || matches!(last, Last::Abandoned | Last::Lost),
-            last,
-            calls: place.calls,
-            seen: None,
-        })
     }
 }

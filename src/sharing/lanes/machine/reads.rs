@@ -4,26 +4,66 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
-use crate::sharing::lanes::gate::{Begun, Kind, Turn};
-use crate::upstream::{CallError, Connection, Retry, backoff};
+use crate::domain::{Deadline, Party};
+use crate::sharing::lanes::gate::{Begun, Purpose, Turn};
+use crate::upstream::{CallError, Connection, Effort, Retry, backoff};
 
 use super::words::{Effect, NoTurn, ReadId};
 use super::{Alarm, Machine};
 
-/// Most reads that wait for a call or are in one.
-const READS_MAX: usize = 256;
+/// Most reads of one party that wait for a call or are in one.
+const READS_OF_PARTY_MAX: usize = 64;
+/// Most callers' reads that do. Those of the gateway are bounded by what they are for.
+const READS_MAX: usize = 1024;
+
+/// A read as it is asked for.
+#[derive(Debug, Clone)]
+pub(in crate::sharing) struct AskedRead {
+    /// On whose behalf. The gateway's own, what holders of lanes read among them, go with the lanes and before
+    /// callers': whoever holds a lane keeps others waiting.
+    pub(in crate::sharing) party: Party,
+    /// Until when somebody waits for it.
+    pub(in crate::sharing) deadline: Instant,
+    /// How often it is made again where it fails, and not more than configured.
+    pub(in crate::sharing) max_retries: u32,
+}
+
+impl AskedRead {
+    /// A caller's.
+    pub(in crate::sharing) fn of(party: Party, deadline: Deadline) -> Self {
+        Self {
+            party,
+            deadline: deadline.instant(),
+            max_retries: u32::MAX,
+        }
+    }
+
+    /// The gateway's own, or of whoever holds a lane.
+    pub(in crate::sharing) fn own(deadline: Deadline) -> Self {
+        Self::of(Party::Gateway, deadline)
+    }
+
+    /// It is made once.
+    pub(in crate::sharing) fn once(self) -> Self {
+        Self {
+            max_retries: 0,
+            ..self
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Read {
+    party: Party,
     deadline: Instant,
     at: ReadAt,
     connection: Connection,
     max_retries: u32,
     retries: u32,
-    retry: bool,
+    effort: Effort,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum ReadAt {
     InLine,
     Calling(Begun),
@@ -31,28 +71,43 @@ enum ReadAt {
 }
 
 impl Machine {
-    /// A read wants to call. `None` where too many do. Where it fails it is made again, so often and not more.
+    /// A read wants to call. `None` where too many do.
     pub(in crate::sharing::lanes) fn read(
         &mut self,
         now: Instant,
-        deadline: Instant,
-        max_retries: u32,
+        asked: AskedRead,
     ) -> Option<ReadId> {
-        if self.reads.len() >= READS_MAX {
-            return None;
+        let AskedRead {
+            party,
+            deadline,
+            max_retries,
+        } = asked;
+        if party != Party::Gateway {
+            let all: usize = self.reads_of.values().sum();
+            let of_party = self.reads_of.get(&party).copied().unwrap_or(0);
+            if of_party >= READS_OF_PARTY_MAX || all >= READS_MAX {
+                return None;
+            }
+            self.reads_of.insert(party.clone(), of_party + 1);
         }
         let id = ReadId(self.next_id());
+        self.gate.line_up(Turn::Read(id, party.clone()));
         let read = Read {
+            party,
             deadline,
             at: ReadAt::InLine,
             connection: Connection::Pooled,
             max_retries: max_retries.min(self.max_retries),
             retries: 0,
-            retry: false,
+            // A look after a failure must not earn what is spent on failures.
+            effort: if max_retries == 0 {
+                Effort::Again
+            } else {
+                Effort::First
+            },
         };
         self.reads.insert(id, read);
         self.alarms.insert((deadline, Alarm::Read(id)));
-        self.gate.line_up(Turn::Read(id));
         self.dispatch(now);
         Some(id)
     }
@@ -66,7 +121,8 @@ impl Machine {
             self.end_read(id, NoTurn::BreakerOpen(wait));
             return;
         }
-        read.at = ReadAt::Calling(self.gate.begin(now, Kind::Read, read.retry));
+        let purpose = Purpose::Read(read.party.clone());
+        read.at = ReadAt::Calling(self.gate.begin(now, purpose, read.effort));
         self.effects.push(Effect::Read(id, read.connection));
     }
 
@@ -80,15 +136,15 @@ impl Machine {
         let Some(read) = self.reads.get(&id) else {
             return false;
         };
-        let ReadAt::Calling(begun) = read.at else {
+        let ReadAt::Calling(begun) = &read.at else {
             return false;
         };
         if self.gate.ended(now, begun, error) {
             self.refuse_all(now);
         }
         let again = error.is_some_and(|error| self.read_again(now, id, error));
-        if !again && let Some(read) = self.reads.remove(&id) {
-            self.alarms.remove(&(read.deadline, Alarm::Read(id)));
+        if !again {
+            self.forget_read(id);
         }
         self.dispatch(now);
         again
@@ -101,8 +157,9 @@ impl Machine {
         let (at_least, times) = match error.retry() {
             Retry::Never => return false,
             Retry::AtOnce if read.connection == Connection::Pooled => {
-                (read.connection, read.retry, read.at) = (Connection::Fresh, false, ReadAt::InLine);
-                self.gate.line_up(Turn::Read(id));
+                (read.connection, read.effort) = (Connection::Fresh, Effort::Again);
+                read.at = ReadAt::InLine;
+                self.gate.line_up(Turn::Read(id, read.party.clone()));
                 return true;
             }
             Retry::AtOnce => (Duration::ZERO, u32::MAX),
@@ -116,7 +173,7 @@ impl Machine {
             return false;
         }
         read.retries += 1;
-        (read.connection, read.retry) = (Connection::Pooled, true);
+        (read.connection, read.effort) = (Connection::Pooled, Effort::Retry);
         read.at = ReadAt::Resting(now + wait);
         self.alarms.insert((now + wait, Alarm::Read(id)));
         true
@@ -136,7 +193,7 @@ impl Machine {
             && until <= now
         {
             read.at = ReadAt::InLine;
-            self.gate.line_up(Turn::Read(id));
+            self.gate.line_up(Turn::Read(id, read.party.clone()));
         }
     }
 
@@ -161,8 +218,18 @@ impl Machine {
     fn forget_read(&mut self, id: ReadId) -> Option<Read> {
         let read = self.reads.remove(&id)?;
         self.alarms.remove(&(read.deadline, Alarm::Read(id)));
-        if let ReadAt::Resting(until) = read.at {
-            self.alarms.remove(&(until, Alarm::Read(id)));
+        match read.at {
+            ReadAt::Resting(until) => {
+                self.alarms.remove(&(until, Alarm::Read(id)));
+            }
+            ReadAt::InLine => self.gate.leave(id, &read.party),
+            ReadAt::Calling(_) => {}
+        }
+        if let Some(count) = self.reads_of.get_mut(&read.party) {
+            *count -= 1;
+            if *count == 0 {
+                self.reads_of.remove(&read.party);
+            }
         }
         Some(read)
     }
@@ -172,7 +239,7 @@ impl Machine {
         let Some(read) = self.forget_read(id) else {
             return;
         };
-        if let ReadAt::Calling(begun) = read.at {
+        if let ReadAt::Calling(begun) = &read.at {
             self.gate.abandoned(now, begun);
         }
         self.dispatch(now);

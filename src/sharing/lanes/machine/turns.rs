@@ -2,63 +2,43 @@
 
 use std::time::{Duration, Instant};
 
-use crate::sharing::lanes::batch::{Batch, Candidate};
-use crate::sharing::lanes::gate::{Kind, Turn};
-use crate::upstream::Connection;
+use crate::sharing::lanes::batch::Batch;
+use crate::sharing::lanes::gate::{Purpose, Turn};
+use crate::sharing::lanes::queue::Passed;
+use crate::upstream::{ACCOUNTS_PER_LIST_MAX, Connection, Effort};
 
+use super::halves::Half;
+use super::lane::{LaneState, Part};
 use super::words::{CallId, Effect, LaneKey, Last, PlaceId};
-use super::{Alarm, At, Call, Entry, LaneState, Machine, Part};
+use super::{Alarm, At, CallInFlight, Machine, candidate};
 
 impl Machine {
     /// Moves an idle lane on: it vanishes, is held, or stands in line.
     pub(super) fn advance(&mut self, key: &LaneKey) {
-        if self.tidy(key) {
-            self.lane(key).state = LaneState::InLine;
+        if self.tidy(key)
+            && let Some(lane) = self.lanes.get_mut(key)
+        {
+            lane.state = LaneState::InLine;
             self.gate.line_up(Turn::Lane(key.clone()));
         }
     }
 
-    /// Drops what has ended from the front of an idle lane; it vanishes where nothing is left, and is held where
-    /// its holder's turn has come. Returns whether changes wait in it that may want a call.
+    /// Lets in who waits at the door. Returns whether the lane is idle and changes wait in it that may want a call;
+    /// it vanishes where nothing is left.
     pub(super) fn tidy(&mut self, key: &LaneKey) -> bool {
+        self.open_door(key);
         let Some(lane) = self.lanes.get_mut(key) else {
             return false;
         };
         if lane.state != LaneState::Idle {
             return false;
         }
-        let places = &self.places;
-        while let Some(part) = lane.parts.front_mut() {
-            part.places.retain(|id| places.contains_key(id));
-            if !part.places.is_empty() {
-                return true;
-            }
-            lane.parts.pop_front();
-        }
-        loop {
-            match lane.queue.front() {
-                Some(Entry::Place(id)) if !places.contains_key(id) => {}
-                Some(Entry::Hold(id)) if !self.holds.contains_key(id) => {}
-                Some(Entry::Place(_)) => return true,
-                Some(Entry::Hold(id)) => {
-                    let id = *id;
-                    lane.queue.pop_front();
-                    lane.waiting -= 1;
-                    self.waiting -= 1;
-                    lane.state = LaneState::Held(id);
-                    if let Some(hold) = self.holds.get(&id) {
-                        self.alarms.remove(&(hold.deadline, Alarm::Hold(id)));
-                    }
-                    self.effects.push(Effect::Held(id));
-                    return false;
-                }
-                None => {
-                    self.lanes.remove(key);
-                    return false;
-                }
-            }
-            lane.queue.pop_front();
-        }
+        lane.tidy_parts(&self.places);
+        self.take_apart_refused(key);
+        self.vanish(key);
+        self.lanes
+            .get(key)
+            .is_some_and(|lane| !lane.live.is_empty())
     }
 
     /// Lets call whose turn it is, as long as calls may be made.
@@ -66,7 +46,7 @@ impl Machine {
         while let Some(turn) = self.gate.next(now) {
             match turn {
                 Turn::Lane(key) => self.call(now, &key),
-                Turn::Read(id) => self.begin_read(now, id),
+                Turn::Read(id, _) => self.begin_read(now, id),
             }
         }
     }
@@ -84,93 +64,98 @@ impl Machine {
             self.tidy(key);
             return;
         }
-        let places = &self.places;
-        let candidate = |id: &PlaceId| {
-            // One whose time is up ends as soon as the clock says so.
-            let place = places.get(id).filter(|place| place.deadline > now)?;
-            Some(Candidate {
-                place: *id,
-                operation: place.operation,
-                account_id: place.account_id,
-                recorded: place.at != At::Queue { recorded: false },
-            })
-        };
-        let mut batch = Batch::default();
-        let given_up = |part: &Part| !part.places.iter().any(|id| places.contains_key(id));
-        while lane.parts.front().is_some_and(given_up) {
-            lane.parts.pop_front();
-        }
-        let part = lane.parts.pop_front();
-        if let Some(part) = &part {
-            batch.fill(part.places.iter().filter_map(candidate));
-        }
-        if part.as_ref().is_none_or(|part| part.open) {
-            let up_to_hold = lane.queue.iter().map_while(|entry| match entry {
-                Entry::Place(id) => Some(id),
-                Entry::Hold(_) => None,
-            });
-            batch.fill(up_to_hold.filter_map(candidate));
-        }
+        let (part, batch) = self.next_batch(now, key);
         if batch.is_empty() {
             // Nothing of it is on disk yet, or all of it was given up. What gets to disk moves the lane on.
             self.tidy(key);
             return;
         }
-        let taken = batch.places().len();
-        lane.waiting -= taken;
-        self.waiting -= taken;
-        lane.state = LaneState::Calling;
         for id in batch.places() {
             if let Some(place) = self.places.get_mut(id) {
                 place.at = At::Call;
                 place.calls += 1;
+                let asked = &place.asked;
+                self.room.give_back(&place.key, &asked.party, asked.kind, 1);
             }
         }
-        let places = &self.places;
-        lane.queue.retain(|entry| match entry {
-            Entry::Place(id) => places.get(id).is_some_and(|place| place.at != At::Call),
-            Entry::Hold(_) => true,
-        });
-        let connection = part
-            .as_ref()
-            .map_or(Connection::Pooled, |part| part.connection);
-        let begun = self.gate.begin(
-            now,
-            Kind::Change,
-            part.as_ref().is_some_and(|part| part.retry),
+        let parted = part.is_some();
+        let (connection, effort, open, half) = part.map_or(
+            (Connection::Pooled, Effort::First, true, Half::Whole),
+            |part| (part.connection, part.effort, part.open, part.half),
         );
+        if let Some(lane) = self.lanes.get_mut(key) {
+            lane.state = LaneState::Calling;
+            lane.parted = parted;
+        }
+        let begun = self.gate.begin(now, Purpose::Change, effort);
         let id = CallId(self.next_id());
         self.effects.push(Effect::Call {
             id,
             modification: batch.modification(key.0.clone(), key.1.clone()),
             connection,
         });
-        let call = Call {
+        let call = CallInFlight {
             key: key.clone(),
             batch,
             connection,
-            open: part.is_none_or(|part| part.open),
+            open,
+            half,
             begun,
         };
         self.calls.insert(id, call);
     }
 
+    /// What the next call carries, and the part that it carries again.
+    ///
+    /// Parts go before the queue. But between two that nobody may join, or can, others have a turn: a call that is
+    /// taken apart, or made again, may take many.
+    fn next_batch(&mut self, now: Instant, key: &LaneKey) -> (Option<Part>, Batch) {
+        let (places, mut batch) = (&self.places, Batch::default());
+        let Some(lane) = self.lanes.get_mut(key) else {
+            return (None, batch);
+        };
+        let look = |id| candidate(places, now, id);
+        lane.tidy_parts(places);
+        let in_block = lane.live_in_block > 0;
+        let alone = |part: &Part| !part.open || part.places.len() >= ACCOUNTS_PER_LIST_MAX;
+        if lane.parted && !in_block && lane.parts.front().is_some_and(alone) {
+            let passed = lane.passed(places);
+            lane.queue.fill(&mut batch, &passed, look);
+            if !batch.is_empty() {
+                return (None, batch);
+            }
+        }
+        let part = lane.parts.pop_front();
+        for id in part.iter().flat_map(|part| &part.places) {
+            // One whose time is up ends as soon as the clock says so.
+            if let Some(place) = places.get(id).filter(|place| place.asked.deadline > now) {
+                batch.take(place.operation, place.account_id, [*id]);
+            }
+        }
+        if part.as_ref().is_none_or(|part| part.open) {
+            if in_block {
+                lane.queue.fill_from_block(&mut batch, look);
+            } else {
+                let passed = Passed {
+                    accounts: lane.passed(places).accounts,
+                    ..Passed::default()
+                };
+                lane.queue.fill(&mut batch, &passed, look);
+            }
+        }
+        (part, batch)
+    }
+
     /// The breaker is open: whoever could be sent is told so.
     fn refuse(&mut self, now: Instant, key: &LaneKey, wait: Duration) {
-        let Some(lane) = self.lanes.get_mut(key) else {
+        let Some(lane) = self.lanes.get(key) else {
             return;
         };
-        let parts = lane.parts.drain(..).flat_map(|part| part.places);
-        let queue = lane.queue.iter().filter_map(|entry| match entry {
-            Entry::Place(id) => Some(*id),
-            Entry::Hold(_) => None,
-        });
-        let all: Vec<PlaceId> = parts.chain(queue).collect();
-        for id in all {
+        for id in lane.live.iter().copied().collect::<Vec<PlaceId>>() {
             let Some(place) = self.places.get(&id) else {
                 continue;
             };
-            if place.at == (At::Queue { recorded: false }) {
+            if matches!(place.at, At::Call | At::Queue { recorded: false }) {
                 continue;
             }
             match &place.failure {

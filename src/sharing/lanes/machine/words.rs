@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::domain::{AccountId, ImageId, Region};
+use crate::domain::{AccountId, ImageId, Operation, Region};
 use crate::upstream::{CallError, Connection, Modification, Modified};
 
 /// Names a lane: the queue of one image.
@@ -18,11 +18,11 @@ pub(in crate::sharing) struct CallId(pub(super) u64);
 
 /// A read, which is a call of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(in crate::sharing) struct ReadId(pub(super) u64);
+pub(in crate::sharing) struct ReadId(pub(in crate::sharing::lanes) u64);
 
-/// A lane that is held, or will be.
+/// Somebody who waits at a lane's door: to hold it, to be let in, or for what was accepted before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(in crate::sharing) struct HoldId(pub(super) u64);
+pub(in crate::sharing) struct WaitId(pub(in crate::sharing::lanes) u64);
 
 /// A look at what changes that ended unknown did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,21 +45,36 @@ pub(in crate::sharing::lanes) enum Effect {
     Read(ReadId, Connection),
     /// A read may not call any more.
     ReadEnded(ReadId, NoTurn),
-    /// The lane is held by its holder, until [`Machine::release`] or [`Machine::replace`].
-    Held(HoldId),
-    /// The time is up before the lane could be held.
-    HoldEnded(HoldId),
+    /// The wait is over: the lane is held, by [`Machine::release`] or [`Machine::replace`] until it is not; or
+    /// changes may be admitted, and [`Machine::entered`] says that they were; or what was accepted before is done.
+    Granted(WaitId),
+    /// The time is up before that.
+    WaitEnded(WaitId),
     /// Look who has access, until then, and say it by [`Machine::looked`].
     Look {
         id: LookId,
         key: LaneKey,
         until: Instant,
     },
-    /// Shares of these accounts must not stand; see whether they do, and take them back.
-    Undo {
+    /// The time is over in which changes of these accounts could land late.
+    LandingTimeOver {
         key: LaneKey,
-        accounts: Vec<AccountId>,
+        /// See whether the list is what was accepted last, and say so by [`Machine::looked_after`].
+        suspects: Vec<AccountId>,
+        /// Whatever landed, the list is what was accepted last.
+        settled: Vec<AccountId>,
     },
+}
+
+/// Whether an account's share is what was accepted last, once changes of it could land late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sharing) enum Aftermath {
+    /// It is.
+    AsAccepted,
+    /// It is not, and this puts it right.
+    Contradicted(Operation),
+    /// A change of it waits; only after that can be said what should be.
+    Later,
 }
 
 /// Why a read gets no call.
@@ -82,6 +97,15 @@ pub(in crate::sharing) struct Ended {
     pub(in crate::sharing) may_have_applied: bool,
     /// Whether the list showed afterwards what was asked, where it was looked at.
     pub(in crate::sharing) seen: Option<bool>,
+}
+
+impl Ended {
+    /// Whether the upstream said that it is done.
+    #[cfg(test)]
+    pub(in crate::sharing) fn succeeded(&self) -> bool {
+        let done = crate::upstream::Verdict::Done;
+        matches!(&self.last, Last::Answered(modified) if modified.verdict == done)
+    }
 }
 
 /// The last thing that happened to a change.

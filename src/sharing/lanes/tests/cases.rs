@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::upstream::{Behaviour, CALL_TIMEOUT, LATENCY, MISSING};
-use super::world::{World, account, limits};
+use super::upstream::{Behaviour, CALL_TIMEOUT, LATENCY, MISSING, POISON};
+use super::world::{Disk, World, account, key, limits, party};
 use crate::domain::Operation::{Share, Unshare};
-use crate::sharing::lanes::machine::Last;
+use crate::sharing::lanes::machine::{Asked, Kind, Last};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -46,21 +46,127 @@ fn a_change_in_flight_is_late_exactly_at_its_deadline_and_one_that_waits_ends_th
 }
 
 #[test]
-fn what_a_holder_changes_goes_behind_what_was_accepted_for_the_same_account_meanwhile() {
+fn a_whole_list_takes_effect_at_its_place_and_as_one() {
+    for (present, first, between, last) in [
+        (1, [5].as_slice(), (Share, 1), [1]),
+        (5, [1, 6].as_slice(), (Unshare, 1), [5]),
+    ] {
+        let mut world = World::new(limits(), 1);
+        world
+            .lists
+            .entry(key(0))
+            .or_default()
+            .insert(account(present));
+        // The first reads; meanwhile a single change and another whole list come.
+        world.replace(1, 0, first, MINUTE);
+        world.run_for(LATENCY / 2);
+        let single = world.change_by(2, 0, &[between], MINUTE, Disk::AtOnce);
+        assert_eq!(single, [], "it is accepted behind the first");
+        world.replace(3, 0, &last, MINUTE);
+        world.run_out();
+        assert_eq!(world.list(0), last);
+        world.judge();
+    }
+}
+
+#[test]
+fn a_single_change_is_in_one_of_the_next_two_calls_while_anothers_bulk_waits() {
     let mut world = World::new(limits(), 1);
-    let replacement = vec![(Unshare, account(5)), (Share, account(6))];
-    world.hold(0, MINUTE, replacement);
-    world.change(0, &[(Share, 5)], MINUTE);
+    let bulk: Vec<_> = (1..=400).map(|number| (Share, number)).collect();
+    world.change_by(1, 0, &bulk, MINUTE * 10, Disk::AtOnce);
+    for party in 2..8 {
+        let before = world.calls.len();
+        let single = world.change_by(
+            party,
+            0,
+            &[(Share, 450 + u64::from(party))],
+            MINUTE,
+            Disk::AtOnce,
+        );
+        world.run_for(LATENCY + LATENCY / 2);
+        let sent = &world.facts[&single[0]].calls;
+        let within = world.calls[before..]
+            .iter()
+            .take(2)
+            .any(|call| sent.contains(call));
+        assert!(
+            within,
+            "party {party}: {sent:?} of {:?}",
+            &world.calls[before..]
+        );
+    }
     world.run_out();
-    let calls: Vec<_> = world
-        .calls
-        .iter()
-        .map(|call| &world.sent[call].modification)
+    world.judge();
+}
+
+#[test]
+fn others_have_a_turn_while_a_call_is_taken_apart() {
+    let mut world = World::new(limits(), 1);
+    // Twenty bad accounts cost some forty calls.
+    let bad: Vec<_> = (0..10)
+        .flat_map(|n| [(Share, POISON + n), (Unshare, POISON + 100 + n)])
         .collect();
-    assert_eq!(calls[0].additions, [account(5)]);
-    assert_eq!(calls[1].additions, [account(6)]);
-    assert_eq!(calls[1].removals, [account(5)]);
-    assert_eq!(world.list(0), [6]);
+    world.change_by(1, 0, &bad, MINUTE * 10, Disk::AtOnce);
+    let single = world.change_by(2, 0, &[(Share, 1)], MINUTE, Disk::AtOnce)[0];
+    world.run_for(LATENCY * 4);
+    assert!(world.facts[&single].ended.is_some());
+    assert!(world.calls.len() < 6, "{}", world.calls.len());
+    world.run_out();
+    world.judge();
+}
+
+#[test]
+fn a_refusal_of_the_image_itself_costs_few_calls_however_many_accounts_there_are() {
+    let mut world = World::new(limits(), 1);
+    world.behaviours = vec![Behaviour::RefusesImage];
+    let bulk: Vec<_> = (1..=499).map(|number| (Share, number)).collect();
+    world.change(0, &bulk, MINUTE * 10);
+    world.run_out();
+    assert!(world.calls.len() <= 50 + 2, "{} calls", world.calls.len());
+    world.judge();
+}
+
+#[test]
+fn a_whole_list_behind_a_long_queue_lets_others_pass_until_it_is_close() {
+    let mut world = World::new(limits(), 1);
+    let bulk: Vec<_> = (1..=200).map(|number| (Share, number)).collect();
+    world.change_by(1, 0, &bulk, MINUTE * 10, Disk::AtOnce);
+    let hold = world.replace(2, 0, &[1, 2], MINUTE * 10);
+    let single = world.change_by(3, 0, &[(Share, 300)], MINUTE, Disk::AtOnce);
+    assert_eq!(single.len(), 1, "it passes");
+    world.run_for(LATENCY * 2 + LATENCY / 2);
+    assert!(world.facts[&single[0]].ended.is_some());
+    while world
+        .change_by(3, 0, &[(Share, 301)], MINUTE, Disk::AtOnce)
+        .len()
+        == 1
+    {
+        world.run_for(LATENCY);
+        assert!(world.calls.len() < 25, "it never comes close");
+    }
+    world.run_out();
+    assert!(world.held.contains(&hold));
+    assert_eq!(
+        world.list(0),
+        [1, 2, 301],
+        "who came when it was close is accepted behind it"
+    );
+    world.judge();
+}
+
+#[test]
+fn a_dry_run_waits_for_what_was_accepted_before_and_holds_nobody_up() {
+    let mut world = World::new(limits(), 1);
+    world.change_by(1, 0, &[(Share, 1)], MINUTE, Disk::AtOnce);
+    let fence = world.rehearse(2, 0, MINUTE);
+    let later = world.change_by(3, 0, &[(Share, 2)], MINUTE, Disk::AtOnce);
+    assert_eq!((later.len(), world.fences_passed.len()), (1, 0));
+    world.run_for(LATENCY + LATENCY / 2);
+    assert_eq!(world.fences_passed, [fence]);
+    assert!(world.facts[&later[0]].ended.is_none(), "it is in its call");
+    let at_once = world.rehearse(2, 7, MINUTE);
+    assert_eq!(world.fences_passed, [fence, at_once]);
+    world.run_out();
     world.judge();
 }
 
@@ -97,7 +203,7 @@ fn while_the_call_of_one_image_hangs_another_image_goes_on() {
 #[test]
 fn a_share_that_lands_after_an_unshare_is_undone_when_the_minute_is_over() {
     let mut world = World::new(limits(), 1);
-    world.behaviours = vec![Behaviour::LandsLate(30), Behaviour::Does];
+    world.behaviours = vec![Behaviour::LandsLate(40), Behaviour::Does];
     world.change(0, &[(Share, 1)], Duration::from_secs(11));
     world.run_for(Duration::from_secs(12));
     world.change(0, &[(Unshare, 1)], MINUTE);
@@ -110,14 +216,56 @@ fn a_share_that_lands_after_an_unshare_is_undone_when_the_minute_is_over() {
 }
 
 #[test]
-fn a_million_images_over_time_leave_nothing_behind() {
+fn an_unshare_that_lands_after_an_accepted_share_is_undone_too() {
     let mut world = World::new(limits(), 1);
+    world.lists.entry(key(0)).or_default().insert(account(1));
+    world.behaviours = vec![Behaviour::LandsLate(40), Behaviour::Does];
+    world.change(0, &[(Unshare, 1)], Duration::from_secs(11));
+    world.run_for(Duration::from_secs(12));
+    world.change(0, &[(Share, 1)], MINUTE);
+    world.run_for(Duration::from_secs(40));
+    assert_eq!(world.list(0), Vec::<u64>::new(), "it has landed");
+    world.run_out();
+    assert_eq!(world.list(0), [1]);
+    assert_eq!(world.facts.values().filter(|fact| fact.undo).count(), 1);
+    world.judge();
+}
+
+#[test]
+fn what_somebody_did_by_other_means_after_it_was_looked_after_stands_over_a_restart() {
+    let mut world = World::new(limits(), 1);
+    world.behaviours = vec![Behaviour::Hangs(false), Behaviour::Does];
+    world.change(0, &[(Share, 1)], Duration::from_secs(11));
+    world.run_for(Duration::from_secs(12));
+    world.change(0, &[(Unshare, 1)], MINUTE);
+    world.run_for(MINUTE * 3);
+    world.change_outside(0, 1, Share);
+    assert_eq!(world.list(0), [1]);
+    world.restart();
+    world.run_out();
+    assert_eq!(world.list(0), [1]);
+    world.judge();
+}
+
+#[test]
+fn a_million_images_over_time_leave_nothing_behind() {
+    let (mut world, party) = (World::new(limits(), 1), party(1));
     for image in 0..1_000_000 {
         let key = super::world::key(image);
         let now = world.now;
-        let places = world
-            .machine
-            .admit(&key, &[(Share, super::world::account(1))], now + MINUTE);
+        let asked = Asked {
+            party: party.clone(),
+            kind: Kind::Single,
+            deadline: now + MINUTE,
+        };
+        let places = world.machine.admit(&key, &[(Share, account(1))], &asked);
+        // A bulk that is wholly denied leaves no lane.
+        assert_eq!(
+            world
+                .machine
+                .admit(&super::world::key(image + 1_000_000), &[], &asked),
+            []
+        );
         world.machine.recorded(&places);
         world.machine.time(now);
         for effect in world.machine.effects() {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::upstream::{MISSING, POISON};
 use super::world::World;
 use crate::domain::{AccountId, Operation};
-use crate::sharing::lanes::machine::{CallId, Ended, LaneKey, Last, PlaceId};
+use crate::sharing::lanes::machine::{Asked, CallId, Ended, LaneKey, Last, PlaceId};
 use crate::upstream::{
     ACCOUNTS_PER_LIST_MAX, CallError, Connection, Fate, Modification, Modified, Retry, Verdict,
 };
@@ -18,12 +18,15 @@ pub(super) struct Fact {
     pub(super) key: LaneKey,
     pub(super) operation: Operation,
     pub(super) account: AccountId,
+    pub(super) asked: Asked,
     pub(super) deadline: Instant,
     pub(super) calls: Vec<CallId>,
     pub(super) recorded: bool,
     pub(super) late: bool,
     /// Whether it was given up while a call carried it.
     pub(super) abandoned: bool,
+    /// Whether the program was killed before it ended.
+    pub(super) crashed: bool,
     pub(super) ended: Option<(Instant, Ended)>,
     /// Whether the gateway made it by itself.
     pub(super) undo: bool,
@@ -58,6 +61,8 @@ impl World {
         });
         assert_eq!(in_flight.count(), 0, "one call of an image at a time");
         let places = self.machine.places_of(id);
+        self.judge_whole_lists(key, &places);
+        self.judge_fairness(key, &places);
         let mut carried: HashMap<AccountId, Vec<PlaceId>> = HashMap::new();
         for place in &places {
             carried
@@ -89,7 +94,8 @@ impl World {
             assert_eq!(
                 front,
                 carried.iter().collect(),
-                "changes of an account go in the order in which they were accepted"
+                "changes of an account go in the order in which they were accepted:\n{}",
+                self.story(key, account)
             );
             for place in carried {
                 let adds = additions.contains(&account);
@@ -97,6 +103,44 @@ impl World {
                 self.fact(place).calls.push(id);
             }
         }
+    }
+
+    /// Nothing goes before any change of a whole-list replacement that was accepted before it.
+    fn judge_whole_lists(&self, key: &LaneKey, places: &[PlaceId]) {
+        for (_, block) in self.blocks.iter().filter(|(of, _)| of == key) {
+            let Some(last) = block.last() else {
+                continue;
+            };
+            let left = |place: &&PlaceId| {
+                self.facts[*place].ended.is_none() && !self.machine.is_looked_at(**place)
+            };
+            if let Some(left) = block.iter().find(left) {
+                let later = places
+                    .iter()
+                    .find(|place| *place > last && !block.contains(place));
+                assert!(
+                    later.is_none(),
+                    "{later:?} goes before {left:?} of a whole list"
+                );
+            }
+        }
+    }
+
+    /// No subject stands in another's way: a single change is in one of the next two calls of its image.
+    fn judge_fairness(&mut self, key: &LaneKey, places: &[PlaceId]) {
+        for place in places {
+            self.hopeful.remove(place);
+        }
+        let (facts, now) = (&self.facts, self.now);
+        self.hopeful.retain(|place, passed| {
+            let fact = &facts[place];
+            if fact.ended.is_some() || fact.deadline <= now {
+                return false;
+            }
+            *passed += u32::from(fact.key == *key);
+            assert!(*passed < 2, "{place:?} waits for a third call: {fact:?}");
+            true
+        });
     }
 
     /// A change is sent once it is on disk, and again only where there was a reason.
@@ -157,6 +201,9 @@ impl World {
                     self.machine
                 );
             };
+            if fact.crashed {
+                continue;
+            }
             assert_eq!(
                 ended.calls as usize,
                 fact.calls.len(),
@@ -195,7 +242,8 @@ impl World {
             }
             if (POISON..MISSING).contains(&fact.account.get()) {
                 assert!(!matches!(ended.last, Last::Answered(_)), "{fact:?}");
-            } else if matches!(&ended.last, Last::Failed(error) if error.may_depend_on_an_account())
+            } else if matches!(&ended.last, Last::Failed(error)
+                if error.may_depend_on_an_account() && !images_own(error))
             {
                 let alone = sent.last().is_some_and(|sent| {
                     sent.modification.additions.len() + sent.modification.removals.len() == 1
@@ -206,19 +254,8 @@ impl World {
         for ((key, account), places) in &self.accounts {
             let facts: Vec<&Fact> = places.iter().map(|place| &self.facts[place]).collect();
             let done = |fact: &Fact| {
-                matches!(
-                    &fact.ended,
-                    Some((
-                        _,
-                        Ended {
-                            last: Last::Answered(Modified {
-                                verdict: Verdict::Done,
-                                ..
-                            }),
-                            ..
-                        }
-                    ))
-                )
+                let ended = fact.ended.as_ref();
+                ended.is_some_and(|(_, ended)| ended.succeeded())
             };
             if facts
                 .iter()
@@ -242,6 +279,18 @@ impl World {
                 .get(key)
                 .is_some_and(|list| list.contains(account));
             let story = || self.story(key, *account);
+            if let Some(operation) = self.outside.get(&(key.clone(), *account)) {
+                assert_eq!(
+                    listed,
+                    *operation == Operation::Share,
+                    "what somebody did by other means stands: {account} of {key:?}\n{}",
+                    story()
+                );
+                continue;
+            }
+            if self.once_outside.contains(&(key.clone(), *account)) {
+                continue;
+            }
             assert!(
                 possible.contains(&listed),
                 "{account} of {key:?} is listed: {listed}\n{}",
@@ -288,4 +337,9 @@ impl World {
         }
         story
     }
+}
+
+/// Whether a refusal may be the image's own: the accounts of a call share it then.
+fn images_own(error: &CallError) -> bool {
+    matches!(error, CallError::Refused { ret_code, .. } if ret_code.may_be_about_the_image())
 }

@@ -11,22 +11,29 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use super::upstream::{Behaviour, MISSING, POISON};
-use super::world::{World, account, limits};
+use super::world::{Disk, World, limits};
 use crate::domain::Operation;
 use crate::sharing::lanes::machine::Limits;
 
 #[derive(Debug, Clone)]
 enum Step {
     Change {
+        by: u32,
         image: u32,
         changes: Vec<(Operation, u64)>,
         wait: Duration,
         /// How long its intents take to disk; never, where there is none.
         disk: Option<Duration>,
     },
-    Hold {
+    Replace {
+        by: u32,
         image: u32,
-        changes: Vec<(Operation, u64)>,
+        accounts: Vec<u64>,
+        wait: Duration,
+    },
+    Rehearse {
+        by: u32,
+        image: u32,
         wait: Duration,
     },
     Read {
@@ -35,6 +42,14 @@ enum Step {
     Abandon {
         which: usize,
     },
+    /// Somebody changes a list by other means.
+    Outside {
+        image: u32,
+        number: u64,
+        operation: Operation,
+    },
+    /// The program is killed and begins anew.
+    Restart,
     Pause(Duration),
 }
 
@@ -82,6 +97,7 @@ fn behaviour() -> impl Strategy<Value = Behaviour> {
         20 => Just(Behaviour::Does),
         1 => prop_oneof![Just(110), Just(130), Just(150), Just(153), Just(171), Just(230), Just(299), Just(8433),
             Just(8434)].prop_map(Behaviour::Refuses),
+        1 => Just(Behaviour::RefusesImage),
         2 => (prop_oneof![Just(400), Just(429), Just(500), Just(502), Just(503), Just(504)],
             proptest::option::of(0_u64..20), any::<bool>())
             .prop_map(|(status, seconds, done)| Behaviour::Status(status, seconds, done && status >= 500)),
@@ -96,16 +112,39 @@ fn behaviour() -> impl Strategy<Value = Behaviour> {
 
 fn step() -> impl Strategy<Value = Step> {
     let disk = proptest::option::weighted(0.95, (0_u64..30).prop_map(Duration::from_millis));
+    let (by, image) = (0_u32..4, 0_u32..3);
+    let change = move |most: usize| {
+        (
+            by.clone(),
+            image.clone(),
+            changes(most),
+            wait(),
+            disk.clone(),
+        )
+            .prop_map(|(by, image, changes, wait, disk)| Step::Change {
+                by,
+                image,
+                changes,
+                wait,
+                disk,
+            })
+    };
+    let accounts = proptest::collection::btree_set(1_u64..25, 0..25);
     prop_oneof![
-        12 => (0_u32..3, changes(1), wait(), disk.clone())
-            .prop_map(|(image, changes, wait, disk)| Step::Change { image, changes, wait, disk }),
-        1 => (0_u32..3, changes(30), wait(), disk)
-            .prop_map(|(image, changes, wait, disk)| Step::Change { image, changes, wait, disk }),
-        1 => (0_u32..3, changes(25), wait()).prop_map(|(image, changes, wait)| Step::Hold { image, changes, wait }),
-        1 => wait().prop_map(|wait| Step::Read { wait }),
-        1 => any::<usize>().prop_map(|which| Step::Abandon { which }),
-        8 => (0_u64..40).prop_map(|millis| Step::Pause(Duration::from_millis(millis))),
-        1 => (1_u64..20).prop_map(|seconds| Step::Pause(Duration::from_secs(seconds))),
+        36 => change(1),
+        3 => change(30),
+        3 => (0_u32..4, 0_u32..3, accounts, wait()).prop_map(|(by, image, accounts, wait)| Step::Replace {
+            by, image, accounts: accounts.into_iter().collect(), wait,
+        }),
+        2 => (0_u32..4, 0_u32..3, wait()).prop_map(|(by, image, wait)| Step::Rehearse { by, image, wait }),
+        3 => wait().prop_map(|wait| Step::Read { wait }),
+        3 => any::<usize>().prop_map(|which| Step::Abandon { which }),
+        3 => (0_u32..3, 1_u64..25, operation())
+            .prop_map(|(image, number, operation)| Step::Outside { image, number, operation }),
+        24 => (0_u64..40).prop_map(|millis| Step::Pause(Duration::from_millis(millis))),
+        3 => (1_u64..20).prop_map(|seconds| Step::Pause(Duration::from_secs(seconds))),
+        1 => (60_u64..200).prop_map(|seconds| Step::Pause(Duration::from_secs(seconds))),
+        1 => Just(Step::Restart),
     ]
 }
 
@@ -148,24 +187,35 @@ fn play(scenario: &Scenario) -> usize {
     for step in &scenario.steps {
         match step {
             Step::Change {
+                by,
                 image,
                 changes,
                 wait,
                 disk,
             } => {
-                operations += world.change_slowly(*image, changes, *wait, *disk).len();
+                let disk = disk.map_or(Disk::Never, Disk::After);
+                world.change_by(*by, *image, changes, *wait, disk);
+                operations += changes.len();
             }
-            Step::Hold {
+            Step::Replace {
+                by,
                 image,
-                changes,
+                accounts,
                 wait,
             } => {
-                let changes = changes
-                    .iter()
-                    .map(|(operation, number)| (*operation, account(*number)));
-                world.hold(*image, *wait, changes.collect());
+                world.replace(*by, *image, accounts, *wait);
                 operations += 1;
             }
+            Step::Rehearse { by, image, wait } => {
+                world.rehearse(*by, *image, *wait);
+                operations += 1;
+            }
+            Step::Outside {
+                image,
+                number,
+                operation,
+            } => world.change_outside(*image, *number, *operation),
+            Step::Restart => world.restart(),
             Step::Read { wait } => {
                 world.read(*wait);
                 operations += 1;
@@ -204,7 +254,7 @@ fn whatever_the_upstream_does_every_answer_is_true_and_nothing_is_lost() {
             cases: 50,
             rng_seed: RngSeed::Fixed(seed.wrapping_add(round)),
             failure_persistence: None,
-            max_shrink_iters: 20_000,
+            max_shrink_iters: 4_000,
             ..Config::default()
         };
         let result = TestRunner::new(config).run(&scenario(), |scenario| {
@@ -238,13 +288,15 @@ fn a_scenario_replays_the_same_way() {
         world.behaviours.clone_from(&scenario.behaviours);
         for step in &scenario.steps {
             if let Step::Change {
+                by,
                 image,
                 changes,
                 wait,
                 disk,
             } = step
             {
-                world.change_slowly(*image, changes, *wait, *disk);
+                let disk = disk.map_or(Disk::Never, Disk::After);
+                world.change_by(*by, *image, changes, *wait, disk);
                 world.run_for(Duration::from_millis(5));
             }
         }

@@ -23,8 +23,10 @@ pub(super) enum Behaviour {
     Loses(bool),
     /// Never answers, having done it or not.
     Hangs(bool),
-    /// Never answers, and does it so many seconds after that.
+    /// Never answers, and does it so many seconds after it was asked; at least as many as nobody waits for it any more.
     LandsLate(u64),
+    /// Refuses the image, whatever the accounts.
+    RefusesImage,
     /// Has closed the pooled connection as idle; over a fresh one it does it.
     ClosedIdle,
     /// Answers with what cannot be read, having done it or not.
@@ -63,8 +65,10 @@ impl World {
             .iter()
             .any(|account| (POISON..MISSING).contains(&account.get()));
         let stale = behaviour == Behaviour::ClosedIdle && connection == Connection::Pooled;
-        let reaches =
-            !matches!(behaviour, Behaviour::Unreachable | Behaviour::Refuses(_)) && !stale;
+        let reaches = !matches!(
+            behaviour,
+            Behaviour::Unreachable | Behaviour::Refuses(_) | Behaviour::RefusesImage
+        ) && !stale;
         let spoiled = reaches && (poisoned || !missing.is_empty());
         let answers = matches!(behaviour, Behaviour::Does | Behaviour::ClosedIdle) && !stale;
         let result = if answers && poisoned {
@@ -93,18 +97,18 @@ impl World {
                 | Behaviour::Loses(done)
                 | Behaviour::Hangs(done)
                 | Behaviour::Babbles(done) => done,
-                Behaviour::Refuses(_) | Behaviour::Unreachable | Behaviour::LandsLate(_) => false,
+                Behaviour::Refuses(_)
+                | Behaviour::RefusesImage
+                | Behaviour::Unreachable
+                | Behaviour::LandsLate(_) => false,
             };
-        // A removal that lands late is not undone by anybody, so it does not come here.
         let lands = match behaviour {
-            Behaviour::LandsLate(seconds) if !spoiled && modification.removals.is_empty() => {
-                Some(seconds)
-            }
+            Behaviour::LandsLate(seconds) if !spoiled => Some(Duration::from_secs(seconds)),
             _ => None,
         };
         let took = time_of(behaviour);
-        if let Some(seconds) = lands {
-            self.comes(took + Duration::from_secs(seconds), Coming::Lands(id));
+        if let Some(after) = lands {
+            self.comes(after.max(took), Coming::Lands(id));
         }
         let sent = Sent {
             at: self.now,
@@ -148,6 +152,7 @@ pub(super) fn failure(behaviour: Behaviour) -> Option<CallError> {
     match behaviour {
         Behaviour::Does | Behaviour::ClosedIdle => None,
         Behaviour::Refuses(code) => Some(refusal(code)),
+        Behaviour::RefusesImage => Some(refusal(9999)),
         Behaviour::Status(status, seconds, _) => Some(CallError::Status {
             status,
             retry_after: seconds.map(Duration::from_secs),

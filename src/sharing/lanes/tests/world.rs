@@ -1,13 +1,15 @@
-//! A small world around the machine: a clock, callers, and what comes of what the machine wants done.
+//! A small world around the machine: a clock, callers, operators, and what comes of what the machine wants done.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::judge::{Fact, Sent};
 use super::upstream::{Behaviour, LATENCY, failure, time_of};
-use crate::domain::{AccountId, Deadline, Operation};
+use crate::domain::{AccountId, Deadline, Operation, Party, Principal};
 use crate::sharing::lanes::machine::{
-    CallId, Effect, HoldId, LaneKey, Last, Limits, LookId, Machine, NoTurn, PlaceId, ReadId,
+    Aftermath, Asked, AskedRead, CallId, Effect, Kind, LaneKey, Last, Limits, LookId, Machine,
+    NoTurn, PlaceId, ReadId, WaitId,
 };
 use crate::upstream::{CallError, Modified};
 
@@ -19,9 +21,34 @@ pub(super) enum Coming {
     NotRecorded(Vec<PlaceId>),
     ReadEnds(ReadId, Option<CallError>),
     LookEnds(LookId, Option<Vec<AccountId>>),
-    HoldEnds(HoldId),
-    UndoLooks(HoldId, LaneKey, Vec<AccountId>),
-    UndoAgain(LaneKey, Vec<AccountId>),
+    HoldEnds(WaitId),
+    Suspects(LaneKey, Vec<AccountId>),
+}
+
+/// What somebody at the door wants.
+#[derive(Debug)]
+enum Visitor {
+    /// The list is to be exactly this; where there is none, it is only held.
+    Replaces(LaneKey, Option<BTreeSet<AccountId>>),
+    Enters(Entrant),
+    Rehearses,
+    PutsRight(LaneKey, Vec<AccountId>),
+}
+
+#[derive(Debug)]
+struct Entrant {
+    key: LaneKey,
+    changes: Vec<(Operation, AccountId)>,
+    asked: Asked,
+    disk: Disk,
+}
+
+/// When intents are on disk.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Disk {
+    AtOnce,
+    After(Duration),
+    Never,
 }
 
 pub(super) struct World {
@@ -38,19 +65,39 @@ pub(super) struct World {
     pub(super) facts: BTreeMap<PlaceId, Fact>,
     /// The changes of an account, in the order in which they were accepted.
     pub(super) accounts: HashMap<(LaneKey, AccountId), Vec<PlaceId>>,
-    holds: HashMap<HoldId, LaneKey>,
+    visitors: HashMap<WaitId, Visitor>,
     pub(super) sent: BTreeMap<CallId, Sent>,
     pub(super) calls: Vec<CallId>,
     pub(super) reads_ended: Vec<(ReadId, Result<(), Option<NoTurn>>)>,
     pub(super) reads_sent: Vec<(Instant, ReadId)>,
     /// What a read gets.
     pub(super) read_behaviour: Behaviour,
-    /// What holders do with their lanes, in turn: replace by these changes, or only look.
-    pub(super) replacements: HashMap<HoldId, Vec<(Operation, AccountId)>>,
-    pub(super) held: Vec<HoldId>,
-    pub(super) holds_timed_out: Vec<HoldId>,
-    undos: HashMap<HoldId, (LaneKey, Vec<AccountId>)>,
+    pub(super) held: Vec<WaitId>,
+    pub(super) waits_ended: Vec<WaitId>,
+    pub(super) fences_passed: Vec<WaitId>,
     pub(super) most_waiting: usize,
+    /// Whole-list replacements: what is left of each is to be done before anything later.
+    pub(super) blocks: Vec<(LaneKey, Vec<PlaceId>)>,
+    /// Changes that have not ended, as far as anybody asked.
+    unended: BTreeSet<PlaceId>,
+    /// Single changes that should be in one of the next two calls, and how many went without them.
+    pub(super) hopeful: BTreeMap<PlaceId, u32>,
+    /// By what nobody looks after any more: the last change that was noted.
+    noted: HashMap<(LaneKey, AccountId), PlaceId>,
+    /// What operators did by other means once nothing of the account could land any more.
+    pub(super) outside: HashMap<(LaneKey, AccountId), Operation>,
+    /// Accounts of which operators did anything ever.
+    pub(super) once_outside: HashSet<(LaneKey, AccountId)>,
+}
+
+pub(super) fn party(number: u32) -> Party {
+    Party::Subject(Arc::new(Principal {
+        subject: format!("team-{number}"),
+        issuer: "https://issuer.example".into(),
+        token_id: None,
+        scopes: BTreeSet::new(),
+        groups: BTreeSet::new(),
+    }))
 }
 
 pub(super) fn key(image: u32) -> LaneKey {
@@ -84,17 +131,22 @@ impl World {
             order: 0,
             facts: BTreeMap::new(),
             accounts: HashMap::new(),
-            holds: HashMap::new(),
+            visitors: HashMap::new(),
             sent: BTreeMap::new(),
             calls: Vec::new(),
             reads_ended: Vec::new(),
             reads_sent: Vec::new(),
             read_behaviour: Behaviour::Does,
-            replacements: HashMap::new(),
             held: Vec::new(),
-            holds_timed_out: Vec::new(),
-            undos: HashMap::new(),
+            waits_ended: Vec::new(),
+            fences_passed: Vec::new(),
             most_waiting: 0,
+            blocks: Vec::new(),
+            unended: BTreeSet::new(),
+            hopeful: BTreeMap::new(),
+            noted: HashMap::new(),
+            outside: HashMap::new(),
+            once_outside: HashSet::new(),
         }
     }
 
@@ -103,53 +155,115 @@ impl World {
         self.coming.insert((self.now + after, self.order), coming);
     }
 
-    /// Admits changes that are on disk at once.
+    /// One party's changes, on disk at once; those that have to wait at the door come later.
     pub(super) fn change(
         &mut self,
         image: u32,
         changes: &[(Operation, u64)],
         wait: Duration,
     ) -> Vec<PlaceId> {
-        let places = self.admit(image, changes, wait);
-        self.machine.recorded(&places);
-        self.machine.time(self.now);
-        for place in &places {
-            self.fact(*place).recorded = true;
-        }
-        self.carry_out();
-        places
+        self.change_by(0, image, changes, wait, Disk::AtOnce)
     }
 
-    /// Admits changes whose intents are on disk after `disk`, or never.
-    pub(super) fn change_slowly(
+    /// A party's changes.
+    pub(super) fn change_by(
         &mut self,
+        by: u32,
         image: u32,
         changes: &[(Operation, u64)],
         wait: Duration,
-        disk: Option<Duration>,
+        disk: Disk,
     ) -> Vec<PlaceId> {
-        let places = self.admit(image, changes, wait);
+        let key = key(image);
+        let kind = if changes.len() > 1 {
+            Kind::Bulk
+        } else {
+            Kind::Single
+        };
+        let asked = Asked {
+            party: party(by),
+            kind,
+            deadline: self.now + wait,
+        };
+        if !self.machine.has_room(&key, &asked.party, kind) {
+            return Vec::new();
+        }
+        let entrant = Entrant {
+            key: key.clone(),
+            changes: changes
+                .iter()
+                .map(|(operation, number)| (*operation, account(*number)))
+                .collect(),
+            asked,
+            disk,
+        };
+        if self.machine.is_open(&key) {
+            let places = self.admit(entrant);
+            self.carry_out();
+            return places;
+        }
+        let id = self
+            .machine
+            .queue_up(&key, entrant.changes.len(), &entrant.asked);
+        self.visitors.insert(id, Visitor::Enters(entrant));
+        Vec::new()
+    }
+
+    fn admit(&mut self, entrant: Entrant) -> Vec<PlaceId> {
+        let Entrant {
+            key,
+            changes,
+            asked,
+            disk,
+        } = entrant;
+        let places = self.machine.admit(&key, &changes, &asked);
+        self.note(&key, &places, &changes, &asked, false);
         match disk {
-            Some(disk) => self.comes(disk, Coming::Recorded(places.clone())),
-            None => self.comes(LATENCY, Coming::NotRecorded(places.clone())),
+            Disk::AtOnce => {
+                self.record(&places);
+                self.machine.time(self.now);
+            }
+            Disk::After(after) => self.comes(after, Coming::Recorded(places.clone())),
+            Disk::Never => self.comes(LATENCY, Coming::NotRecorded(places.clone())),
         }
         places
     }
 
-    fn admit(&mut self, image: u32, changes: &[(Operation, u64)], wait: Duration) -> Vec<PlaceId> {
-        let key = key(image);
-        if !self.machine.has_room(&key) {
-            return Vec::new();
+    fn record(&mut self, places: &[PlaceId]) {
+        for place in places {
+            self.fact(*place).recorded = true;
+            self.may_hope(*place);
         }
-        let changes: Vec<(Operation, AccountId)> = changes
+        self.machine.recorded(places);
+    }
+
+    /// Whether a change must be in one of the next two calls: nothing of its own party, of its account and of a
+    /// whole-list replacement goes before it.
+    fn may_hope(&mut self, place: PlaceId) {
+        let facts = &self.facts;
+        self.unended
+            .retain(|place| facts.get(place).is_some_and(|fact| fact.ended.is_none()));
+        let fact = &self.facts[&place];
+        let live = |id: &PlaceId| {
+            *id != place && self.facts[id].ended.is_none() && !self.machine.is_looked_at(*id)
+        };
+        let held = self.visitors.values().any(|visitor| {
+            matches!(visitor, Visitor::Replaces(key, _) | Visitor::PutsRight(key, _) if *key == fact.key)
+        });
+        let block = self
+            .blocks
             .iter()
-            .map(|(operation, number)| (*operation, account(*number)))
-            .collect();
-        let deadline = self.now + wait;
-        let places = self.machine.admit(&key, &changes, deadline);
-        self.note(&key, &places, &changes, deadline, false);
-        self.carry_out();
-        places
+            .any(|(key, places)| *key == fact.key && places.iter().any(live));
+        let before = |id: &PlaceId| {
+            let other = &self.facts[id];
+            other.key == fact.key
+                && (other.asked.party == fact.asked.party || other.account == fact.account)
+                && live(id)
+        };
+        let alone = fact.asked.kind == Kind::Single && !fact.undo;
+        if alone && !held && !block && !self.unended.iter().any(before) {
+            self.hopeful.insert(place, 0);
+        }
     }
 
     fn note(
@@ -157,25 +271,31 @@ impl World {
         key: &LaneKey,
         places: &[PlaceId],
         changes: &[(Operation, AccountId)],
-        deadline: Instant,
+        asked: &Asked,
         undo: bool,
     ) {
         for (place, (operation, account)) in places.iter().zip(changes) {
-            let of_account = self.accounts.entry((key.clone(), *account)).or_default();
-            of_account.push(*place);
+            let account_key = (key.clone(), *account);
+            if !undo {
+                self.outside.remove(&account_key);
+            }
+            self.accounts.entry(account_key).or_default().push(*place);
             let fact = Fact {
                 key: key.clone(),
                 operation: *operation,
                 account: *account,
-                deadline,
+                asked: asked.clone(),
+                deadline: asked.deadline,
                 calls: Vec::new(),
                 recorded: false,
                 late: false,
                 abandoned: false,
+                crashed: false,
                 ended: None,
                 undo,
             };
             self.facts.insert(*place, fact);
+            self.unended.insert(*place);
         }
     }
 
@@ -196,23 +316,145 @@ impl World {
         self.carry_out();
     }
 
-    pub(super) fn hold(
+    /// Makes a list exactly this.
+    pub(super) fn replace(
         &mut self,
+        by: u32,
         image: u32,
+        accounts: &[u64],
         wait: Duration,
-        then: Vec<(Operation, AccountId)>,
-    ) -> HoldId {
-        let id = self.machine.hold(self.now, &key(image), self.now + wait);
-        self.holds.insert(id, key(image));
-        self.replacements.insert(id, then);
+    ) -> WaitId {
+        let accounts = accounts.iter().map(|number| account(*number)).collect();
+        let deadline = self.now + wait;
+        let id = self
+            .machine
+            .hold(self.now, &key(image), party(by), deadline);
+        let visitor = Visitor::Replaces(key(image), Some(accounts));
+        self.visitors.insert(id, visitor);
+        self.carry_out();
+        id
+    }
+
+    /// A dry run.
+    pub(super) fn rehearse(&mut self, by: u32, image: u32, wait: Duration) -> WaitId {
+        let deadline = self.now + wait;
+        let id = self.machine.fence(&key(image), party(by), deadline);
+        self.visitors.insert(id, Visitor::Rehearses);
         self.carry_out();
         id
     }
 
     pub(super) fn read(&mut self, wait: Duration) -> Option<ReadId> {
-        let id = self.machine.read(self.now, self.now + wait, u32::MAX);
+        let asked = AskedRead {
+            party: party(0),
+            deadline: self.now + wait,
+            max_retries: u32::MAX,
+        };
+        let id = self.machine.read(self.now, asked);
         self.carry_out();
         id
+    }
+
+    /// An operator changes a list by other means, where nothing of the account is under way or may land.
+    pub(super) fn change_outside(&mut self, image: u32, number: u64, operation: Operation) {
+        let at = (key(image), account(number));
+        let quiet = self.accounts.get(&at).into_iter().flatten().all(|place| {
+            let fact = &self.facts[place];
+            let over = |ended: Instant| self.now >= ended + Duration::from_mins(2);
+            fact.ended.as_ref().is_some_and(|(ended, _)| over(*ended))
+        });
+        let noted = self
+            .open_of(&at)
+            .is_none_or(|last| self.noted.get(&at).is_some_and(|noted| *noted >= last));
+        if !quiet || !noted {
+            return;
+        }
+        let list = self.lists.entry(at.0.clone()).or_default();
+        match operation {
+            Operation::Share => list.insert(at.1),
+            Operation::Unshare => list.remove(&at.1),
+        };
+        self.once_outside.insert(at.clone());
+        self.outside.insert(at, operation);
+    }
+
+    /// The last change of an account of which a call may land.
+    fn open_of(&self, at: &(LaneKey, AccountId)) -> Option<PlaceId> {
+        let open = |place: &&PlaceId| {
+            let fact = &self.facts[*place];
+            fact.ended
+                .as_ref()
+                .is_some_and(|(_, ended)| ended.may_have_applied)
+        };
+        self.accounts.get(at)?.iter().rev().find(open).copied()
+    }
+
+    /// The program is killed and begins anew: what was sent is not known any more, what was on disk is.
+    pub(super) fn restart(&mut self) {
+        let (now, mut gone) = (self.now, Vec::new());
+        for (place, fact) in &mut self.facts {
+            if fact.ended.is_some() {
+                continue;
+            }
+            if !fact.recorded {
+                gone.push(*place);
+                continue;
+            }
+            let ended = crate::sharing::lanes::machine::Ended {
+                last: Last::Lost,
+                calls: 0,
+                may_have_applied: true,
+                seen: None,
+            };
+            (fact.crashed, fact.ended) = (true, Some((now, ended)));
+        }
+        for place in &gone {
+            if let Some(fact) = self.facts.remove(place)
+                && let Some(places) = self.accounts.get_mut(&(fact.key, fact.account))
+            {
+                places.retain(|other| other != place);
+            }
+        }
+        for sent in self.sent.values_mut().filter(|sent| sent.result.is_none()) {
+            sent.result = Some(Err(
+                super::upstream::failure(Behaviour::Hangs(false)).expect("a fault")
+            ));
+        }
+        for (_, places) in &mut self.blocks {
+            places.retain(|place| !gone.contains(place));
+        }
+        self.coming
+            .retain(|_, coming| matches!(coming, Coming::Lands(_)));
+        self.visitors.clear();
+        self.hopeful.clear();
+        let last_id = self.machine.last_id();
+        self.machine = Machine::new(self.limits, last_id);
+        self.machine.continue_after(last_id);
+        for (at, places) in self.accounts.clone() {
+            let noted = self.noted.get(&at).copied();
+            let mut last = None;
+            let mut may_land = Vec::new();
+            for place in places {
+                let fact = &self.facts[&place];
+                let Some((_, ended)) = &fact.ended else {
+                    continue;
+                };
+                if ended.may_have_applied && noted.is_none_or(|noted| place > noted) {
+                    may_land.push(fact.operation);
+                }
+                if ended.may_have_applied || ended.succeeded() {
+                    let before = last == Some((fact.operation, true));
+                    last = Some((fact.operation, ended.succeeded() || before));
+                }
+            }
+            for operation in &may_land {
+                self.machine.may_land(now, &at.0, at.1, *operation);
+            }
+            if let (Some((operation, succeeded)), false) = (last, may_land.is_empty()) {
+                self.machine.was_last(&at.0, at.1, operation, succeeded);
+            }
+        }
+        self.carry_out();
     }
 
     pub(super) fn list(&self, image: u32) -> Vec<u64> {
@@ -271,15 +513,13 @@ impl World {
                 self.comes(after, Coming::ReadEnds(id, error));
             }
             Effect::ReadEnded(id, why) => self.reads_ended.push((id, Err(Some(why)))),
-            Effect::Held(id) => {
-                if let Some((key, accounts)) = self.undos.remove(&id) {
-                    self.comes(LATENCY, Coming::UndoLooks(id, key, accounts));
-                } else {
-                    self.held.push(id);
-                    self.comes(LATENCY, Coming::HoldEnds(id));
+            Effect::Granted(id) => self.granted(id),
+            Effect::WaitEnded(id) => {
+                if let Some(Visitor::PutsRight(key, accounts)) = self.visitors.remove(&id) {
+                    self.later(key, accounts);
                 }
+                self.waits_ended.push(id);
             }
-            Effect::HoldEnded(id) => self.holds_timed_out.push(id),
             Effect::Look { id, key, until } => {
                 assert!(until > self.now);
                 let listed = failure(self.read_behaviour).is_none().then(|| {
@@ -293,15 +533,90 @@ impl World {
                 let after = time_of(self.read_behaviour).min(until - self.now);
                 self.comes(after, Coming::LookEnds(id, listed));
             }
-            Effect::Undo { key, accounts } => self.begin_undo(key, accounts),
+            Effect::LandingTimeOver {
+                key,
+                suspects,
+                settled,
+            } => {
+                self.note_looked_after(&key, &settled);
+                if !suspects.is_empty() {
+                    self.comes(LATENCY, Coming::Suspects(key, suspects));
+                }
+            }
         }
     }
 
-    fn begin_undo(&mut self, key: LaneKey, accounts: Vec<AccountId>) {
-        let deadline = self.now + Duration::from_hours(1);
-        let id = self.machine.hold(self.now, &key, deadline);
-        self.holds.insert(id, key.clone());
-        self.undos.insert(id, (key, accounts));
+    fn granted(&mut self, id: WaitId) {
+        match self.visitors.get(&id).expect("somebody waits") {
+            Visitor::Enters(_) => {
+                let Some(Visitor::Enters(entrant)) = self.visitors.remove(&id) else {
+                    return;
+                };
+                let key = entrant.key.clone();
+                self.admit(entrant);
+                self.machine.entered(self.now, &key);
+            }
+            Visitor::Rehearses => {
+                self.visitors.remove(&id);
+                self.fences_passed.push(id);
+            }
+            Visitor::Replaces(..) | Visitor::PutsRight(..) => {
+                self.held.push(id);
+                self.comes(LATENCY, Coming::HoldEnds(id));
+            }
+        }
+    }
+
+    fn later(&mut self, key: LaneKey, accounts: Vec<AccountId>) {
+        self.comes(Duration::from_secs(15), Coming::Suspects(key, accounts));
+    }
+
+    fn note_looked_after(&mut self, key: &LaneKey, accounts: &[AccountId]) {
+        for account in accounts {
+            let at = (key.clone(), *account);
+            if let Some(last) = self.open_of(&at) {
+                self.noted.insert(at, last);
+            }
+        }
+    }
+
+    /// Looks first, and takes the lane only where something is wrong.
+    fn look_after(&mut self, key: LaneKey, accounts: Vec<AccountId>) {
+        let (wrong, later) = self.wrong(&key, accounts);
+        if !wrong.is_empty() {
+            let accounts = wrong.into_iter().map(|(_, account)| account).collect();
+            let deadline = self.now + Duration::from_hours(1);
+            let id = self.machine.hold(self.now, &key, Party::Gateway, deadline);
+            self.visitors
+                .insert(id, Visitor::PutsRight(key.clone(), accounts));
+        }
+        if !later.is_empty() {
+            self.later(key, later);
+        }
+    }
+
+    /// Those whose shares are not what was accepted last, and those of whom that is not to be said yet.
+    fn wrong(
+        &mut self,
+        key: &LaneKey,
+        accounts: Vec<AccountId>,
+    ) -> (Vec<(Operation, AccountId)>, Vec<AccountId>) {
+        let list = self.lists.get(key).cloned().unwrap_or_default();
+        let (mut wrong, mut later) = (Vec::new(), Vec::new());
+        for account in accounts {
+            match self
+                .machine
+                .aftermath(key, account, list.contains(&account))
+            {
+                Aftermath::AsAccepted => {
+                    self.note_looked_after(key, &[account]);
+                    self.machine.looked_after(self.now, key, account);
+                }
+                Aftermath::Contradicted(operation) => wrong.push((operation, account)),
+                Aftermath::Later => later.push(account),
+            }
+        }
+        (wrong, later)
     }
 
     /// Lets time pass until `until`, or until nothing comes any more.
@@ -359,12 +674,7 @@ impl World {
                 let modification = sent.modification.clone();
                 self.apply(&key, &modification);
             }
-            Coming::Recorded(places) => {
-                for place in &places {
-                    self.fact(*place).recorded = true;
-                }
-                self.machine.recorded(&places);
-            }
+            Coming::Recorded(places) => self.record(&places),
             Coming::NotRecorded(places) => {
                 for place in places {
                     self.abandon(place);
@@ -379,53 +689,53 @@ impl World {
             }
             Coming::LookEnds(id, listed) => self.machine.looked(id, listed.as_deref()),
             Coming::HoldEnds(id) => self.end_hold(id),
-            Coming::UndoLooks(id, key, accounts) => self.undo(id, &key, accounts),
-            Coming::UndoAgain(key, accounts) => self.begin_undo(key, accounts),
+            Coming::Suspects(key, accounts) => self.look_after(key, accounts),
         }
     }
 
-    fn end_hold(&mut self, id: HoldId) {
-        let changes = self.replacements.remove(&id).unwrap_or_default();
-        if changes.is_empty() {
-            self.machine.release(self.now, id);
-            return;
-        }
+    fn end_hold(&mut self, id: WaitId) {
         let deadline = self.now + Duration::from_secs(30);
-        let places = self.machine.replace(self.now, id, &changes, deadline);
-        // Its intents are written now, behind those that were accepted while it held the lane.
-        let key = self.holds[&id].clone();
-        self.note(&key, &places, &changes, deadline, false);
-        self.comes(Duration::from_millis(2), Coming::Recorded(places));
+        match self.visitors.remove(&id) {
+            Some(Visitor::Replaces(key, Some(wanted)))
+                if failure(self.read_behaviour).is_none() =>
+            {
+                let present = self.lists.get(&key).cloned().unwrap_or_default();
+                let added = wanted.difference(&present);
+                let added = added.map(|account| (Operation::Share, *account));
+                let removed = present.difference(&wanted);
+                let removed = removed.map(|account| (Operation::Unshare, *account));
+                let changes: Vec<_> = added.chain(removed).collect();
+                self.put_in_place(id, &key, &changes, deadline, false);
+            }
+            Some(Visitor::PutsRight(key, accounts)) => {
+                let (wrong, later) = self.wrong(&key, accounts);
+                assert!(later.is_empty(), "whoever holds the lane knows");
+                self.put_in_place(id, &key, &wrong, deadline, true);
+                for (_, account) in wrong {
+                    self.note_looked_after(&key, &[account]);
+                    self.machine.looked_after(self.now, &key, account);
+                }
+            }
+            _ => self.machine.release(self.now, id),
+        }
     }
 
-    fn undo(&mut self, id: HoldId, key: &LaneKey, accounts: Vec<AccountId>) {
-        let list = self.lists.get(key).cloned().unwrap_or_default();
-        let (mut stand, mut later) = (Vec::new(), Vec::new());
-        for account in accounts {
-            match self.machine.must_be_undone(key, account) {
-                Some(true) if list.contains(&account) => stand.push(account),
-                Some(_) => self.machine.undone(self.now, key, account),
-                None => later.push(account),
-            }
-        }
-        if !later.is_empty() {
-            let again = Coming::UndoAgain(key.clone(), later);
-            self.comes(Duration::from_secs(15), again);
-        }
-        if stand.is_empty() {
-            self.machine.release(self.now, id);
-            return;
-        }
-        let changes: Vec<(Operation, AccountId)> = stand
-            .iter()
-            .map(|account| (Operation::Unshare, *account))
-            .collect();
-        let deadline = self.now + Duration::from_mins(1);
-        let places = self.machine.replace(self.now, id, &changes, deadline);
-        self.note(key, &places, &changes, deadline, true);
+    fn put_in_place(
+        &mut self,
+        id: WaitId,
+        key: &LaneKey,
+        changes: &[(Operation, AccountId)],
+        deadline: Instant,
+        undo: bool,
+    ) {
+        let places = self.machine.replace(self.now, id, changes, deadline);
+        let asked = Asked {
+            party: Party::Gateway,
+            kind: Kind::Bulk,
+            deadline,
+        };
+        self.note(key, &places, changes, &asked, undo);
+        self.blocks.push((key.clone(), places.clone()));
         self.comes(Duration::from_millis(2), Coming::Recorded(places));
-        for account in stand {
-            self.machine.undone(self.now, key, account);
-        }
     }
 }

@@ -1,0 +1,112 @@
+//! A read's bounds: in time, in who waits for it, and in what it keeps the writer from.
+//!
+//! A statement that walks everything would else hold its connection for minutes, and one whose asker has gone too. And
+//! readers that follow one another without a gap keep the write-ahead log growing: it begins anew only where
+//! nobody reads from it. So each read passes a gate that the writer closes when its log is long.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::{Sqlite, SqliteConnection, SqlitePool};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{StoreError, primary_code};
+use crate::domain::Stopwatch;
+
+/// Instructions of SQLite's machine between two looks at the time: some hundred microseconds.
+const INSTRUCTIONS_BETWEEN_LOOKS: i32 = 10_000;
+/// `SQLITE_INTERRUPT` (sqlite.org/rescode.html).
+const INTERRUPTED: u32 = 9;
+
+/// Lets reads through, unless the writer wants none.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate {
+    places: Arc<Semaphore>,
+    all: u32,
+}
+
+/// No read is under way as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    _places: Option<OwnedSemaphorePermit>,
+}
+
+impl Gate {
+    /// For so many reads at once.
+    pub(crate) fn of(reads: u32) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(reads as usize)),
+            all: reads,
+        }
+    }
+
+    async fn pass(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).acquire_owned().await.ok()
+    }
+
+    /// Lets the reads that are under way end and no others begin.
+    pub(crate) async fn close(self) -> Closed {
+        let places = self.places.acquire_many_owned(self.all).await;
+        Closed {
+            _places: places.ok(),
+        }
+    }
+}
+
+/// A connection for one read.
+pub(crate) struct Read {
+    connection: PoolConnection<Sqlite>,
+    abandoned: Arc<AtomicBool>,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Read {
+    /// Waits for a connection. Its statements are interrupted after `limit`, and once this is dropped.
+    pub(crate) async fn begin(
+        pool: &SqlitePool,
+        gate: &Gate,
+        limit: Option<Duration>,
+    ) -> Result<Self, StoreError> {
+        let mut connection = pool.acquire().await.map_err(|error| match error {
+            sqlx::Error::PoolTimedOut => StoreError::Busy,
+            error => error.into(),
+        })?;
+        // Only with a connection: who waits for one must not take another's place at the gate.
+        let place = gate.pass().await;
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let (gone, begun) = (Arc::clone(&abandoned), Stopwatch::start());
+        let goes_on = move || {
+            !gone.load(Ordering::Relaxed) && limit.is_none_or(|limit| begun.elapsed() < limit)
+        };
+        connection
+            .lock_handle()
+            .await?
+            .set_progress_handler(INSTRUCTIONS_BETWEEN_LOOKS, goes_on);
+        Ok(Self {
+            connection,
+            abandoned,
+            _place: place,
+        })
+    }
+
+    pub(crate) fn connection(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Read {
+    fn drop(&mut self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A read that took too long is not the database's fault.
+pub(crate) fn read_failed(error: sqlx::Error) -> StoreError {
+    if primary_code(&error) == Some(INTERRUPTED) {
+        StoreError::TooSlow
+    } else {
+        StoreError::Database(error)
+    }
+}

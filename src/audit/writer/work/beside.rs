@@ -1,0 +1,163 @@
+//! What the writer does beside writing rows: it says where the chain ends, keeps its log short and watches the clock.
+
+use std::future::pending;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::audit::chain::Tip;
+use crate::audit::heads::HeadFile;
+use crate::audit::store::{Closed, Gate};
+use crate::domain::{Deadline, Timestamp};
+
+/// How long after a row the head is in the log, at the latest.
+const HEAD_LOG_INTERVAL: Duration = Duration::from_mins(1);
+/// How far the clock may be behind the last id before it is said: clocks are set by less than that all the time.
+pub const CLOCK_BEHIND_TOLD: Duration = Duration::from_secs(1);
+/// How long the write-ahead log is let grow before reads wait for it to be folded in, and by how much more before they
+/// do so again.
+const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Which head was told last, and when the next is due.
+pub(in crate::audit::writer) struct Heads {
+    file: HeadFile,
+    /// How long after a row its head is told, at the latest.
+    interval: Duration,
+    told: i64,
+    /// When one was told last.
+    at: Option<Instant>,
+}
+
+impl Heads {
+    pub(in crate::audit::writer) fn new(file: HeadFile, tip: &Tip) -> Self {
+        Self {
+            file,
+            interval: HEAD_LOG_INTERVAL,
+            told: tip.sequence(),
+            at: None,
+        }
+    }
+
+    /// Resolves when a head that was not told has to be.
+    pub(super) async fn due(&mut self, tip: &Tip) {
+        if self.told == tip.sequence() {
+            return pending().await;
+        }
+        let now = Instant::from_std(Deadline::now().instant());
+        let at = *self.at.get_or_insert(now);
+        tokio::time::sleep_until(at + self.interval).await;
+    }
+
+    /// Tells the head to the log and notes it beside the trail.
+    pub(super) async fn log(&mut self, tip: &Tip) {
+        if self.told == tip.sequence() {
+            return;
+        }
+        let head = tip.head();
+        tracing::info!(audit.head = %head, "the audit trail's head");
+        (self.told, self.at) = (tip.sequence(), None);
+        if let Err(error) = self.file.write(&head).await {
+            tracing::warn!(error = %error, "the audit trail's head could not be noted beside it");
+        }
+    }
+}
+
+/// The write-ahead log's length, and who waits for reads to end.
+pub(in crate::audit::writer) struct Log {
+    reads: Gate,
+    closing: Option<Pin<Box<dyn Future<Output = Closed> + Send + Sync>>>,
+    /// From where on it is too long.
+    bytes_max: u64,
+}
+
+impl Log {
+    pub(in crate::audit::writer) fn new(reads: Gate) -> Self {
+        Self {
+            reads,
+            closing: None,
+            bytes_max: LOG_BYTES_MAX,
+        }
+    }
+
+    /// Notes how long the log is. The file stays as long as it became, also when it is written from its beginning
+    /// again, so the bound goes with it.
+    pub(super) fn look(&mut self, bytes: u64) {
+        if bytes > self.bytes_max && self.closing.is_none() {
+            self.bytes_max = bytes + LOG_BYTES_MAX;
+            self.closing = Some(Box::pin(self.reads.clone().close()));
+        }
+    }
+
+    /// Resolves when the log is too long and nobody reads.
+    pub(super) async fn closed_to_reads(&mut self) -> Closed {
+        match &mut self.closing {
+            Some(closing) => {
+                let closed = closing.await;
+                self.closing = None;
+                closed
+            }
+            None => pending().await,
+        }
+    }
+}
+
+/// Says when the clock falls behind the last id, and when it has caught up.
+#[derive(Debug, Default)]
+pub(in crate::audit::writer) struct ClockWatch {
+    behind: bool,
+}
+
+impl ClockWatch {
+    pub(super) fn look(&mut self, last_event: Option<Timestamp>) {
+        let behind = last_event.map_or(Duration::ZERO, |last| last.since(Timestamp::now()));
+        let is_behind = behind > CLOCK_BEHIND_TOLD;
+        if is_behind && !self.behind {
+            tracing::warn!(
+                behind_seconds = behind.as_secs(),
+                "the clock is behind the last event's id; ids only grow, so new events bear a later time than the clock's"
+            );
+        } else if self.behind && !is_behind {
+            tracing::info!("the clock has caught up with the last event's id");
+        }
+        self.behind = is_behind;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::audit::chain::Hash;
+
+    #[tokio::test]
+    async fn the_head_of_the_last_rows_is_told_although_nothing_follows() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("audit.db");
+        let tip = |sequence| Tip::new(sequence, Hash::GENESIS, None);
+        let mut heads = Heads {
+            interval: Duration::from_millis(20),
+            ..Heads::new(HeadFile::beside(&path), &tip(3))
+        };
+        assert!(
+            futures_util::poll!(std::pin::pin!(heads.due(&tip(3)))).is_pending(),
+            "nothing is new"
+        );
+        assert!(
+            futures_util::poll!(std::pin::pin!(heads.due(&tip(4)))).is_pending(),
+            "not at once"
+        );
+        heads.due(&tip(5)).await;
+        heads.log(&tip(5)).await;
+        let noted = path.with_file_name("audit.db.head");
+        let text = std::fs::read_to_string(&noted).expect("a file");
+        assert_eq!(text, format!("{}\n", tip(5).head()));
+        let mode = std::fs::metadata(&noted)
+            .expect("a file")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(futures_util::poll!(std::pin::pin!(heads.due(&tip(5)))).is_pending());
+    }
+}

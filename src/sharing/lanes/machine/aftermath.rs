@@ -1,0 +1,96 @@
+//! What becomes of changes that may land late.
+
+use std::time::Instant;
+
+use crate::domain::{AccountId, Operation};
+
+use super::words::{Aftermath, Effect, LaneKey, PlaceId};
+use super::{Alarm, Machine};
+
+impl Machine {
+    /// Whether an account's share, which is listed or not, is what was accepted last.
+    pub(in crate::sharing::lanes) fn aftermath(
+        &self,
+        key: &LaneKey,
+        account_id: AccountId,
+        listed: bool,
+    ) -> Aftermath {
+        let Some(last) = self.landings.suspected(key, account_id) else {
+            return Aftermath::AsAccepted;
+        };
+        let lane = self.lanes.get(key);
+        if lane.is_some_and(|lane| lane.has_live(account_id)) {
+            Aftermath::Later
+        } else if listed == (last == Operation::Share) {
+            Aftermath::AsAccepted
+        } else {
+            Aftermath::Contradicted(last)
+        }
+    }
+
+    /// An account was looked after.
+    pub(in crate::sharing::lanes) fn looked_after(
+        &mut self,
+        now: Instant,
+        key: &LaneKey,
+        account_id: AccountId,
+    ) {
+        if let Some(next) = self.landings.looked_after(now, key, account_id) {
+            self.alarms.insert((next, Alarm::Landing(key.clone())));
+        }
+    }
+
+    /// Another run of the program made a call with such a change, which may land yet.
+    pub(in crate::sharing::lanes) fn may_land(
+        &mut self,
+        now: Instant,
+        key: &LaneKey,
+        account_id: AccountId,
+        operation: Operation,
+    ) {
+        if let Some(until) = self.landings.may_land(now, key, account_id, operation) {
+            self.alarms.insert((until, Alarm::Landing(key.clone())));
+        }
+    }
+
+    /// Another run of the program had this as the account's last change.
+    pub(in crate::sharing::lanes) fn was_last(
+        &mut self,
+        key: &LaneKey,
+        account_id: AccountId,
+        operation: Operation,
+        succeeded: bool,
+    ) {
+        self.landings
+            .was_last(key, account_id, operation, succeeded);
+    }
+
+    /// Accounts of which changes may land late.
+    pub(in crate::sharing::lanes) fn landings(&self) -> usize {
+        self.landings.len()
+    }
+
+    pub(super) fn landing_alarm(&mut self, now: Instant, key: LaneKey) {
+        let due = self.landings.due(now, &key);
+        if let Some(next) = due.next {
+            self.alarms.insert((next, Alarm::Landing(key.clone())));
+        }
+        if !(due.suspects.is_empty() && due.settled.is_empty()) {
+            self.effects.push(Effect::LandingTimeOver {
+                key,
+                suspects: due.suspects,
+                settled: due.settled,
+            });
+        }
+    }
+
+    /// A call ended, and may take effect yet.
+    pub(super) fn note_may_have_applied(&mut self, now: Instant, id: PlaceId) {
+        let Some(place) = self.places.get_mut(&id) else {
+            return;
+        };
+        place.may_have_applied = true;
+        let (key, account_id, operation) = (place.key.clone(), place.account_id, place.operation);
+        self.may_land(now, &key, account_id, operation);
+    }
+}

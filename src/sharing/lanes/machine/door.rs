@@ -1,0 +1,299 @@
+//! A lane's door: who is let in, when, and who has the lane for himself.
+//!
+//! A whole-list replacement reads the list and puts its changes in its place; nothing may come between. So it waits
+//! until all that was accepted before it is done, and whoever comes after it waits at the door and is accepted behind
+//! it: its intents are written after the replacement's, and so the order of effects, of intents and of events is one.
+//!
+//! While a replacement waits for many calls, others go before it: somebody's bulk and somebody's replacement behind
+//! it keep nobody's single change waiting. That ends once no more than two calls' worth of what it found is left.
+//!
+//! A dry run reads behind what was accepted before it, too, but holds nobody up: it waits at a fence.
+
+use std::time::Instant;
+
+use crate::domain::{AccountId, Operation, Party};
+use crate::upstream::ACCOUNTS_PER_LIST_MAX;
+
+use super::lane::LaneState;
+use super::room::Kind;
+use super::words::{Effect, LaneKey, PlaceId, WaitId};
+use super::{Alarm, Asked, Machine};
+
+/// Changes that a replacement waits for, when nobody goes before it any more: two calls take them.
+const HELD_FOR_MAX: usize = 2 * ACCOUNTS_PER_LIST_MAX;
+
+/// Somebody at the door.
+#[derive(Debug)]
+pub(super) struct Wait {
+    key: LaneKey,
+    asked: Asked,
+    purpose: Purpose,
+}
+
+/// What somebody waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To have the lane, once all of it is done. From when it is close, nobody goes before.
+    Hold { close: bool },
+    /// That so many changes are admitted.
+    Enter { places: usize },
+    /// That all is done that was accepted before.
+    Fence,
+}
+
+impl Purpose {
+    /// What it takes of the room.
+    fn places(self) -> usize {
+        match self {
+            Self::Enter { places } => places,
+            Self::Hold { .. } | Self::Fence => 1,
+        }
+    }
+}
+
+impl Machine {
+    /// Wants to hold a lane: nothing is sent from when that is granted until the holder is done.
+    pub(in crate::sharing::lanes) fn hold(
+        &mut self,
+        now: Instant,
+        key: &LaneKey,
+        party: Party,
+        deadline: Instant,
+    ) -> WaitId {
+        let id = self.wait(
+            key,
+            party,
+            Kind::Bulk,
+            deadline,
+            Purpose::Hold { close: false },
+        );
+        self.lanes
+            .entry(key.clone())
+            .or_default()
+            .line
+            .push_back(id);
+        self.open_door(key);
+        self.dispatch(now);
+        id
+    }
+
+    /// Wants to know when all is done that was accepted before.
+    pub(in crate::sharing::lanes) fn fence(
+        &mut self,
+        key: &LaneKey,
+        party: Party,
+        deadline: Instant,
+    ) -> WaitId {
+        let id = self.wait(key, party, Kind::Bulk, deadline, Purpose::Fence);
+        self.lanes
+            .entry(key.clone())
+            .or_default()
+            .fences
+            .push_back(id);
+        self.pass_fences(key);
+        self.vanish(key);
+        id
+    }
+
+    /// Whether changes may be admitted at once. Else they have to [`Self::queue_up`].
+    pub(in crate::sharing::lanes) fn is_open(&mut self, key: &LaneKey) -> bool {
+        let Some(lane) = self.lanes.get(key) else {
+            return true;
+        };
+        if matches!(lane.state, LaneState::Held(_)) || lane.entering > 0 {
+            return false;
+        }
+        let Some(first) = lane.line.front() else {
+            return true;
+        };
+        // Whoever waits to enter waits behind a holder that is close.
+        let Some(Wait {
+            purpose: Purpose::Hold { close },
+            ..
+        }) = self.waits.get_mut(first)
+        else {
+            return false;
+        };
+        let before = lane.live.range(..PlaceId(first.0));
+        *close = *close || before.take(HELD_FOR_MAX + 1).count() <= HELD_FOR_MAX;
+        !*close
+    }
+
+    /// Waits at the door with so many changes.
+    pub(in crate::sharing::lanes) fn queue_up(
+        &mut self,
+        key: &LaneKey,
+        places: usize,
+        asked: &Asked,
+    ) -> WaitId {
+        let (party, purpose) = (asked.party.clone(), Purpose::Enter { places });
+        let id = self.wait(key, party, asked.kind, asked.deadline, purpose);
+        self.lanes
+            .entry(key.clone())
+            .or_default()
+            .line
+            .push_back(id);
+        id
+    }
+
+    fn wait(
+        &mut self,
+        key: &LaneKey,
+        party: Party,
+        kind: Kind,
+        deadline: Instant,
+        purpose: Purpose,
+    ) -> WaitId {
+        let id = WaitId(self.next_id());
+        self.room.take(key, &party, kind, purpose.places());
+        self.alarms.insert((deadline, Alarm::Wait(id)));
+        let asked = Asked {
+            party,
+            kind,
+            deadline,
+        };
+        let wait = Wait {
+            key: key.clone(),
+            asked,
+            purpose,
+        };
+        self.waits.insert(id, wait);
+        id
+    }
+
+    /// Whoever was let in has been admitted, or does not want to any more.
+    pub(in crate::sharing::lanes) fn entered(&mut self, now: Instant, key: &LaneKey) {
+        if let Some(lane) = self.lanes.get_mut(key) {
+            lane.entering -= 1;
+        }
+        self.advance(key);
+        self.dispatch(now);
+    }
+
+    /// The holder is done; or whoever waits at the door, or waited, does not any more.
+    pub(in crate::sharing::lanes) fn release(&mut self, now: Instant, id: WaitId) {
+        let Some(key) = self.forget_wait(id) else {
+            return;
+        };
+        self.advance(&key);
+        self.dispatch(now);
+    }
+
+    /// The holder gives its place to changes of its own, a block.
+    pub(in crate::sharing::lanes) fn replace(
+        &mut self,
+        now: Instant,
+        id: WaitId,
+        changes: &[(Operation, AccountId)],
+        deadline: Instant,
+    ) -> Vec<PlaceId> {
+        let Some(wait) = self.waits.get(&id) else {
+            return Vec::new();
+        };
+        let key = wait.key.clone();
+        let asked = Asked {
+            deadline,
+            ..wait.asked.clone()
+        };
+        let places = self.place(&key, changes, &asked, true);
+        self.release(now, id);
+        places
+    }
+
+    pub(super) fn wait_alarm(&mut self, id: WaitId) {
+        if let Some(key) = self.forget_wait(id) {
+            self.effects.push(Effect::WaitEnded(id));
+            self.advance(&key);
+        }
+    }
+
+    /// Takes somebody out of a lane's line, or its holder out of the lane.
+    fn forget_wait(&mut self, id: WaitId) -> Option<LaneKey> {
+        let wait = self.waits.remove(&id)?;
+        self.alarms.remove(&(wait.asked.deadline, Alarm::Wait(id)));
+        if let Some(lane) = self.lanes.get_mut(&wait.key) {
+            if lane.state == LaneState::Held(id) {
+                lane.state = LaneState::Idle;
+            } else {
+                lane.line.retain(|waiting| *waiting != id);
+                lane.fences.retain(|waiting| *waiting != id);
+                self.no_longer_waits(&wait);
+            }
+        }
+        Some(wait.key)
+    }
+
+    fn no_longer_waits(&mut self, wait: &Wait) {
+        let (asked, places) = (&wait.asked, wait.purpose.places());
+        self.room
+            .give_back(&wait.key, &asked.party, asked.kind, places);
+    }
+
+    /// Lets in who may be, and gives the lane to its holder once nothing of it is left.
+    pub(super) fn open_door(&mut self, key: &LaneKey) {
+        loop {
+            let Some(lane) = self.lanes.get_mut(key) else {
+                return;
+            };
+            if matches!(lane.state, LaneState::Held(_)) {
+                return;
+            }
+            let Some(first) = lane.line.front().copied() else {
+                return;
+            };
+            let Some(wait) = self.waits.get(&first) else {
+                lane.line.pop_front();
+                continue;
+            };
+            let enters = matches!(wait.purpose, Purpose::Enter { .. });
+            if enters {
+                lane.entering += 1;
+            } else if lane.live.is_empty() && lane.entering == 0 && lane.state == LaneState::Idle {
+                lane.state = LaneState::Held(first);
+            } else {
+                return;
+            }
+            lane.line.pop_front();
+            self.alarms
+                .remove(&(wait.asked.deadline, Alarm::Wait(first)));
+            let (asked, places) = (&wait.asked, wait.purpose.places());
+            self.room.give_back(key, &asked.party, asked.kind, places);
+            if enters {
+                self.waits.remove(&first);
+            }
+            self.effects.push(Effect::Granted(first));
+        }
+    }
+
+    /// Tells those behind fences for whom nothing is left to wait for.
+    pub(super) fn pass_fences(&mut self, key: &LaneKey) {
+        let Some(lane) = self.lanes.get_mut(key) else {
+            return;
+        };
+        let mut passed = Vec::new();
+        while let Some(fence) = lane.fences.front().copied()
+            && lane.live.first().is_none_or(|first| first.0 > fence.0)
+        {
+            lane.fences.pop_front();
+            passed.push(fence);
+        }
+        for fence in passed {
+            self.forget_wait(fence);
+            self.effects.push(Effect::Granted(fence));
+        }
+    }
+
+    /// A lane exists while it has work.
+    pub(super) fn vanish(&mut self, key: &LaneKey) {
+        let idle = self.lanes.get(key).is_some_and(|lane| {
+            lane.state == LaneState::Idle
+                && lane.live.is_empty()
+                && lane.line.is_empty()
+                && lane.fences.is_empty()
+                && lane.entering == 0
+        });
+        if idle {
+            self.lanes.remove(key);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! How much may wait: for each party in each lane, for each party, and for everybody. Pure.
+//!
+//! Single changes and bulks have room apart, so that no bulk, however large, has another's single change refused.
+//! All bounds are far above what a caller's time allows to be sent: a hung upstream must not gather callers without
+//! end. A bulk is admitted whole where there is any room for it.
+
+use std::collections::HashMap;
+
+use crate::domain::Party;
+
+use super::words::LaneKey;
+
+/// Most changes of one kind that wait for one party in one lane.
+const OF_PARTY_IN_LANE_MAX: usize = 1000;
+/// Most for one party.
+const OF_PARTY_MAX: usize = 2500;
+/// Most for everybody.
+const OF_ALL_MAX: usize = 10_000;
+const _: () = assert!(
+    OF_PARTY_IN_LANE_MAX < OF_PARTY_MAX && 2 * OF_PARTY_MAX <= OF_ALL_MAX,
+    "no image takes all room of a party, and no party all room"
+);
+
+/// What takes room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sharing) enum Kind {
+    /// A change that was asked for alone.
+    Single,
+    /// A change of many, or somebody who waits for the lane.
+    Bulk,
+}
+
+type Count = [usize; 2];
+
+/// What waits at present.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    all: Count,
+    parties: HashMap<Party, Count>,
+    lanes: HashMap<(LaneKey, Party), Count>,
+}
+
+impl Room {
+    /// Whether another change, or a bulk of them, may wait. The gateway's own always may: what it undoes is bounded
+    /// by what it remembers.
+    pub(super) fn has_room(&self, key: &LaneKey, party: &Party, kind: Kind) -> bool {
+        let kind = kind as usize;
+        let of_lane = || {
+            self.lanes
+                .get(&(key.clone(), party.clone()))
+                .map_or(0, |count| count[kind])
+        };
+        let of_party = self.parties.get(party).map_or(0, |count| count[kind]);
+        *party == Party::Gateway
+            || (self.all[kind] < OF_ALL_MAX
+                && of_party < OF_PARTY_MAX
+                && (of_party < OF_PARTY_IN_LANE_MAX || of_lane() < OF_PARTY_IN_LANE_MAX))
+    }
+
+    pub(super) fn take(&mut self, key: &LaneKey, party: &Party, kind: Kind, places: usize) {
+        if places == 0 {
+            return;
+        }
+        self.all[kind as usize] += places;
+        self.parties.entry(party.clone()).or_default()[kind as usize] += places;
+        let lane = (key.clone(), party.clone());
+        self.lanes.entry(lane).or_default()[kind as usize] += places;
+    }
+
+    pub(super) fn give_back(&mut self, key: &LaneKey, party: &Party, kind: Kind, places: usize) {
+        if places == 0 {
+            return;
+        }
+        let less = |count: &mut Count| {
+            count[kind as usize] -= places;
+            *count == [0, 0]
+        };
+        less(&mut self.all);
+        if self.parties.get_mut(party).is_some_and(less) {
+            self.parties.remove(party);
+        }
+        let lane = (key.clone(), party.clone());
+        if self.lanes.get_mut(&lane).is_some_and(less) {
+            self.lanes.remove(&lane);
+        }
+    }
+
+    /// All that waits.
+    pub(super) fn waiting(&self) -> usize {
+        self.all.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::Principal;
+
+    fn party(subject: &str) -> Party {
+        Party::Subject(Arc::new(Principal {
+            subject: subject.into(),
+            issuer: "https://issuer.example".into(),
+            token_id: None,
+            scopes: BTreeSet::new(),
+            groups: BTreeSet::new(),
+        }))
+    }
+
+    fn lane(image: &str) -> LaneKey {
+        (
+            "cn-wlcb".parse().expect("a region"),
+            image.parse().expect("an image"),
+        )
+    }
+
+    #[test]
+    fn one_partys_bulks_refuse_neither_its_singles_nor_others_bulks() {
+        let (mut room, a, b) = (Room::default(), party("a"), party("b"));
+        let mut bulks = 0;
+        for image in ["one", "two", "three", "four"] {
+            while room.has_room(&lane(image), &a, Kind::Bulk) {
+                room.take(&lane(image), &a, Kind::Bulk, 1000);
+                bulks += 1;
+            }
+        }
+        assert_eq!(bulks, 3, "each image once, until the party's room is full");
+        for image in ["one", "five"] {
+            assert!(!room.has_room(&lane(image), &a, Kind::Bulk));
+            assert!(room.has_room(&lane(image), &a, Kind::Single));
+            assert!(room.has_room(&lane(image), &b, Kind::Bulk));
+        }
+        room.give_back(&lane("one"), &a, Kind::Bulk, 1000);
+        assert!(room.has_room(&lane("one"), &a, Kind::Bulk));
+        assert!(!room.has_room(&lane("two"), &a, Kind::Bulk));
+    }
+
+    #[test]
+    fn what_is_given_back_leaves_nothing_behind() {
+        let mut room = Room::default();
+        for (subject, places) in [("a", 3), ("b", 2)] {
+            room.take(&lane("one"), &party(subject), Kind::Single, places);
+        }
+        for (subject, places) in [("a", 1), ("b", 2), ("a", 2)] {
+            room.give_back(&lane("one"), &party(subject), Kind::Single, places);
+        }
+        assert_eq!(room.waiting(), 0);
+        assert!(room.parties.is_empty() && room.lanes.is_empty());
+    }
+}
