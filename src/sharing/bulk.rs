@@ -19,7 +19,7 @@ use crate::domain::{
 use crate::problem::ProblemKind;
 
 use super::change::{AcceptedChange, RECORD_GRACE, Telling, denial, since};
-use super::lanes::{Asked, Kind, Place};
+use super::lanes::{Kind, Place, Terms};
 use super::replacement::DifferenceError;
 use super::{ChangeError, Parts, Receipt, Sharing};
 
@@ -183,7 +183,7 @@ impl Parts {
             return Ok((ticket, Vec::new()));
         }
         let key = (bulk.region.clone(), bulk.image_id.clone());
-        let asked = Asked {
+        let asked = Terms {
             party: caller.party(),
             kind: Kind::Bulk,
             deadline: deadline.instant(),

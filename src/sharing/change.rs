@@ -12,7 +12,7 @@ use crate::domain::{Author, Caller, Change, Deadline, EventId, Operation, Stopwa
 use crate::problem::ProblemKind;
 
 use super::completion;
-use super::lanes::{Asked, Ended, Kind, Place, Word};
+use super::lanes::{Ended, Kind, Place, Terms, Word};
 use super::{ChangeError, Parts, Receipt, Sharing};
 
 /// What the last step, writing the outcome, gets where the caller's time is up already.
@@ -68,7 +68,7 @@ impl Parts {
         };
         let key = (intent.change.region.clone(), intent.change.image_id.clone());
         let changes = vec![(intent.change.operation, intent.change.account_id)];
-        let asked = Asked {
+        let asked = Terms {
             party: intent.author.party(),
             kind: Kind::Single,
             deadline: deadline.instant(),

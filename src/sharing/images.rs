@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::domain::{Deadline, Image, ImageId, Party, Region};
 
-use super::lanes::AskedRead;
+use super::lanes::ReadTerms;
 use super::{ListError, Sharing};
 
 /// Some of the owner's images.
@@ -33,7 +33,7 @@ impl Sharing {
         let listing = async move {
             let page = parts
                 .lanes
-                .read(AskedRead::of(asker, deadline), |connection| {
+                .read(ReadTerms::of(asker, deadline), |connection| {
                     parts.upstream.images(&region, offset, limit, connection)
                 });
             let page = page.await?;
@@ -64,7 +64,7 @@ impl Sharing {
         let looking = async move {
             let image = parts
                 .lanes
-                .read(AskedRead::of(asker, deadline), |connection| {
+                .read(ReadTerms::of(asker, deadline), |connection| {
                     parts.upstream.image(&region, &image_id, connection)
                 });
             image.await.map_err(ListError::from)

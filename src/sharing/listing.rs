@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::domain::{AccountId, Deadline, ImageId, Party, Region};
 use crate::upstream::SharedAccount;
 
-use super::lanes::{AskedRead, NoTurn, ReadError};
+use super::lanes::{NoTurn, ReadError, ReadTerms};
 use super::provenance::origins;
 use super::{Access, ListError, Parts, Shares, Sharing};
 
@@ -53,11 +53,11 @@ impl Sharing {
     ) -> Result<Shares, ListError> {
         let parts = Arc::clone(&self.0);
         let looked = async move {
-            let read = AskedRead::of(asker, deadline);
+            let read = ReadTerms::of(asker, deadline);
             let mut accounts = parts.accounts(&region, &image_id, read).await?;
             accounts.retain(|account| only.is_none_or(|only| only == account.account_id));
             let ids: Vec<AccountId> = accounts.iter().map(|account| account.account_id).collect();
-            // Asked after the upstream: what it lists by then has mostly its outcome in the trail.
+            // Terms after the upstream: what it lists by then has mostly its outcome in the trail.
             let origins = origins(&parts.reader, &region, &image_id, &ids).await;
             let origins = origins.map_err(ListError::Trail)?;
             let access = accounts
@@ -89,7 +89,7 @@ impl Parts {
         &self,
         region: &Region,
         image_id: &ImageId,
-        asked: AskedRead,
+        asked: ReadTerms,
     ) -> Result<Vec<SharedAccount>, ListError> {
         let listed = self.lanes.read(asked, |connection| {
             self.upstream.describe(region, image_id, connection)
@@ -105,7 +105,7 @@ impl Parts {
         &self,
         region: &Region,
         image_id: &ImageId,
-        asked: AskedRead,
+        asked: ReadTerms,
     ) -> Result<BTreeSet<AccountId>, ListError> {
         let listed = self.accounts(region, image_id, asked).await?;
         Ok(listed.iter().map(|account| account.account_id).collect())

@@ -24,7 +24,7 @@ use crate::problem::Effect;
 use super::bulk::changes;
 use super::change::{AcceptedChange, Telling, since};
 use super::completion::EARLIER_CALL_OPEN;
-use super::lanes::{Aftermath, AskedRead, HeldLane, LandingTimeOver, LandingsOver, LaneKey};
+use super::lanes::{Aftermath, HeldLane, LandingTimeOver, LandingsOver, LaneKey, ReadTerms};
 use super::{ChangeError, Parts};
 
 /// How long one look may take while nobody is held up by it, and how long while the lane is held.
@@ -130,7 +130,7 @@ impl Charge {
     /// Looks; where something is wrong, takes the lane, looks again and puts it right.
     async fn attempt(&mut self) {
         let parts = Arc::clone(&self.parts);
-        let asked = AskedRead::own(Deadline::after(LOOK_TIME)).once();
+        let asked = ReadTerms::own(Deadline::after(LOOK_TIME)).once();
         let Some(wrong) = self.look(asked).await else {
             return;
         };
@@ -145,7 +145,7 @@ impl Charge {
         let Ok(hold) = hold else {
             return;
         };
-        let asked = AskedRead::own(Deadline::after(HELD_LOOK_TIME)).once();
+        let asked = ReadTerms::own(Deadline::after(HELD_LOOK_TIME)).once();
         if let Some(wrong) = self.look(asked).await
             && !wrong.is_empty()
         {
@@ -154,7 +154,7 @@ impl Charge {
     }
 
     /// Reads the list once, and gives what is not as it was accepted last; `None` where it could not be read.
-    async fn look(&mut self, asked: AskedRead) -> Option<Vec<(Operation, AccountId)>> {
+    async fn look(&mut self, asked: ReadTerms) -> Option<Vec<(Operation, AccountId)>> {
         let parts = Arc::clone(&self.parts);
         let listed = tokio::select! {
             listed = parts.account_ids(&self.key.0, &self.key.1, asked) => listed.ok()?,

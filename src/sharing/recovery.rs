@@ -16,7 +16,7 @@ use crate::domain::{Deadline, ImageId, Outcome, Region, Timestamp};
 use crate::upstream::SharedAccount;
 
 use super::Parts;
-use super::lanes::AskedRead;
+use super::lanes::ReadTerms;
 
 /// How long the upstream is asked, over all images.
 const ASKING_TIME: Duration = Duration::from_secs(30);
@@ -41,7 +41,7 @@ pub(super) async fn close(parts: Arc<Parts>, pending: Vec<(Recalled, Timestamp)>
         let parts = asked;
         for ((region, image_id), leftovers) in by_image {
             let seen = tokio::select! {
-                seen = parts.accounts(&region, &image_id, AskedRead::own(deadline)) => seen.ok(),
+                seen = parts.accounts(&region, &image_id, ReadTerms::own(deadline)) => seen.ok(),
                 // A stop waits for rows, not for answers.
                 () = parts.tasks.stopping() => None,
             };

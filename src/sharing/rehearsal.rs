@@ -11,7 +11,7 @@ use crate::authorization::{Refusal, Request};
 use crate::domain::{AccountId, Caller, Deadline, ImageId, Operation, Region};
 
 use super::bulk::Bulk;
-use super::lanes::AskedRead;
+use super::lanes::ReadTerms;
 use super::replacement::{DifferenceError, Replacement};
 use super::{ListError, Parts, Sharing};
 
@@ -122,7 +122,7 @@ impl Parts {
         let key = (region.clone(), image_id.clone());
         let settled = self.lanes.settled(&key, caller.party(), deadline).await;
         settled.map_err(ListError::from)?;
-        let asked = AskedRead::of(caller.party(), deadline);
+        let asked = ReadTerms::of(caller.party(), deadline);
         Ok(self.account_ids(region, image_id, asked).await?)
     }
 

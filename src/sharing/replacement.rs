@@ -18,7 +18,7 @@ use crate::domain::{
 
 use super::bulk::{Bulk, DECISIONS_AT_ONCE, Decided, DecidedRefusal, Results, changes};
 use super::change::REFUSED_BY_POLICY;
-use super::lanes::{AskedRead, LaneKey};
+use super::lanes::{LaneKey, ReadTerms};
 use super::{ChangeError, ListError, Parts, Sharing};
 
 /// Most accounts that the detail of an event names.
@@ -198,7 +198,7 @@ impl Parts {
                 return;
             }
         };
-        let asked = AskedRead::own(deadline);
+        let asked = ReadTerms::own(deadline);
         let difference = match self.account_ids(&key.0, &key.1, asked).await {
             Ok(present) => replacement.difference(&present),
             Err(error) => {

@@ -14,7 +14,7 @@ use super::events::{
     EventRow, EventsQuery, FIRST_ROWS, FROM_PENDING, IS_FIRST_ROW, SELECT_EVENT, WITH_OUTCOME,
     fetch_events,
 };
-use super::limits::{Gate, Read, read_failed};
+use super::limits::{BoundedRead, ReadGate, read_failed};
 use super::reading::reading;
 use super::rows::{StoredRow, select_rows};
 
@@ -36,7 +36,7 @@ pub(crate) type PlaceRow = (String, String, i64, i64, String);
 pub(crate) struct ReadConnections {
     queries: SqlitePool,
     look_ups: SqlitePool,
-    gate: Gate,
+    gate: ReadGate,
     /// Whether statements are bounded in time: where others wait for their turn.
     bounded: bool,
 }
@@ -52,24 +52,24 @@ impl ReadConnections {
         Ok(Self {
             queries: pool(QUERIES_MAX, &options).await.map_err(open)?,
             look_ups: pool(LOOK_UPS_MAX, &options).await.map_err(open)?,
-            gate: Gate::of(QUERIES_MAX + LOOK_UPS_MAX),
+            gate: ReadGate::of(QUERIES_MAX + LOOK_UPS_MAX),
             bounded,
         })
     }
 
     /// What the writer closes where reads keep its log from beginning anew.
-    pub(crate) fn gate(&self) -> Gate {
+    pub(crate) fn gate(&self) -> ReadGate {
         self.gate.clone()
     }
 
-    pub(crate) async fn query(&self) -> Result<Read, StoreError> {
+    pub(crate) async fn query(&self) -> Result<BoundedRead, StoreError> {
         let limit = self.bounded.then_some(QUERY_TIME);
-        Read::begin(&self.queries, &self.gate, limit).await
+        BoundedRead::begin(&self.queries, &self.gate, limit).await
     }
 
-    pub(super) async fn look_up(&self) -> Result<Read, StoreError> {
+    pub(super) async fn look_up(&self) -> Result<BoundedRead, StoreError> {
         let limit = self.bounded.then_some(LOOK_UP_TIME);
-        Read::begin(&self.look_ups, &self.gate, limit).await
+        BoundedRead::begin(&self.look_ups, &self.gate, limit).await
     }
 
     /// The first rows of events with their outcomes, in the order asked.

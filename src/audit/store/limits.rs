@@ -22,18 +22,18 @@ const INTERRUPTED: u32 = 9;
 
 /// Lets reads through, unless the writer wants none.
 #[derive(Debug, Clone)]
-pub(crate) struct Gate {
+pub(crate) struct ReadGate {
     places: Arc<Semaphore>,
     all: u32,
 }
 
 /// No read is under way as long as it lives.
 #[derive(Debug)]
-pub(crate) struct Closed {
+pub(crate) struct NoReads {
     _places: Option<OwnedSemaphorePermit>,
 }
 
-impl Gate {
+impl ReadGate {
     /// For so many reads at once.
     pub(crate) fn of(reads: u32) -> Self {
         Self {
@@ -47,26 +47,26 @@ impl Gate {
     }
 
     /// Lets the reads that are under way end and no others begin.
-    pub(crate) async fn close(self) -> Closed {
+    pub(crate) async fn close(self) -> NoReads {
         let places = self.places.acquire_many_owned(self.all).await;
-        Closed {
+        NoReads {
             _places: places.ok(),
         }
     }
 }
 
 /// A connection for one read.
-pub(crate) struct Read {
+pub(crate) struct BoundedRead {
     connection: PoolConnection<Sqlite>,
     abandoned: Arc<AtomicBool>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
-impl Read {
+impl BoundedRead {
     /// Waits for a connection. Its statements are interrupted after `limit`, and once this is dropped.
     pub(crate) async fn begin(
         pool: &SqlitePool,
-        gate: &Gate,
+        gate: &ReadGate,
         limit: Option<Duration>,
     ) -> Result<Self, StoreError> {
         let mut connection = pool.acquire().await.map_err(|error| match error {
@@ -96,7 +96,7 @@ impl Read {
     }
 }
 
-impl Drop for Read {
+impl Drop for BoundedRead {
     fn drop(&mut self) {
         self.abandoned.store(true, Ordering::Relaxed);
     }

@@ -18,9 +18,9 @@ use crate::domain::Timestamp;
 pub(super) use appender::Appender;
 pub(super) use connections::ReadConnections;
 pub(super) use events::{EventRow, EventsQuery};
-pub(super) use limits::{Closed, Gate};
 #[cfg(test)]
-pub(super) use limits::{Read, read_failed};
+pub(super) use limits::{BoundedRead, read_failed};
+pub(super) use limits::{NoReads, ReadGate};
 pub(super) use rows::{PackedRow, RowReader, StoredRow};
 pub(super) use standing::LastRow;
 

@@ -9,7 +9,7 @@ use sqlx::{SqlitePool, sqlite::SqlitePoolOptions};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::audit::store::{Gate, Read};
+use crate::audit::store::{BoundedRead, ReadGate};
 
 /// Goes on until it is stopped.
 const ENDLESS: &str =
@@ -24,9 +24,11 @@ async fn one_connection(path: &Path) -> SqlitePool {
 #[tokio::test]
 async fn a_statement_that_takes_too_long_or_that_nobody_waits_for_is_stopped() {
     let trail = Trail::open().await;
-    let (pool, gate) = (one_connection(&trail.path).await, Gate::of(1));
+    let (pool, gate) = (one_connection(&trail.path).await, ReadGate::of(1));
     let endless = async |limit| {
-        let mut read = Read::begin(&pool, &gate, limit).await.expect("begins");
+        let mut read = BoundedRead::begin(&pool, &gate, limit)
+            .await
+            .expect("begins");
         let counted = sqlx::query_scalar::<_, i64>(ENDLESS).fetch_one(read.connection());
         counted.await.map_err(crate::audit::store::read_failed)
     };
@@ -35,7 +37,9 @@ async fn a_statement_that_takes_too_long_or_that_nobody_waits_for_is_stopped() {
     // Nobody waits for it any more: the one connection is free again.
     let abandoned = tokio::time::timeout(Duration::from_millis(20), endless(None)).await;
     assert!(abandoned.is_err(), "{abandoned:?}");
-    let mut read = Read::begin(&pool, &gate, None).await.expect("begins");
+    let mut read = BoundedRead::begin(&pool, &gate, None)
+        .await
+        .expect("begins");
     let one: i64 = sqlx::query_scalar("SELECT 1")
         .fetch_one(read.connection())
         .await
@@ -76,14 +80,16 @@ async fn queries_that_take_every_connection_keep_no_list_from_its_provenance() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gate_that_is_closed_lets_reads_end_and_none_begin() {
     let trail = Trail::open().await;
-    let (pool, gate) = (one_connection(&trail.path).await, Gate::of(2));
-    let read = Read::begin(&pool, &gate, None).await.expect("begins");
+    let (pool, gate) = (one_connection(&trail.path).await, ReadGate::of(2));
+    let read = BoundedRead::begin(&pool, &gate, None)
+        .await
+        .expect("begins");
     let mut closing = std::pin::pin!(gate.clone().close());
     assert!(
         futures_util::poll!(&mut closing).is_pending(),
         "one is under way"
     );
-    let mut next = std::pin::pin!(Read::begin(&pool, &gate, None));
+    let mut next = std::pin::pin!(BoundedRead::begin(&pool, &gate, None));
     assert!(futures_util::poll!(&mut next).is_pending(), "none begins");
     drop(read);
     let closed = closing.await;

@@ -8,7 +8,7 @@
 //! written, so their changes are not forwarded. Outcomes cannot be taken back: who learns that one could
 //! not be written hands it back by [`Writer::keep`], and it goes into the next commit that succeeds.
 
-mod room;
+mod allowance;
 mod work;
 
 use std::collections::VecDeque;
@@ -27,10 +27,10 @@ use crate::telemetry::Metrics;
 use super::chain::{Hash, Head, Tip};
 use super::entry::{Completion, Denial, Draft, Intent, LookedAfter};
 use super::heads::HeadFile;
-use super::store::{Appender, Gate};
-use room::{Rooms, Taken};
+use super::store::{Appender, ReadGate};
+use allowance::{Allowances, Taken};
 pub use work::CLOCK_BEHIND_TOLD;
-use work::{ClockWatch, Heads, Log, Work};
+use work::{ClockWatch, Heads, Work, WriteAheadLog};
 
 /// Most entries that wait and go into one commit together.
 const GROUP_ENTRIES_MAX: usize = 256;
@@ -147,9 +147,9 @@ impl Waiting {
 /// The writer's door. Clones lead to the same writer.
 #[derive(Debug, Clone)]
 pub struct Writer {
-    /// Bounded by the rooms.
+    /// Bounded by the allowances.
     queue: mpsc::UnboundedSender<Waiting>,
-    rooms: Rooms,
+    allowances: Allowances,
     kept: mpsc::Sender<Box<Completion>>,
     /// Bounded by the accounts of which changes may land late.
     looked_after: mpsc::UnboundedSender<LookedAfter>,
@@ -208,7 +208,7 @@ impl Writer {
         appender: Appender,
         tip: Tip,
         head_file: HeadFile,
-        reads: Gate,
+        reads: ReadGate,
         metrics: Metrics,
     ) -> (Self, WriterTask, watch::Receiver<i64>) {
         tracing::info!(audit.head = %tip.head(), "the audit trail is open");
@@ -231,7 +231,7 @@ impl Writer {
             unnoted: Vec::new(),
             kept: VecDeque::new(),
             lost_outcomes: 0,
-            log: Log::new(reads),
+            write_ahead_log: WriteAheadLog::new(reads),
             clock: ClockWatch::default(),
             health: told,
             committed,
@@ -242,7 +242,7 @@ impl Writer {
         let task = tokio::spawn(work.run());
         let writer = Self {
             queue,
-            rooms: Rooms::default(),
+            allowances: Allowances::default(),
             kept,
             looked_after,
             health,
@@ -288,14 +288,14 @@ impl Writer {
             .map(|denial| Draft::Denial(Box::new(denial)));
         let drafts: Vec<Draft> = intents.chain(denials).collect();
         let needed: usize = drafts.iter().map(Draft::bytes).sum();
-        let room = self.rooms.bulks.take_any(needed);
+        let room = self.allowances.bulks.take_any(needed);
         self.try_queue(Drafts::Bulk(drafts, answer), room)?;
         Ok(BulkTicket(ticket))
     }
 
     fn try_send(&self, draft: Draft) -> Result<Ticket, EnqueueError> {
         let (answer, ticket) = oneshot::channel();
-        let room = self.rooms.singles.take(draft.bytes());
+        let room = self.allowances.singles.take(draft.bytes());
         self.try_queue(Drafts::One(draft, answer), room)?;
         Ok(Ticket(ticket))
     }
@@ -315,7 +315,7 @@ impl Writer {
     pub async fn record(&self, completion: Completion) -> Result<Recorded, NotDurable> {
         let (answer, ticket) = oneshot::channel();
         let draft = Draft::Completion(Box::new(completion));
-        let room = self.rooms.outcomes.wait(draft.bytes()).await;
+        let room = self.allowances.outcomes.wait(draft.bytes()).await;
         let waiting = Waiting {
             _room: room.ok_or(NotDurable)?,
             drafts: Drafts::One(draft, answer),

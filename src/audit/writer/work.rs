@@ -16,7 +16,7 @@ use crate::domain::{Stopwatch, Timestamp};
 use crate::telemetry::Metrics;
 
 pub use beside::CLOCK_BEHIND_TOLD;
-pub(super) use beside::{ClockWatch, Heads, Log};
+pub(super) use beside::{ClockWatch, Heads, WriteAheadLog};
 
 use super::{Closed, GROUP_ENTRIES_MAX, Health, Recorded, Waiting};
 
@@ -44,7 +44,7 @@ pub(super) struct Work {
     pub(super) kept: VecDeque<Draft>,
     /// Outcomes for which there was no room.
     pub(super) lost_outcomes: usize,
-    pub(super) log: Log,
+    pub(super) write_ahead_log: WriteAheadLog,
     pub(super) clock: ClockWatch,
     pub(super) health: watch::Sender<Health>,
     /// Whoever follows the trail wakes up by it.
@@ -64,7 +64,7 @@ impl Work {
                 biased;
                 // These are seldom, and what waits under load is always there.
                 () = self.heads.due(&self.last_tip) => self.heads.log(&self.last_tip).await,
-                closed = self.log.closed_to_reads() => {
+                closed = self.write_ahead_log.closed_to_reads() => {
                     self.fold_log().await;
                     drop(closed);
                 }
@@ -199,7 +199,7 @@ impl Work {
         self.last_event.send_replace(tip.last_event_at());
         self.metrics.audit_last_event(tip.last_event_at());
         self.clock.look(tip.last_event_at());
-        self.log.look(self.appender.log_bytes());
+        self.write_ahead_log.look(self.appender.log_bytes());
         self.last_tip = tip.clone();
         self.tip = Some(tip);
         let places = sealed.iter().map(|row| Recorded {

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::audit::EnqueueError;
 use crate::domain::{AccountId, Deadline, Operation, Party};
 
-use super::machine::{Asked, Kind, LaneKey, Machine, NoTurn, WaitId};
+use super::machine::{Kind, LaneKey, Machine, NoTurn, Terms, WaitId};
 use super::{Lanes, Place, ReadError, Shared, State};
 
 /// Why changes got no place.
@@ -26,14 +26,14 @@ pub(in crate::sharing) enum AdmitError {
 }
 
 /// What is done with somebody who waits.
-pub(super) enum Waiting {
+pub(super) enum Visitor {
     /// He is told whether it was granted.
     Told(oneshot::Sender<bool>),
     /// His changes are admitted.
     Entrant(Entrant),
 }
 
-impl fmt::Debug for Waiting {
+impl fmt::Debug for Visitor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Told(_) => "Told",
@@ -51,7 +51,7 @@ pub(super) struct Entrant {
     admit: Admission,
 }
 
-impl Waiting {
+impl Visitor {
     /// Under the lock.
     pub(super) fn granted(
         self,
@@ -107,7 +107,7 @@ impl Lanes {
     pub(in crate::sharing) async fn admit<T: Send + 'static>(
         &self,
         key: &LaneKey,
-        asked: Asked,
+        asked: Terms,
         changes: Vec<(Operation, AccountId)>,
         enqueue: impl FnOnce() -> Result<T, EnqueueError> + Send + 'static,
     ) -> Result<(T, Vec<Place>), AdmitError> {
@@ -141,7 +141,7 @@ impl Lanes {
                     Box::new(move || drop(told.send(admitted)))
                 });
                 let key = key.clone();
-                let entrant = Waiting::Entrant(Entrant { key, admit });
+                let entrant = Visitor::Entrant(Entrant { key, admit });
                 state.waits.insert(id, entrant);
                 let shared = Arc::clone(&self.0);
                 Err((Visit { id, shared }, answer))
@@ -198,7 +198,7 @@ impl Lanes {
                 return Err(ReadError::Full);
             }
             let id = wants(&mut state.machine, now, party);
-            state.waits.insert(id, Waiting::Told(granted));
+            state.waits.insert(id, Visitor::Told(granted));
             let shared = Arc::clone(&self.0);
             Ok(Visit { id, shared })
         })?;

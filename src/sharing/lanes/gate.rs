@@ -38,7 +38,7 @@ pub(super) struct Begun {
 
 /// A party whose reads wait or are in a call.
 #[derive(Debug)]
-struct Reader {
+struct PartyReads {
     party: Party,
     waiting: VecDeque<(u64, ReadId)>,
     in_flight: usize,
@@ -50,7 +50,7 @@ enum First {
     /// Of lanes and the gateway's own reads, the first.
     Line,
     /// The party of this index.
-    Reader(usize),
+    Party(usize),
 }
 
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub(super) struct Gate {
     /// Lanes, and the gateway's own reads.
     line: VecDeque<(u64, Turn)>,
     /// Whose turn it is comes first.
-    readers: Vec<Reader>,
+    readers: Vec<PartyReads>,
     came: u64,
 }
 
@@ -91,7 +91,7 @@ impl Gate {
                 let waiting = (self.came, id);
                 match self.readers.iter_mut().find(|reader| reader.party == party) {
                     Some(reader) => reader.waiting.push_back(waiting),
-                    None => self.readers.push(Reader {
+                    None => self.readers.push(PartyReads {
                         party,
                         waiting: VecDeque::from([waiting]),
                         in_flight: 0,
@@ -147,9 +147,9 @@ impl Gate {
             Some((*came, index))
         });
         match (in_line, reader) {
-            (Some(line), Some((came, index))) if came < line => Some(First::Reader(index)),
+            (Some(line), Some((came, index))) if came < line => Some(First::Party(index)),
             (Some(_), _) => Some(First::Line),
-            (None, Some((_, index))) => Some(First::Reader(index)),
+            (None, Some((_, index))) => Some(First::Party(index)),
             (None, None) => None,
         }
     }
@@ -170,7 +170,7 @@ impl Gate {
             if let Some((_, turn)) = self.line.pop_front() {
                 return Some(turn);
             }
-            let waits = |reader: &Reader| !reader.waiting.is_empty();
+            let waits = |reader: &PartyReads| !reader.waiting.is_empty();
             let index = self.readers.iter().position(waits)?;
             return self.pop_reader(index);
         }
@@ -180,7 +180,7 @@ impl Gate {
             return None;
         }
         match first {
-            First::Reader(index) => self.pop_reader(index),
+            First::Party(index) => self.pop_reader(index),
             First::Line => self.line.pop_front().map(|(_, turn)| turn),
         }
     }
@@ -216,7 +216,7 @@ impl Gate {
     }
 
     /// Whose calls in flight a call is counted with; nobody's for changes and the gateway's own reads.
-    fn reader_in_flight(&mut self, purpose: &Purpose) -> Option<&mut Reader> {
+    fn reader_in_flight(&mut self, purpose: &Purpose) -> Option<&mut PartyReads> {
         match purpose {
             Purpose::Change | Purpose::Read(Party::Gateway) => None,
             Purpose::Read(party) => self

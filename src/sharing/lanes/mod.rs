@@ -34,7 +34,7 @@ use crate::telemetry::Metrics;
 use crate::upstream::{BreakerState, CallError, Connection, Modification, Modified, Upstream};
 
 pub(super) use door::{AdmitError, HeldLane};
-pub(super) use machine::{Aftermath, Asked, AskedRead, Ended, Kind, LaneKey, Last, Limits, NoTurn};
+pub(super) use machine::{Aftermath, Ended, Kind, LaneKey, Last, Limits, NoTurn, ReadTerms, Terms};
 use machine::{CallId, Effect, LookId, Machine, PlaceId, ReadId, WaitId};
 pub(super) use place::{Place, Word};
 pub(super) use reading::ReadError;
@@ -74,7 +74,7 @@ struct State {
     machine: Machine,
     places: HashMap<PlaceId, mpsc::Sender<Word>>,
     reads: HashMap<ReadId, oneshot::Sender<ReadWord>>,
-    waits: HashMap<WaitId, door::Waiting>,
+    waits: HashMap<WaitId, door::Visitor>,
     /// When the task that tells the time wakes up by itself.
     armed: Option<Instant>,
 }

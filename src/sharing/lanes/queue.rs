@@ -32,7 +32,7 @@ pub(super) struct Candidate {
 
 /// A party's changes, in the order in which they were accepted.
 #[derive(Debug)]
-struct Turn {
+struct PartyQueue {
     party: Party,
     places: VecDeque<PlaceId>,
 }
@@ -43,7 +43,7 @@ pub(super) struct Queue {
     /// What is left of the block; accepted before everything else that waits.
     block: VecDeque<PlaceId>,
     /// Whose turn it is comes first.
-    turns: Vec<Turn>,
+    turns: Vec<PartyQueue>,
     /// Each account's changes, in the order in which they were accepted, the block's among them.
     accounts: HashMap<AccountId, VecDeque<PlaceId>>,
     gone: usize,
@@ -63,7 +63,7 @@ impl Queue {
         let turn = self.turns.iter_mut().find(|turn| turn.party == *party);
         match turn {
             Some(turn) => turn.places.push_back(place),
-            None => self.turns.push(Turn {
+            None => self.turns.push(PartyQueue {
                 party: party.clone(),
                 places: VecDeque::from([place]),
             }),
@@ -168,7 +168,7 @@ impl Queue {
         }
         let taken: HashSet<PlaceId> = batch.places().iter().copied().collect();
         let mut flags = served.into_iter();
-        let (served, first): (Vec<Turn>, Vec<Turn>) = std::mem::take(&mut self.turns)
+        let (served, first): (Vec<PartyQueue>, Vec<PartyQueue>) = std::mem::take(&mut self.turns)
             .into_iter()
             .partition(|_| flags.next() == Some(true));
         self.turns = first.into_iter().chain(served).collect();

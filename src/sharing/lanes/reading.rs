@@ -9,7 +9,7 @@ use tokio::time::timeout_at;
 use crate::domain::{AccountId, Party};
 use crate::upstream::{CallError, Connection};
 
-use super::machine::{AskedRead, LaneKey, LookId, NoTurn, ReadId};
+use super::machine::{LaneKey, LookId, NoTurn, ReadId, ReadTerms};
 use super::{Lanes, Shared};
 
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Lanes {
     /// See [`ReadError`].
     pub(in crate::sharing) async fn read<T, F>(
         &self,
-        asked: AskedRead,
+        asked: ReadTerms,
         call: impl Fn(Connection) -> F,
     ) -> Result<T, ReadError>
     where
@@ -56,7 +56,7 @@ impl Shared {
         (region, image_id): LaneKey,
         until: Instant,
     ) {
-        let asked = AskedRead {
+        let asked = ReadTerms {
             party: Party::Gateway,
             deadline: until,
             max_retries: 0,
@@ -72,7 +72,7 @@ impl Shared {
 
     async fn read<T, F>(
         self: &Arc<Self>,
-        asked: AskedRead,
+        asked: ReadTerms,
         call: impl Fn(Connection) -> F,
     ) -> Result<T, ReadError>
     where

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::audit::chain::Tip;
 use crate::audit::heads::HeadFile;
-use crate::audit::store::{Closed, Gate};
+use crate::audit::store::{NoReads, ReadGate};
 use crate::domain::{Deadline, Timestamp};
 
 /// How long after a row the head is in the log, at the latest.
@@ -64,15 +64,15 @@ impl Heads {
 }
 
 /// The write-ahead log's length, and who waits for reads to end.
-pub(in crate::audit::writer) struct Log {
-    reads: Gate,
-    closing: Option<Pin<Box<dyn Future<Output = Closed> + Send + Sync>>>,
+pub(in crate::audit::writer) struct WriteAheadLog {
+    reads: ReadGate,
+    closing: Option<Pin<Box<dyn Future<Output = NoReads> + Send + Sync>>>,
     /// From where on it is too long.
     bytes_max: u64,
 }
 
-impl Log {
-    pub(in crate::audit::writer) fn new(reads: Gate) -> Self {
+impl WriteAheadLog {
+    pub(in crate::audit::writer) fn new(reads: ReadGate) -> Self {
         Self {
             reads,
             closing: None,
@@ -90,7 +90,7 @@ impl Log {
     }
 
     /// Resolves when the log is too long and nobody reads.
-    pub(super) async fn closed_to_reads(&mut self) -> Closed {
+    pub(super) async fn closed_to_reads(&mut self) -> NoReads {
         match &mut self.closing {
             Some(closing) => {
                 let closed = closing.await;

@@ -14,10 +14,10 @@ use std::time::Instant;
 use crate::domain::{AccountId, Operation, Party};
 use crate::upstream::ACCOUNTS_PER_LIST_MAX;
 
+use super::capacity::Kind;
 use super::lane::LaneState;
-use super::room::Kind;
 use super::words::{Effect, LaneKey, PlaceId, WaitId};
-use super::{Alarm, Asked, Machine};
+use super::{Alarm, Machine, Terms};
 
 /// Changes that a replacement waits for, when nobody goes before it any more: two calls take them.
 const HELD_FOR_MAX: usize = 2 * ACCOUNTS_PER_LIST_MAX;
@@ -26,13 +26,13 @@ const HELD_FOR_MAX: usize = 2 * ACCOUNTS_PER_LIST_MAX;
 #[derive(Debug)]
 pub(super) struct Wait {
     key: LaneKey,
-    asked: Asked,
-    purpose: Purpose,
+    asked: Terms,
+    waits_for: WaitsFor,
 }
 
 /// What somebody waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
+enum WaitsFor {
     /// To have the lane, once all of it is done. From when it is close, nobody goes before.
     Hold { close: bool },
     /// That so many changes are admitted.
@@ -41,7 +41,7 @@ enum Purpose {
     Fence,
 }
 
-impl Purpose {
+impl WaitsFor {
     /// What it takes of the room.
     fn places(self) -> usize {
         match self {
@@ -65,7 +65,7 @@ impl Machine {
             party,
             Kind::Bulk,
             deadline,
-            Purpose::Hold { close: false },
+            WaitsFor::Hold { close: false },
         );
         self.lanes
             .entry(key.clone())
@@ -84,7 +84,7 @@ impl Machine {
         party: Party,
         deadline: Instant,
     ) -> WaitId {
-        let id = self.wait(key, party, Kind::Bulk, deadline, Purpose::Fence);
+        let id = self.wait(key, party, Kind::Bulk, deadline, WaitsFor::Fence);
         self.lanes
             .entry(key.clone())
             .or_default()
@@ -108,7 +108,7 @@ impl Machine {
         };
         // Whoever waits to enter waits behind a holder that is close.
         let Some(Wait {
-            purpose: Purpose::Hold { close },
+            waits_for: WaitsFor::Hold { close },
             ..
         }) = self.waits.get_mut(first)
         else {
@@ -124,10 +124,10 @@ impl Machine {
         &mut self,
         key: &LaneKey,
         places: usize,
-        asked: &Asked,
+        asked: &Terms,
     ) -> WaitId {
-        let (party, purpose) = (asked.party.clone(), Purpose::Enter { places });
-        let id = self.wait(key, party, asked.kind, asked.deadline, purpose);
+        let (party, waits_for) = (asked.party.clone(), WaitsFor::Enter { places });
+        let id = self.wait(key, party, asked.kind, asked.deadline, waits_for);
         self.lanes
             .entry(key.clone())
             .or_default()
@@ -142,12 +142,12 @@ impl Machine {
         party: Party,
         kind: Kind,
         deadline: Instant,
-        purpose: Purpose,
+        waits_for: WaitsFor,
     ) -> WaitId {
         let id = WaitId(self.next_id());
-        self.room.take(key, &party, kind, purpose.places());
+        self.capacity.take(key, &party, kind, waits_for.places());
         self.alarms.insert((deadline, Alarm::Wait(id)));
-        let asked = Asked {
+        let asked = Terms {
             party,
             kind,
             deadline,
@@ -155,7 +155,7 @@ impl Machine {
         let wait = Wait {
             key: key.clone(),
             asked,
-            purpose,
+            waits_for,
         };
         self.waits.insert(id, wait);
         id
@@ -191,7 +191,7 @@ impl Machine {
             return Vec::new();
         };
         let key = wait.key.clone();
-        let asked = Asked {
+        let asked = Terms {
             deadline,
             ..wait.asked.clone()
         };
@@ -224,8 +224,8 @@ impl Machine {
     }
 
     fn no_longer_waits(&mut self, wait: &Wait) {
-        let (asked, places) = (&wait.asked, wait.purpose.places());
-        self.room
+        let (asked, places) = (&wait.asked, wait.waits_for.places());
+        self.capacity
             .give_back(&wait.key, &asked.party, asked.kind, places);
     }
 
@@ -245,7 +245,7 @@ impl Machine {
                 lane.line.pop_front();
                 continue;
             };
-            let enters = matches!(wait.purpose, Purpose::Enter { .. });
+            let enters = matches!(wait.waits_for, WaitsFor::Enter { .. });
             if enters {
                 lane.entering += 1;
             } else if lane.live.is_empty() && lane.entering == 0 && lane.state == LaneState::Idle {
@@ -256,8 +256,9 @@ impl Machine {
             lane.line.pop_front();
             self.alarms
                 .remove(&(wait.asked.deadline, Alarm::Wait(first)));
-            let (asked, places) = (&wait.asked, wait.purpose.places());
-            self.room.give_back(key, &asked.party, asked.kind, places);
+            let (asked, places) = (&wait.asked, wait.waits_for.places());
+            self.capacity
+                .give_back(key, &asked.party, asked.kind, places);
             if enters {
                 self.waits.remove(&first);
             }

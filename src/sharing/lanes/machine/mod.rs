@@ -5,12 +5,12 @@
 //! own, waits for nothing and reads no clock, so that tests drive it through hours of failing upstream in a
 //! moment, and a failing run replays.
 mod aftermath;
+mod capacity;
 mod door;
 mod halves;
 mod lane;
 mod outcomes;
 mod reads;
-mod room;
 mod turns;
 mod words;
 
@@ -28,19 +28,19 @@ use super::gate::{Begun, Gate};
 use super::landings::Landings;
 use super::queue::Candidate;
 
+use capacity::Capacity;
+pub(in crate::sharing) use capacity::Kind;
 use door::Wait;
 use halves::Half;
 use lane::{Lane, LaneState};
-pub(in crate::sharing) use reads::AskedRead;
 use reads::Read;
-pub(in crate::sharing) use room::Kind;
-use room::Room;
+pub(in crate::sharing) use reads::ReadTerms;
 pub(in crate::sharing) use words::{Aftermath, Ended, LaneKey, Last, Limits, NoTurn};
 pub(super) use words::{CallId, Effect, LookId, PlaceId, ReadId, WaitId};
 
 /// What a change's place is given for.
 #[derive(Debug, Clone)]
-pub(in crate::sharing) struct Asked {
+pub(in crate::sharing) struct Terms {
     /// On whose behalf.
     pub(in crate::sharing) party: Party,
     /// Alone, or with others.
@@ -53,7 +53,7 @@ pub(in crate::sharing) struct Asked {
 #[derive(Debug)]
 struct PlacedChange {
     key: LaneKey,
-    asked: Asked,
+    asked: Terms,
     operation: Operation,
     account_id: AccountId,
     /// Whether it is one of a whole-list replacement's.
@@ -113,7 +113,7 @@ pub(super) struct Machine {
     looks: HashMap<LookId, Vec<PlaceId>>,
     landings: Landings,
     gate: Gate,
-    room: Room,
+    capacity: Capacity,
     alarms: BTreeSet<(Instant, Alarm)>,
     /// Lanes of which changes were recorded since the time was told last.
     stirred: Vec<LaneKey>,
@@ -135,7 +135,7 @@ impl Machine {
             looks: HashMap::new(),
             landings: Landings::default(),
             gate: Gate::new(limits.max_in_flight, limits.requests_per_second),
-            room: Room::default(),
+            capacity: Capacity::default(),
             alarms: BTreeSet::new(),
             stirred: Vec::new(),
             effects: Vec::new(),
@@ -169,7 +169,7 @@ impl Machine {
 
     /// Changes that wait for a call, or for their place.
     pub(super) fn waiting(&self) -> usize {
-        self.room.waiting()
+        self.capacity.waiting()
     }
 
     fn next_id(&mut self) -> u64 {
@@ -179,7 +179,7 @@ impl Machine {
 
     /// Whether a party's change, or a bulk of them, may wait in a lane.
     pub(super) fn has_room(&self, key: &LaneKey, party: &Party, kind: Kind) -> bool {
-        self.room.has_room(key, party, kind)
+        self.capacity.has_room(key, party, kind)
     }
 
     /// Gives changes of one image the last places of its lane, in their order. They are sent once they are
@@ -188,7 +188,7 @@ impl Machine {
         &mut self,
         key: &LaneKey,
         changes: &[(Operation, AccountId)],
-        asked: &Asked,
+        asked: &Terms,
     ) -> Vec<PlaceId> {
         self.place(key, changes, asked, false)
     }
@@ -197,7 +197,7 @@ impl Machine {
         &mut self,
         key: &LaneKey,
         changes: &[(Operation, AccountId)],
-        asked: &Asked,
+        asked: &Terms,
         in_block: bool,
     ) -> Vec<PlaceId> {
         if changes.is_empty() {
@@ -227,7 +227,7 @@ impl Machine {
             self.alarms.insert((asked.deadline, Alarm::Place(id)));
             ids.push(id);
         }
-        self.room.take(key, &asked.party, asked.kind, ids.len());
+        self.capacity.take(key, &asked.party, asked.kind, ids.len());
         ids
     }
 
@@ -333,8 +333,8 @@ impl Machine {
         })
     }
 
-    fn leaves_room(&mut self, key: &LaneKey, asked: &Asked) {
-        self.room.give_back(key, &asked.party, asked.kind, 1);
+    fn leaves_room(&mut self, key: &LaneKey, asked: &Terms) {
+        self.capacity.give_back(key, &asked.party, asked.kind, 1);
     }
 
     /// A change that is not called any more: whoever waits for those before may go on.
@@ -385,7 +385,7 @@ impl Machine {
             && self.alarms.is_empty()
             && self.stirred.is_empty()
             && self.landings.len() == 0
-            && self.room.waiting() == 0
+            && self.capacity.waiting() == 0
             && self.gate.in_flight() == 0
     }
 }

@@ -190,7 +190,7 @@ impl Machine {
     pub(super) fn enters_part(&mut self, id: PlaceId) {
         if let Some(place) = self.places.get_mut(&id) {
             place.at = At::Part;
-            self.room
+            self.capacity
                 .take(&place.key, &place.asked.party, place.asked.kind, 1);
         }
     }
@@ -198,7 +198,7 @@ impl Machine {
     pub(super) fn leaves_part(&mut self, id: PlaceId) {
         if let Some(place) = self.places.get_mut(&id) {
             place.at = At::Call;
-            self.room
+            self.capacity
                 .give_back(&place.key, &place.asked.party, place.asked.kind, 1);
         }
     }

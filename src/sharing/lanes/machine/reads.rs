@@ -18,7 +18,7 @@ const READS_MAX: usize = 1024;
 
 /// A read as it is asked for.
 #[derive(Debug, Clone)]
-pub(in crate::sharing) struct AskedRead {
+pub(in crate::sharing) struct ReadTerms {
     /// On whose behalf. The gateway's own, what holders of lanes read among them, go with the lanes and before
     /// callers': whoever holds a lane keeps others waiting.
     pub(in crate::sharing) party: Party,
@@ -28,7 +28,7 @@ pub(in crate::sharing) struct AskedRead {
     pub(in crate::sharing) max_retries: u32,
 }
 
-impl AskedRead {
+impl ReadTerms {
     /// A caller's.
     pub(in crate::sharing) fn of(party: Party, deadline: Deadline) -> Self {
         Self {
@@ -75,9 +75,9 @@ impl Machine {
     pub(in crate::sharing::lanes) fn read(
         &mut self,
         now: Instant,
-        asked: AskedRead,
+        asked: ReadTerms,
     ) -> Option<ReadId> {
-        let AskedRead {
+        let ReadTerms {
             party,
             deadline,
             max_retries,

@@ -75,7 +75,8 @@ impl Machine {
                 place.at = At::Call;
                 place.calls += 1;
                 let asked = &place.asked;
-                self.room.give_back(&place.key, &asked.party, asked.kind, 1);
+                self.capacity
+                    .give_back(&place.key, &asked.party, asked.kind, 1);
             }
         }
         let parted = part.is_some();

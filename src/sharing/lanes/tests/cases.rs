@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::upstream::{Behaviour, CALL_TIMEOUT, LATENCY, MISSING, POISON};
 use super::world::{Disk, World, account, key, limits, party};
 use crate::domain::Operation::{Share, Unshare};
-use crate::sharing::lanes::machine::{Asked, Kind, Last};
+use crate::sharing::lanes::machine::{Kind, Last, Terms};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -253,7 +253,7 @@ fn a_million_images_over_time_leave_nothing_behind() {
     for image in 0..1_000_000 {
         let key = super::world::key(image);
         let now = world.now;
-        let asked = Asked {
+        let asked = Terms {
             party: party.clone(),
             kind: Kind::Single,
             deadline: now + MINUTE,

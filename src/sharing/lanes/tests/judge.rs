@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::upstream::{MISSING, POISON};
 use super::world::World;
 use crate::domain::{AccountId, Operation};
-use crate::sharing::lanes::machine::{Asked, CallId, Ended, LaneKey, Last, PlaceId};
+use crate::sharing::lanes::machine::{CallId, Ended, LaneKey, Last, PlaceId, Terms};
 use crate::upstream::{
     ACCOUNTS_PER_LIST_MAX, CallError, Connection, Fate, Modification, Modified, Retry, Verdict,
 };
@@ -18,7 +18,7 @@ pub(super) struct Fact {
     pub(super) key: LaneKey,
     pub(super) operation: Operation,
     pub(super) account: AccountId,
-    pub(super) asked: Asked,
+    pub(super) asked: Terms,
     pub(super) deadline: Instant,
     pub(super) calls: Vec<CallId>,
     pub(super) recorded: bool,

@@ -8,8 +8,8 @@ use super::judge::{Fact, Sent};
 use super::upstream::{Behaviour, LATENCY, failure, time_of};
 use crate::domain::{AccountId, Deadline, Operation, Party, Principal};
 use crate::sharing::lanes::machine::{
-    Aftermath, Asked, AskedRead, CallId, Effect, Kind, LaneKey, Last, Limits, LookId, Machine,
-    NoTurn, PlaceId, ReadId, WaitId,
+    Aftermath, CallId, Effect, Kind, LaneKey, Last, Limits, LookId, Machine, NoTurn, PlaceId,
+    ReadId, ReadTerms, Terms, WaitId,
 };
 use crate::upstream::{CallError, Modified};
 
@@ -39,7 +39,7 @@ enum Visitor {
 struct Entrant {
     key: LaneKey,
     changes: Vec<(Operation, AccountId)>,
-    asked: Asked,
+    asked: Terms,
     disk: Disk,
 }
 
@@ -180,7 +180,7 @@ impl World {
         } else {
             Kind::Single
         };
-        let asked = Asked {
+        let asked = Terms {
             party: party(by),
             kind,
             deadline: self.now + wait,
@@ -271,7 +271,7 @@ impl World {
         key: &LaneKey,
         places: &[PlaceId],
         changes: &[(Operation, AccountId)],
-        asked: &Asked,
+        asked: &Terms,
         undo: bool,
     ) {
         for (place, (operation, account)) in places.iter().zip(changes) {
@@ -345,7 +345,7 @@ impl World {
     }
 
     pub(super) fn read(&mut self, wait: Duration) -> Option<ReadId> {
-        let asked = AskedRead {
+        let asked = ReadTerms {
             party: party(0),
             deadline: self.now + wait,
             max_retries: u32::MAX,
@@ -729,7 +729,7 @@ impl World {
         undo: bool,
     ) {
         let places = self.machine.replace(self.now, id, changes, deadline);
-        let asked = Asked {
+        let asked = Terms {
             party: Party::Gateway,
             kind: Kind::Bulk,
             deadline,

@@ -34,13 +34,13 @@ type Count = [usize; 2];
 
 /// What waits at present.
 #[derive(Debug, Default)]
-pub(super) struct Room {
+pub(super) struct Capacity {
     all: Count,
     parties: HashMap<Party, Count>,
     lanes: HashMap<(LaneKey, Party), Count>,
 }
 
-impl Room {
+impl Capacity {
     /// Whether another change, or a bulk of them, may wait. The gateway's own always may: what it undoes is bounded
     /// by what it remembers.
     pub(super) fn has_room(&self, key: &LaneKey, party: &Party, kind: Kind) -> bool {
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn one_partys_bulks_refuse_neither_its_singles_nor_others_bulks() {
-        let (mut room, a, b) = (Room::default(), party("a"), party("b"));
+        let (mut room, a, b) = (Capacity::default(), party("a"), party("b"));
         let mut bulks = 0;
         for image in ["one", "two", "three", "four"] {
             while room.has_room(&lane(image), &a, Kind::Bulk) {
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn what_is_given_back_leaves_nothing_behind() {
-        let mut room = Room::default();
+        let mut room = Capacity::default();
         for (subject, places) in [("a", 3), ("b", 2)] {
             room.take(&lane("one"), &party(subject), Kind::Single, places);
         }

@@ -17,7 +17,7 @@ const BULK_BYTES_MAX: usize = 4 * BYTES_MAX;
 
 /// What one kind of entries may take.
 #[derive(Debug, Clone)]
-pub(super) struct Room {
+pub(super) struct Allowance {
     entries: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     bytes_max: usize,
@@ -29,7 +29,7 @@ pub(super) struct Taken {
     _bytes: OwnedSemaphorePermit,
 }
 
-impl Room {
+impl Allowance {
     fn of(entries: usize, bytes_max: usize) -> Self {
         Self {
             entries: Arc::new(Semaphore::new(entries)),
@@ -69,20 +69,20 @@ impl Room {
     }
 }
 
-/// All rooms.
+/// All allowances.
 #[derive(Debug, Clone)]
-pub(super) struct Rooms {
-    pub(super) singles: Room,
-    pub(super) bulks: Room,
-    pub(super) outcomes: Room,
+pub(super) struct Allowances {
+    pub(super) singles: Allowance,
+    pub(super) bulks: Allowance,
+    pub(super) outcomes: Allowance,
 }
 
-impl Default for Rooms {
+impl Default for Allowances {
     fn default() -> Self {
         Self {
-            singles: Room::of(ENTRIES_MAX, BYTES_MAX),
-            bulks: Room::of(BULKS_MAX, BULK_BYTES_MAX),
-            outcomes: Room::of(ENTRIES_MAX, BYTES_MAX),
+            singles: Allowance::of(ENTRIES_MAX, BYTES_MAX),
+            bulks: Allowance::of(BULKS_MAX, BULK_BYTES_MAX),
+            outcomes: Allowance::of(ENTRIES_MAX, BYTES_MAX),
         }
     }
 }
