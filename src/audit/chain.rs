@@ -57,7 +57,8 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::{EventId, Timestamp};
 
-use super::entry::{CHAIN_ID, COLUMNS, Cell, CellRef, Draft, RowPlace};
+use super::columns::COLUMNS;
+use super::entry::{CHAIN_ID, Cell, CellRef, Draft, RowPlace};
 use super::ids::{following_id, id_time};
 
 /// A row's SHA-256; prints as lower-case hex.

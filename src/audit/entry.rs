@@ -1,7 +1,4 @@
 //! What is written to the trail: intents, outcomes and denials, and the columns they fill.
-//!
-//! One list of columns serves the INSERT, the hash and verification, so that what is hashed is what is
-//! stored.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +8,8 @@ use crate::domain::{
     Stopwatch, Timestamp, TraceId,
 };
 
+use super::columns::{COLUMNS, Cells, Column};
+
 /// The version of the canonical encoding that new rows carry.
 pub(super) const ENCODING_VERSION: i64 = 1;
 /// The one chain of an SQLite trail.
@@ -18,37 +17,6 @@ pub(super) const CHAIN_ID: &str = "main";
 
 /// What every draft takes: ids, numbers, the draft itself.
 const DRAFT_BYTES: usize = 512;
-
-/// The columns of `audit_entries` that are hashed, in their order in the table and in the hash.
-pub(super) const COLUMNS: [&str; 27] = [
-    "version",
-    "chain_id",
-    "sequence",
-    "kind",
-    "event_id",
-    "recorded_at",
-    "subject",
-    "issuer",
-    "token_id",
-    "client_ip",
-    "user_agent",
-    "request_id",
-    "trace_id",
-    "operation",
-    "image_id",
-    "account_id",
-    "region",
-    "reason",
-    "expires_at",
-    "policy_ids",
-    "outcome",
-    "http_status",
-    "upstream_ret_code",
-    "upstream_request_id",
-    "upstream_calls",
-    "duration_ms",
-    "detail",
-];
 
 /// One value that is about to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -354,77 +322,50 @@ impl Draft {
 
     /// The row's cells, in the order of [`COLUMNS`].
     pub(super) fn cells(&self, place: RowPlace) -> [Cell; COLUMNS.len()] {
-        let head = |kind: &str| {
-            [
-                Cell::from(ENCODING_VERSION),
-                Cell::from(CHAIN_ID),
-                Cell::from(place.sequence),
-                Cell::from(kind),
-                Cell::from(place.event_id.to_string()),
-                Cell::from(place.recorded_at.as_micros()),
-            ]
-        };
+        let mut cells = Cells::default();
+        cells.set(Column::Version, ENCODING_VERSION);
+        cells.set(Column::ChainId, CHAIN_ID);
+        cells.set(Column::Sequence, place.sequence);
+        cells.set(Column::EventId, place.event_id.to_string());
+        cells.set(Column::RecordedAt, place.recorded_at.as_micros());
         match self {
             Self::Intent(intent) => {
-                let tail = [const { Cell::Null }; 7];
-                row(
-                    head("intent"),
-                    asked(
-                        &intent.author,
-                        &AskedFor::of(&intent.change),
-                        &intent.policy_ids,
-                    ),
-                    tail,
-                )
+                cells.set(Column::Kind, "intent");
+                let asked = AskedFor::of(&intent.change);
+                fill_asked(&mut cells, &intent.author, &asked, &intent.policy_ids);
             }
             Self::Denial(denial) => {
-                let tail = [
-                    Cell::from(Outcome::Denied.as_str()),
-                    denial.http_status.seal(),
-                    Cell::Null,
-                    Cell::Null,
-                    Cell::from(0),
-                    Cell::from(millis(denial.caller.since_arrival.elapsed())),
-                    Cell::from(denial.detail.as_str()),
-                ];
-                row(
-                    head("denial"),
-                    asked(
-                        &Author::Caller(Arc::clone(&denial.caller)),
-                        &AskedFor::of_refused(&denial.refused),
-                        &denial.policy_ids,
-                    ),
-                    tail,
-                )
+                cells.set(Column::Kind, "denial");
+                let author = Author::Caller(Arc::clone(&denial.caller));
+                let asked = AskedFor::of_refused(&denial.refused);
+                fill_asked(&mut cells, &author, &asked, &denial.policy_ids);
+                cells.set(Column::Outcome, Outcome::Denied.as_str());
+                cells.set(Column::HttpStatus, denial.http_status.seal());
+                cells.set(Column::UpstreamCalls, 0);
+                let took = millis(denial.caller.since_arrival.elapsed());
+                cells.set(Column::DurationMs, took);
+                cells.set(Column::Detail, denial.detail.as_str());
             }
             Self::Completion(completion) => {
-                let tail = [
-                    Cell::from(completion.outcome.as_str()),
-                    completion
-                        .http_status
-                        .as_ref()
-                        .map_or(Cell::Null, HttpStatus::seal),
-                    Cell::from(completion.upstream_ret_code),
-                    Cell::from(completion.upstream_request_id.as_deref()),
-                    Cell::from(completion.upstream_calls.map(i64::from)),
-                    Cell::from(completion.elapsed.millis()),
-                    Cell::from(completion.detail.as_deref()),
-                ];
-                row(head("outcome"), repeated(&completion.recalled), tail)
+                cells.set(Column::Kind, "outcome");
+                fill_recalled(&mut cells, &completion.recalled);
+                cells.set(Column::Outcome, completion.outcome.as_str());
+                let status = completion.http_status.as_ref().map(HttpStatus::seal);
+                cells.set(Column::HttpStatus, status);
+                cells.set(Column::UpstreamRetCode, completion.upstream_ret_code);
+                let request_id = completion.upstream_request_id.as_deref();
+                cells.set(Column::UpstreamRequestId, request_id);
+                cells.set(
+                    Column::UpstreamCalls,
+                    completion.upstream_calls.map(i64::from),
+                );
+                cells.set(Column::DurationMs, completion.elapsed.millis());
+                cells.set(Column::Detail, completion.detail.as_deref());
             }
         }
+        cells.into_array()
     }
 }
-
-fn row(head: [Cell; 6], asked: [Cell; 14], tail: [Cell; 7]) -> [Cell; COLUMNS.len()] {
-    let mut cells = head.into_iter().chain(asked).chain(tail);
-    std::array::from_fn(|_| cells.next().unwrap_or(Cell::Null))
-}
-
-const _: () = assert!(
-    6 + 14 + 7 == COLUMNS.len(),
-    "the three parts of a row fill all columns"
-);
 
 /// What was asked for, a single change or a bulk.
 struct AskedFor<'a> {
@@ -464,51 +405,41 @@ impl<'a> AskedFor<'a> {
     }
 }
 
-/// The cells from `subject` to `policy_ids` of an intent or a denial.
-fn asked(author: &Author, asked: &AskedFor<'_>, policy_ids: &[String]) -> [Cell; 14] {
-    let caller = author.caller();
-    let of_caller = |read: fn(&Caller) -> Option<&str>| Cell::from(caller.and_then(read));
-    let client_ip = caller.and_then(|caller| caller.client_ip);
-    [
-        Cell::from(author.subject()),
-        of_caller(|caller| Some(&caller.principal.issuer)),
-        of_caller(|caller| caller.principal.token_id.as_deref()),
-        Cell::from(client_ip.map(|ip| ip.to_string())),
-        of_caller(|caller| caller.user_agent.as_deref()),
-        of_caller(|caller| Some(caller.request_id.as_str())),
-        of_caller(|caller| caller.trace_id.as_ref().map(TraceId::as_str)),
-        Cell::from(asked.operation),
-        Cell::from(asked.image_id.as_str()),
-        asked.account_id.map_or(Cell::Null, account),
-        Cell::from(asked.region.as_str()),
-        Cell::from(asked.reason.as_ref().map(Reason::as_str)),
-        Cell::Null,
-        Cell::from(serde_json::Value::from(policy_ids).to_string()),
-    ]
+/// Who asked and for what, of an intent or a denial.
+fn fill_asked(cells: &mut Cells, author: &Author, asked: &AskedFor<'_>, policy_ids: &[String]) {
+    cells.set(Column::Subject, author.subject());
+    if let Some(caller) = author.caller() {
+        cells.set(Column::Issuer, caller.principal.issuer.as_str());
+        cells.set(Column::TokenId, caller.principal.token_id.as_deref());
+        cells.set(Column::ClientIp, caller.client_ip.map(|ip| ip.to_string()));
+        cells.set(Column::UserAgent, caller.user_agent.as_deref());
+        cells.set(Column::RequestId, caller.request_id.as_str());
+        let trace_id = caller.trace_id.as_ref().map(TraceId::as_str);
+        cells.set(Column::TraceId, trace_id);
+    }
+    cells.set(Column::Operation, asked.operation);
+    cells.set(Column::ImageId, asked.image_id.as_str());
+    cells.set(Column::AccountId, asked.account_id.map(account));
+    cells.set(Column::Region, asked.region.as_str());
+    cells.set(Column::Reason, asked.reason.as_ref().map(Reason::as_str));
+    // Until shares can end by themselves.
+    cells.set(Column::ExpiresAt, None::<i64>);
+    let policy_ids = serde_json::Value::from(policy_ids).to_string();
+    cells.set(Column::PolicyIds, policy_ids);
 }
 
-/// The same cells of an outcome: what filters need, nothing more.
-fn repeated(recalled: &Recalled) -> [Cell; 14] {
-    [
-        Cell::from(recalled.subject.as_str()),
-        Cell::Null,
-        Cell::Null,
-        Cell::Null,
-        Cell::Null,
-        Cell::from(recalled.request_id.as_deref()),
-        Cell::Null,
-        Cell::from(recalled.operation.as_str()),
-        Cell::from(recalled.image_id.as_str()),
-        account(recalled.account_id),
-        Cell::from(recalled.region.as_str()),
-        Cell::Null,
-        Cell::Null,
-        Cell::Null,
-    ]
+/// The same of an outcome: what filters need, nothing more.
+fn fill_recalled(cells: &mut Cells, recalled: &Recalled) {
+    cells.set(Column::Subject, recalled.subject.as_str());
+    cells.set(Column::RequestId, recalled.request_id.as_deref());
+    cells.set(Column::Operation, recalled.operation.as_str());
+    cells.set(Column::ImageId, recalled.image_id.as_str());
+    cells.set(Column::AccountId, account(recalled.account_id));
+    cells.set(Column::Region, recalled.region.as_str());
 }
 
-fn account(account_id: AccountId) -> Cell {
-    Cell::from(i64::try_from(account_id.get()).unwrap_or(i64::MAX))
+fn account(account_id: AccountId) -> i64 {
+    i64::try_from(account_id.get()).unwrap_or(i64::MAX)
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use super::chain::Hash;
-use super::entry::{CHAIN_ID, COLUMNS, CellRef};
+use super::columns::COLUMNS;
+use super::entry::{CHAIN_ID, CellRef};
 use super::reader::Reader;
 use super::store::{StoreError, StoredRow};
 use crate::domain::Timestamp;

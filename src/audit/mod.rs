@@ -15,6 +15,7 @@
 //! Who may read the trail is decided elsewhere, and so is what an outcome means.
 
 pub mod chain;
+mod columns;
 mod entry;
 mod event;
 mod export;

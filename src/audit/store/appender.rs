@@ -16,7 +16,8 @@ use crate::domain::{EventId, Timestamp};
 
 use super::{StoreError, beside};
 use crate::audit::chain::{Hash, Sealed, Tip};
-use crate::audit::entry::{COLUMNS, Cell, LookedAfter};
+use crate::audit::columns::COLUMNS;
+use crate::audit::entry::{Cell, LookedAfter};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 

@@ -24,16 +24,6 @@ pub(crate) struct EventsQuery<'a> {
     pub(crate) limit: i64,
 }
 
-/// An event as one JSON array, in the order of [`EventRow`]: handing 25 values over from the database's thread
-/// takes longer than reading them out of a text.
-pub(super) const SELECT_EVENT: &str = "SELECT json_array(f.sequence, f.kind, f.event_id, o.recorded_at, \
-     f.subject, f.issuer, f.token_id, f.client_ip, f.user_agent, f.request_id, f.trace_id, \
-     f.operation, f.image_id, f.account_id, f.region, f.reason, f.expires_at, f.policy_ids, \
-     COALESCE(o.outcome, f.outcome), COALESCE(o.http_status, f.http_status), \
-     COALESCE(o.upstream_ret_code, f.upstream_ret_code), \
-     COALESCE(o.upstream_request_id, f.upstream_request_id), \
-     COALESCE(o.upstream_calls, f.upstream_calls), \
-     COALESCE(o.duration_ms, f.duration_ms), COALESCE(o.detail, f.detail)) ";
 const SELECT_COUNTS: &str = "SELECT COALESCE(o.outcome, f.outcome, 'pending'), COUNT(*) ";
 /// An intent or a denial; the partial indexes are over these.
 pub(super) const IS_FIRST_ROW: &str = "f.kind IN ('intent', 'denial')";
@@ -278,34 +268,49 @@ fn push_bound(statement: &mut QueryBuilder<Sqlite>, key: &str, comparison: &str,
         .push(")");
 }
 
-/// An event as its rows say; the members stand in the order of [`SELECT_EVENT`].
-#[derive(Debug, Deserialize)]
-pub(crate) struct EventRow {
-    pub(crate) sequence: i64,
-    pub(crate) kind: String,
-    pub(crate) event_id: String,
-    pub(crate) completed_at: Option<i64>,
-    pub(crate) subject: String,
-    pub(crate) issuer: Option<String>,
-    pub(crate) token_id: Option<String>,
-    pub(crate) client_ip: Option<String>,
-    pub(crate) user_agent: Option<String>,
-    pub(crate) request_id: Option<String>,
-    pub(crate) trace_id: Option<String>,
-    pub(crate) operation: String,
-    pub(crate) image_id: String,
-    pub(crate) account_id: Option<i64>,
-    pub(crate) region: String,
-    pub(crate) reason: Option<String>,
-    pub(crate) expires_at: Option<i64>,
-    pub(crate) policy_ids: Option<String>,
-    pub(crate) outcome: Option<String>,
-    pub(crate) http_status: Option<i64>,
-    pub(crate) upstream_ret_code: Option<i64>,
-    pub(crate) upstream_request_id: Option<String>,
-    pub(crate) upstream_calls: Option<i64>,
-    pub(crate) duration_ms: Option<i64>,
-    pub(crate) detail: Option<String>,
+/// Makes the row of an event, and the statement that gives it, of one list: what the event has of its first row `f` and
+/// of its outcome `o`. It comes as one JSON array: handing 25 values over from the database's thread takes longer than
+/// reading them out of a text.
+macro_rules! event_row {
+    ($first:ident: $first_type:ty = $first_source:literal, $($member:ident: $type:ty = $source:literal,)+) => {
+        /// An event as its rows say.
+        #[derive(Debug, Deserialize)]
+        pub(crate) struct EventRow {
+            pub(crate) $first: $first_type,
+            $(pub(crate) $member: $type,)+
+        }
+
+        pub(super) const SELECT_EVENT: &str =
+            concat!("SELECT json_array(", $first_source, $(", ", $source,)+ ") ");
+    };
+}
+
+event_row! {
+    sequence: i64 = "f.sequence",
+    kind: String = "f.kind",
+    event_id: String = "f.event_id",
+    completed_at: Option<i64> = "o.recorded_at",
+    subject: String = "f.subject",
+    issuer: Option<String> = "f.issuer",
+    token_id: Option<String> = "f.token_id",
+    client_ip: Option<String> = "f.client_ip",
+    user_agent: Option<String> = "f.user_agent",
+    request_id: Option<String> = "f.request_id",
+    trace_id: Option<String> = "f.trace_id",
+    operation: String = "f.operation",
+    image_id: String = "f.image_id",
+    account_id: Option<i64> = "f.account_id",
+    region: String = "f.region",
+    reason: Option<String> = "f.reason",
+    expires_at: Option<i64> = "f.expires_at",
+    policy_ids: Option<String> = "f.policy_ids",
+    outcome: Option<String> = "COALESCE(o.outcome, f.outcome)",
+    http_status: Option<i64> = "COALESCE(o.http_status, f.http_status)",
+    upstream_ret_code: Option<i64> = "COALESCE(o.upstream_ret_code, f.upstream_ret_code)",
+    upstream_request_id: Option<String> = "COALESCE(o.upstream_request_id, f.upstream_request_id)",
+    upstream_calls: Option<i64> = "COALESCE(o.upstream_calls, f.upstream_calls)",
+    duration_ms: Option<i64> = "COALESCE(o.duration_ms, f.duration_ms)",
+    detail: Option<String> = "COALESCE(o.detail, f.detail)",
 }
 
 /// Runs a statement that begins with [`SELECT_EVENT`].

@@ -13,7 +13,8 @@ use sqlx::{
 
 use super::StoreError;
 use super::reading::{ROWS_AT_ONCE, reading};
-use crate::audit::entry::{COLUMNS, CellRef};
+use crate::audit::columns::COLUMNS;
+use crate::audit::entry::CellRef;
 
 static SELECT_ROWS: LazyLock<String> = LazyLock::new(|| {
     format!(

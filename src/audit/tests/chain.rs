@@ -149,7 +149,7 @@ proptest! {
 async fn a_row_with_what_is_not_hashed_is_broken_whatever_hash_it_claims() {
     let trail = Trail::open().await;
     let recorded = trail.intend(intent(1)).await;
-    let columns = entry::COLUMNS.join(", ");
+    let columns = columns::COLUMNS.join(", ");
     for subject in ["CAST(x'ff' AS TEXT)", "x'414243'", "1.5"] {
         let forged = format!(
             "PRAGMA writable_schema = ON; \
@@ -157,7 +157,7 @@ async fn a_row_with_what_is_not_hashed_is_broken_whatever_hash_it_claims() {
              PRAGMA writable_schema = RESET; \
              INSERT INTO audit_entries ({columns}, hash) SELECT version, chain_id, 2, kind, 'forged', recorded_at, \
              {subject}, {}, 'forged' FROM audit_entries WHERE sequence = 1",
-            entry::COLUMNS[7..].join(", ")
+            columns::COLUMNS[7..].join(", ")
         );
         let mut connection =
             SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&trail.path))
@@ -223,7 +223,7 @@ enum Tampering {
 }
 
 fn tampering(rows: usize) -> impl Strategy<Value = Tampering> {
-    let (row, columns) = (0..rows, entry::COLUMNS.len() + 1);
+    let (row, columns) = (0..rows, columns::COLUMNS.len() + 1);
     prop_oneof![
         12 => (row.clone(), 0..columns, any::<usize>())
             .prop_map(|(row, column, bit)| Tampering::Flip { row, column, bit }),
@@ -262,7 +262,7 @@ impl Victim {
             .await
             .expect("opens");
         // A table of the same name that takes anything anywhere.
-        let columns = entry::COLUMNS
+        let columns = columns::COLUMNS
             .join(", ")
             .replace("sequence", "sequence INTEGER PRIMARY KEY");
         let loose = format!(
@@ -322,7 +322,7 @@ impl Victim {
 
     /// The statement that flips a bit: of a number, of a text's bytes, or of whether there is a value.
     async fn flip(&mut self, row: usize, column: usize, bit: usize) -> Option<String> {
-        let name = entry::COLUMNS.get(column).copied().unwrap_or("hash");
+        let name = columns::COLUMNS.get(column).copied().unwrap_or("hash");
         let look = format!(
             "SELECT typeof({name}), hex(CAST({name} AS BLOB)), CAST({name} AS INTEGER) \
              FROM audit_entries WHERE sequence = {}",
@@ -363,7 +363,7 @@ impl Victim {
 
     async fn differs(&mut self) -> bool {
         // `quote` tells types apart, which comparisons of numbers do not.
-        let quoted: Vec<String> = entry::COLUMNS
+        let quoted: Vec<String> = columns::COLUMNS
             .iter()
             .map(|name| format!("quote({name})"))
             .collect();
