@@ -213,7 +213,7 @@ pub(super) fn settle(ended: &Ended) -> Settled {
                 }
             };
             Settled {
-                earlier_call_open: ended.may_have_applied,
+                earlier_call_open: ended.may_land,
                 ret_code: Some(modified.ret_code),
                 request_id: modified.request_id.clone(),
                 ..settled(outcome, problem)
@@ -347,6 +347,7 @@ mod tests {
             last,
             calls: 1,
             may_have_applied,
+            may_land: may_have_applied,
             seen: None,
         }
     }

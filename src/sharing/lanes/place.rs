@@ -88,6 +88,7 @@ fn lost() -> Ended {
         last: Last::Lost,
         calls: 1,
         may_have_applied: true,
+        may_land: true,
         seen: None,
     }
 }

@@ -84,12 +84,12 @@ impl Machine {
         }
     }
 
-    /// A call ended, and may take effect yet.
+    /// A call ended, and may have taken effect, or may yet.
     pub(super) fn note_may_have_applied(&mut self, now: Instant, id: PlaceId) {
         let Some(place) = self.places.get_mut(&id) else {
             return;
         };
-        place.may_have_applied = true;
+        (place.may_have_applied, place.may_land) = (true, true);
         let (key, account_id, operation) = (place.key.clone(), place.account_id, place.operation);
         self.may_land(now, &key, account_id, operation);
     }

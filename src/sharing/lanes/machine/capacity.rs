@@ -30,14 +30,21 @@ pub(in crate::sharing) enum Kind {
     Bulk,
 }
 
+/// How many of each kind.
 type Count = [usize; 2];
 
 /// What waits at present.
 #[derive(Debug, Default)]
 pub(super) struct Capacity {
     all: Count,
-    parties: HashMap<Party, Count>,
-    lanes: HashMap<(LaneKey, Party), Count>,
+    parties: HashMap<Party, OfParty>,
+}
+
+/// What waits for one party.
+#[derive(Debug, Default)]
+struct OfParty {
+    all: Count,
+    lanes: HashMap<LaneKey, Count>,
 }
 
 impl Capacity {
@@ -45,43 +52,45 @@ impl Capacity {
     /// by what it remembers.
     pub(super) fn has_room(&self, key: &LaneKey, party: &Party, kind: Kind) -> bool {
         let kind = kind as usize;
-        let of_lane = || {
-            self.lanes
-                .get(&(key.clone(), party.clone()))
-                .map_or(0, |count| count[kind])
-        };
-        let of_party = self.parties.get(party).map_or(0, |count| count[kind]);
-        *party == Party::Gateway
-            || (self.all[kind] < OF_ALL_MAX
-                && of_party < OF_PARTY_MAX
-                && (of_party < OF_PARTY_IN_LANE_MAX || of_lane() < OF_PARTY_IN_LANE_MAX))
+        if *party == Party::Gateway {
+            return true;
+        }
+        let of_party = self.parties.get(party);
+        let of_lane = of_party.and_then(|of_party| of_party.lanes.get(key));
+        self.all[kind] < OF_ALL_MAX
+            && of_party.is_none_or(|of_party| of_party.all[kind] < OF_PARTY_MAX)
+            && of_lane.is_none_or(|count| count[kind] < OF_PARTY_IN_LANE_MAX)
     }
 
     pub(super) fn take(&mut self, key: &LaneKey, party: &Party, kind: Kind, places: usize) {
-        if places == 0 {
-            return;
+        let kind = kind as usize;
+        self.all[kind] += places;
+        let of_party = match self.parties.get_mut(party) {
+            Some(of_party) => of_party,
+            None => self.parties.entry(party.clone()).or_default(),
+        };
+        of_party.all[kind] += places;
+        match of_party.lanes.get_mut(key) {
+            Some(count) => count[kind] += places,
+            None => of_party.lanes.entry(key.clone()).or_default()[kind] += places,
         }
-        self.all[kind as usize] += places;
-        self.parties.entry(party.clone()).or_default()[kind as usize] += places;
-        let lane = (key.clone(), party.clone());
-        self.lanes.entry(lane).or_default()[kind as usize] += places;
     }
 
     pub(super) fn give_back(&mut self, key: &LaneKey, party: &Party, kind: Kind, places: usize) {
-        if places == 0 {
+        let kind = kind as usize;
+        self.all[kind] -= places;
+        let Some(of_party) = self.parties.get_mut(party) else {
             return;
-        }
-        let less = |count: &mut Count| {
-            count[kind as usize] -= places;
-            *count == [0, 0]
         };
-        less(&mut self.all);
-        if self.parties.get_mut(party).is_some_and(less) {
-            self.parties.remove(party);
+        of_party.all[kind] -= places;
+        if let Some(count) = of_party.lanes.get_mut(key) {
+            count[kind] -= places;
+            if *count == [0, 0] {
+                of_party.lanes.remove(key);
+            }
         }
-        let lane = (key.clone(), party.clone());
-        if self.lanes.get_mut(&lane).is_some_and(less) {
-            self.lanes.remove(&lane);
+        if of_party.lanes.is_empty() {
+            self.parties.remove(party);
         }
     }
 
@@ -147,6 +156,6 @@ mod tests {
             room.give_back(&lane("one"), &party(subject), Kind::Single, places);
         }
         assert_eq!(room.waiting(), 0);
-        assert!(room.parties.is_empty() && room.lanes.is_empty());
+        assert!(room.parties.is_empty());
     }
 }

@@ -64,6 +64,8 @@ struct PlacedChange {
     calls: u32,
     retries: u32,
     may_have_applied: bool,
+    /// Whether a call that it was in may still take effect.
+    may_land: bool,
     failure: Option<CallError>,
 }
 
@@ -118,6 +120,8 @@ pub(super) struct Machine {
     /// Lanes of which changes were recorded since the time was told last.
     stirred: Vec<LaneKey>,
     effects: Vec<Effect>,
+    /// The time that was told last, for what ends by it.
+    told: Option<Instant>,
     last_id: u64,
     chance: SmallRng,
 }
@@ -139,6 +143,7 @@ impl Machine {
             alarms: BTreeSet::new(),
             stirred: Vec::new(),
             effects: Vec::new(),
+            told: None,
             last_id: 0,
             chance: SmallRng::seed_from_u64(seed),
         }
@@ -220,6 +225,7 @@ impl Machine {
                 calls: 0,
                 retries: 0,
                 may_have_applied: false,
+                may_land: false,
                 failure: None,
             };
             lane.take_in(id, &place);
@@ -251,6 +257,7 @@ impl Machine {
 
     /// Nobody waits for this change any more. Gives how it ended, `None` where it had.
     pub(super) fn abandon(&mut self, now: Instant, id: PlaceId) -> Option<Ended> {
+        self.told = Some(now);
         let place = self.places.get(&id)?;
         let last = match (place.at, &place.failure) {
             (At::Call, _) => Last::Abandoned,
@@ -266,6 +273,7 @@ impl Machine {
 
     /// What the clock alone brings about.
     pub(super) fn time(&mut self, now: Instant) {
+        self.told = Some(now);
         for key in std::mem::take(&mut self.stirred) {
             self.advance(&key);
         }
@@ -315,6 +323,16 @@ impl Machine {
 
     /// Takes a change out, wherever it is.
     fn remove(&mut self, id: PlaceId, last: Last) -> Option<Ended> {
+        let ended = self.places.get(&id)?;
+        let answered = matches!(last, Last::Answered(_));
+        if let Some(now) = self.told
+            && ended.may_have_applied
+            && !ended.may_land
+            && !answered
+        {
+            // It was in a call that nobody knows of, and that was not made up for.
+            self.note_may_have_applied(now, id);
+        }
         let place = self.places.remove(&id)?;
         let alarm = (place.asked.deadline, Alarm::Place(id));
         self.alarms.remove(&alarm);
@@ -327,6 +345,7 @@ impl Machine {
         Some(Ended {
             may_have_applied: place.may_have_applied
                 || matches!(last, Last::Abandoned | Last::Lost),
+            may_land: place.may_land,
             last,
             calls: place.calls,
             seen: None,

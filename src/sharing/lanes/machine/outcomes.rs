@@ -26,6 +26,7 @@ impl Machine {
         let Some(mut call) = self.calls.remove(&id) else {
             return;
         };
+        self.told = Some(now);
         let opened = self.gate.ended(now, &call.begun, result.as_ref().err());
         self.lanes.entry(call.key.clone()).or_default().state = LaneState::Idle;
         // Those that were given up meanwhile are gone.
@@ -97,9 +98,16 @@ impl Machine {
     }
 
     fn failed(&mut self, now: Instant, call: &CallInFlight, error: &CallError) {
+        // A pooled connection that was closed as the call was sent: it goes again at once, and what comes of that is
+        // most likely all that comes of it.
+        let stale = error.retry() == Retry::AtOnce && call.connection == Connection::Pooled;
         if error.fate() == Fate::MayHaveApplied {
             for id in call.batch.places() {
-                self.note_may_have_applied(now, *id);
+                if !stale {
+                    self.note_may_have_applied(now, *id);
+                } else if let Some(place) = self.places.get_mut(id) {
+                    place.may_have_applied = true;
+                }
             }
         }
         if call.batch.accounts() > 1 && error.may_depend_on_an_account() {
@@ -112,7 +120,7 @@ impl Machine {
             }
         }
         match error.retry() {
-            Retry::AtOnce if call.connection == Connection::Pooled => {
+            Retry::AtOnce if stale => {
                 let again = Part {
                     places: call.batch.places().to_vec(),
                     open: call.open,

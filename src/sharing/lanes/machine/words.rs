@@ -95,6 +95,8 @@ pub(in crate::sharing) struct Ended {
     pub(in crate::sharing) calls: u32,
     /// Whether one of them may have taken effect although no answer says so.
     pub(in crate::sharing) may_have_applied: bool,
+    /// Whether one of them may still take effect.
+    pub(in crate::sharing) may_land: bool,
     /// Whether the list showed afterwards what was asked, where it was looked at.
     pub(in crate::sharing) seen: Option<bool>,
 }

@@ -382,9 +382,7 @@ impl World {
     fn open_of(&self, at: &(LaneKey, AccountId)) -> Option<PlaceId> {
         let open = |place: &&PlaceId| {
             let fact = &self.facts[*place];
-            fact.ended
-                .as_ref()
-                .is_some_and(|(_, ended)| ended.may_have_applied)
+            fact.ended.as_ref().is_some_and(|(_, ended)| ended.may_land)
         };
         self.accounts.get(at)?.iter().rev().find(open).copied()
     }
@@ -404,6 +402,7 @@ impl World {
                 last: Last::Lost,
                 calls: 0,
                 may_have_applied: true,
+                may_land: true,
                 seen: None,
             };
             (fact.crashed, fact.ended) = (true, Some((now, ended)));
@@ -439,7 +438,7 @@ impl World {
                 let Some((_, ended)) = &fact.ended else {
                     continue;
                 };
-                if ended.may_have_applied && noted.is_none_or(|noted| place > noted) {
+                if ended.may_land && noted.is_none_or(|noted| place > noted) {
                     may_land.push(fact.operation);
                 }
                 if ended.may_have_applied || ended.succeeded() {
