@@ -224,6 +224,8 @@ impl Bench {
             let copy = self.directory.join("recorded.db");
             let path = if *size < LARGE {
                 std::fs::copy(path, &copy).unwrap();
+                // Another trail is meant to lie there.
+                let _ = std::fs::remove_file(self.directory.join("recorded.db.head"));
                 &copy
             } else {
                 path

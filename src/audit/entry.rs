@@ -238,6 +238,11 @@ pub struct Completion {
     pub detail: Option<String>,
 }
 
+/// The detail of a change that succeeded although a call before its last was not answered: that one may take effect
+/// yet, after later changes. A run that begins looks for such rows.
+pub const EARLIER_CALL_OPEN: &str =
+    "a call before the last was not answered and may still take effect";
+
 /// Accounts of an image that were looked after once none of their changes could land late any more.
 #[derive(Debug, Clone)]
 pub struct LookedAfter {

@@ -30,7 +30,10 @@ mod verify;
 mod writer;
 
 pub use chain::{Hash, Head, InvalidHead};
-pub use entry::{Completion, Denial, Elapsed, HttpStatus, Intent, LookedAfter, Recalled, Refused};
+pub use entry::{
+    Completion, Denial, EARLIER_CALL_OPEN, Elapsed, HttpStatus, Intent, LookedAfter, Recalled,
+    Refused,
+};
 pub use event::{EntryPlace, Event, EventWithEntries};
 pub use export::{Export, Format};
 pub use feed::{Entry, EntryCursor, Feed, FeedError, InvalidEntryCursor};

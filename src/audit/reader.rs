@@ -215,17 +215,13 @@ impl Reader {
         rows.into_iter().map(last_change).collect()
     }
 
-    /// Changes since then of which a call may take effect yet, and that nobody looked after: those that ended unknown,
-    /// and those that succeeded with this `detail`. Looks through the end of the trail alone.
+    /// Changes since then, and at the end of the trail, of which a call may take effect yet, and that nobody looked
+    /// after: those that ended unknown, and those that succeeded with [`EARLIER_CALL_OPEN`](super::EARLIER_CALL_OPEN).
     ///
     /// # Errors
     /// As [`Self::page`].
-    pub async fn open_changes(
-        &self,
-        since: Timestamp,
-        detail: &str,
-    ) -> Result<Vec<OpenChange>, StoreError> {
-        let found = self.connections.open_changes(since, detail).await?;
+    pub async fn open_changes(&self, since: Timestamp) -> Result<Vec<OpenChange>, StoreError> {
+        let found = self.connections.open_changes(since).await?;
         let readable =
             found
                 .into_iter()

@@ -122,6 +122,7 @@ impl Sharing {
 }
 
 /// A bulk's changes as they were decided on.
+#[derive(Clone)]
 pub(super) struct Decided {
     pub(super) intents: Vec<Intent>,
     pub(super) denials: Vec<Denial>,
@@ -131,6 +132,7 @@ pub(super) struct Decided {
 }
 
 /// A change that was refused, and which of the denials says so.
+#[derive(Clone)]
 pub(super) struct DecidedRefusal {
     pub(super) operation: Operation,
     pub(super) account_id: AccountId,

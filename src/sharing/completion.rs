@@ -5,18 +5,13 @@
 
 use std::time::Duration;
 
-use crate::audit::{Completion, Elapsed, HttpStatus, Recalled};
+use crate::audit::{Completion, EARLIER_CALL_OPEN, Elapsed, HttpStatus, Recalled};
 use crate::domain::{EventId, Outcome};
 use crate::problem::{Effect, ProblemKind};
 use crate::upstream::{CallError, Fate, Meaning, RetCode, Verdict};
 
 use super::lanes::{Ended, Last};
 use super::{ChangeError, Failure, ListError, Receipt, UpstreamWords};
-
-/// The detail of a change that succeeded although a call before its last was not answered: that one may take effect
-/// yet, after later changes. A run that begins looks for such rows.
-pub(super) const EARLIER_CALL_OPEN: &str =
-    "a call before the last was not answered and may still take effect";
 
 /// What is written down and told.
 #[derive(Debug)]

@@ -23,7 +23,6 @@ use crate::problem::Effect;
 
 use super::bulk::changes;
 use super::change::{AcceptedChange, Telling, since};
-use super::completion::EARLIER_CALL_OPEN;
 use super::lanes::{Aftermath, HeldLane, LandingTimeOver, LandingsOver, LaneKey, ReadTerms};
 use super::{ChangeError, Parts};
 
@@ -49,27 +48,15 @@ pub(super) async fn follow(parts: Weak<Parts>, mut over: LandingsOver) {
         let Some(parts) = parts.upgrade() else {
             return;
         };
-        // Rows from here on are not what this is about.
-        let through = parts.writer.last_sequence();
-        let note = |accounts| LookedAfter {
-            region: key.0.clone(),
-            image_id: key.1.clone(),
-            accounts,
-            through,
-        };
-        if !settled.is_empty() {
-            parts.writer.note_looked_after(note(settled));
-        }
-        if suspects.is_empty() {
-            continue;
-        }
         let charge = Charge {
             parts: Arc::clone(&parts),
-            key: key.clone(),
-            through,
+            key,
             accounts: suspects,
         };
-        parts.tasks.spawn(charge.look_after());
+        charge.note(settled, parts.writer.last_sequence());
+        if !charge.accounts.is_empty() {
+            parts.tasks.spawn(charge.look_after());
+        }
     }
 }
 
@@ -77,7 +64,6 @@ pub(super) async fn follow(parts: Weak<Parts>, mut over: LandingsOver) {
 struct Charge {
     parts: Arc<Parts>,
     key: LaneKey,
-    through: i64,
     accounts: Vec<AccountId>,
 }
 
@@ -110,21 +96,29 @@ impl Charge {
         }
     }
 
-    /// These were looked after: what stands is what was accepted last.
-    fn settle(&mut self, accounts: &[AccountId]) {
+    /// These were looked after by a look that began when the trail had so many rows: what stands is what was accepted
+    /// last. Those of which something may land anew are not noted; they are looked after again.
+    fn settle(&mut self, accounts: &[AccountId], through: i64) {
         if accounts.is_empty() {
             return;
         }
         let settled: BTreeSet<&AccountId> = accounts.iter().collect();
         self.accounts.retain(|account| !settled.contains(account));
+        let noted = self.parts.lanes.looked_after(&self.key, accounts);
+        self.note(noted, through);
+    }
+
+    fn note(&self, accounts: Vec<AccountId>, through: i64) {
+        if accounts.is_empty() {
+            return;
+        }
         let (region, image_id) = self.key.clone();
         self.parts.writer.note_looked_after(LookedAfter {
             region,
             image_id,
-            accounts: accounts.to_vec(),
-            through: self.through,
+            accounts,
+            through,
         });
-        self.parts.lanes.looked_after(&self.key, accounts);
     }
 
     /// Looks; where something is wrong, takes the lane, looks again and puts it right.
@@ -156,6 +150,7 @@ impl Charge {
     /// Reads the list once, and gives what is not as it was accepted last; `None` where it could not be read.
     async fn look(&mut self, asked: ReadTerms) -> Option<Vec<(Operation, AccountId)>> {
         let parts = Arc::clone(&self.parts);
+        let through = parts.writer.last_sequence();
         let listed = tokio::select! {
             listed = parts.account_ids(&self.key.0, &self.key.1, asked) => listed.ok()?,
             () = parts.tasks.stopping() => return None,
@@ -169,7 +164,7 @@ impl Charge {
                 Aftermath::Later => {}
             }
         }
-        self.settle(&settled);
+        self.settle(&settled, through);
         Some(wrong)
     }
 
@@ -180,6 +175,7 @@ impl Charge {
         deadline: Deadline,
     ) {
         let parts = Arc::clone(&self.parts);
+        let through = parts.writer.last_sequence();
         let (region, image_id) = self.key.clone();
         let intent = |(operation, account_id): &(Operation, AccountId)| Intent {
             author: Author::Reconciliation,
@@ -239,7 +235,7 @@ impl Charge {
         });
         let done = futures_util::future::join_all(undoing).await;
         let done: Vec<AccountId> = done.into_iter().flatten().collect();
-        self.settle(&done);
+        self.settle(&done, through);
     }
 }
 
@@ -250,7 +246,7 @@ pub(super) async fn remember(
     pending: &[(Recalled, Timestamp)],
 ) -> Result<(), StoreError> {
     let since = Timestamp::now().before(LOOKED_BACK);
-    let open = parts.reader.open_changes(since, EARLIER_CALL_OPEN).await?;
+    let open = parts.reader.open_changes(since).await?;
     let mut images: BTreeMap<LaneKey, BTreeMap<AccountId, Left>> = BTreeMap::new();
     for change in open {
         let image = images.entry((change.region, change.image_id)).or_default();

@@ -7,10 +7,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tokio::task::yield_now;
+
 use crate::authorization::{Refusal, Request};
 use crate::domain::{AccountId, Caller, Deadline, ImageId, Operation, Region};
 
-use super::bulk::Bulk;
+use super::bulk::{Bulk, DECISIONS_AT_ONCE};
 use super::lanes::ReadTerms;
 use super::replacement::{DifferenceError, Replacement};
 use super::{ListError, Parts, Sharing};
@@ -63,7 +65,7 @@ impl Sharing {
         let rehearsing = async move {
             Parts::may_change(&caller).map_err(RehearsalError::Denied)?;
             // What policies refuse would change nothing, so they are asked before anybody else is.
-            let mut rehearsed = parts.judged(&caller, &bulk)?;
+            let mut rehearsed = parts.judged(&caller, &bulk).await?;
             let (region, image_id) = (&bulk.region, &bulk.image_id);
             let present = parts.settled(&caller, region, image_id, deadline).await?;
             for one in &mut rehearsed {
@@ -89,7 +91,7 @@ impl Sharing {
         let rehearsing = async move {
             let may_replace = parts.may_replace(&caller, &replacement);
             may_replace.map_err(RehearsalError::Denied)?;
-            let of_named = match parts.judged(&caller, &replacement.named()) {
+            let of_named = match parts.judged(&caller, &replacement.named()).await {
                 // As in earnest: who may do nothing of it costs no call.
                 Err(denied) if replacement.max_removals == 0 => return Err(denied),
                 of_named => of_named,
@@ -100,7 +102,9 @@ impl Sharing {
             if difference.is_empty() {
                 return of_named.map(|_| Vec::new());
             }
-            let rehearsed = parts.judged(&caller, &replacement.bulk(difference.changes()))?;
+            let rehearsed = parts
+                .judged(&caller, &replacement.bulk(difference.changes()))
+                .await?;
             replacement.check_removals(&difference)?;
             Ok(rehearsed)
         };
@@ -112,34 +116,38 @@ const LOST: RehearsalError = RehearsalError::Difference(DifferenceError::List(Li
 
 impl Parts {
     /// Who has access once everything that was accepted before is done.
-    async fn settled(
+    pub(super) async fn settled(
         &self,
         caller: &Caller,
         region: &Region,
         image_id: &ImageId,
         deadline: Deadline,
-    ) -> Result<BTreeSet<AccountId>, RehearsalError> {
+    ) -> Result<BTreeSet<AccountId>, ListError> {
         let key = (region.clone(), image_id.clone());
-        let settled = self.lanes.settled(&key, caller.party(), deadline).await;
-        settled.map_err(ListError::from)?;
-        let asked = ReadTerms::of(caller.party(), deadline);
-        Ok(self.account_ids(region, image_id, asked).await?)
+        self.lanes.settled(&key, caller.party(), deadline).await?;
+        let read = ReadTerms::of(caller.party(), deadline);
+        self.account_ids(region, image_id, read).await
     }
 
     /// What policies say of each change; what they allow would change something, as far as they know.
-    fn judged(&self, caller: &Caller, bulk: &Bulk) -> Result<Vec<Rehearsed>, RehearsalError> {
-        let judge = |(operation, account_id): &(Operation, AccountId)| {
+    async fn judged(&self, caller: &Caller, bulk: &Bulk) -> Result<Vec<Rehearsed>, RehearsalError> {
+        let mut judged = Vec::with_capacity(bulk.changes.len());
+        for (index, (operation, account_id)) in bulk.changes.iter().enumerate() {
+            if index % DECISIONS_AT_ONCE == DECISIONS_AT_ONCE - 1 {
+                yield_now().await;
+            }
             let change = bulk.change(*operation, *account_id);
-            let request = Request::Change(&change);
-            let refusal = self.authorizer.check(caller, request).err();
-            Rehearsed {
+            let refusal = self
+                .authorizer
+                .check(caller, Request::Change(&change))
+                .err();
+            judged.push(Rehearsed {
                 account_id: *account_id,
                 operation: *operation,
                 would_change: refusal.is_none(),
                 refusal,
-            }
-        };
-        let judged: Vec<Rehearsed> = bulk.changes.iter().map(judge).collect();
+            });
+        }
         if !judged.is_empty() && judged.iter().all(|one| one.refusal.is_some()) {
             Err(RehearsalError::AllDenied(judged))
         } else {

@@ -2,9 +2,10 @@
 //!
 //! The difference is taken while the lane is held, so that nothing of this gateway comes between what is read and what
 //! is changed, and all its changes take effect at its place. Who may not list the image is refused before anything is
-//! held or read, and so is who may do nothing of what it asks for: neither learns of an account that it did not name.
+//! held or read, and so is who may do nothing of what it names: neither learns of an account that it did not name. Who
+//! may list, and perhaps take away and nothing else, reads first as any reader does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -18,7 +19,7 @@ use crate::domain::{
 
 use super::bulk::{Bulk, DECISIONS_AT_ONCE, Decided, DecidedRefusal, Results, changes};
 use super::change::REFUSED_BY_POLICY;
-use super::lanes::{LaneKey, ReadTerms};
+use super::lanes::{HeldLane, LaneKey, ReadTerms};
 use super::{ChangeError, ListError, Parts, Sharing};
 
 /// Most accounts that the detail of an event names.
@@ -79,6 +80,18 @@ impl Replacement {
     fn key(&self) -> LaneKey {
         (self.region.clone(), self.image_id.clone())
     }
+}
+
+/// What comes of a replacement.
+enum Step {
+    /// The list is what is asked.
+    Nothing,
+    /// More would lose access than may.
+    TooMany(DifferenceError),
+    /// Nothing of it may be done; these are its denials, in the order of the changes.
+    Denied(Decided, Vec<(Operation, AccountId)>),
+    /// Some of it is to be sent.
+    Send(Decided, Vec<(Operation, AccountId)>),
 }
 
 /// What has to change so that a list is what is asked.
@@ -184,61 +197,116 @@ impl Parts {
         let named = replacement.named();
         let mut of_named = Decided::default();
         self.decide(&caller, &named, &mut of_named).await;
-        let denies_all_named = !named.changes.is_empty() && of_named.intents.is_empty();
-        if denies_all_named && replacement.max_removals == 0 {
-            self.deny_named(of_named, named, deadline, answer).await;
+        let refused = of_named.intents.is_empty() && !named.changes.is_empty();
+        if refused && replacement.max_removals == 0 {
+            let order = named.changes;
+            self.deny_all(of_named, order, deadline, answer).await;
             return;
         }
-        let key = replacement.key();
-        let hold = match self.lanes.hold(&key, caller.party(), deadline).await {
-            Ok(hold) => hold,
-            Err(error) => {
-                let error = DifferenceError::List(error.into());
-                let _ = answer.send(Err(error.into()));
-                return;
+        let read_error = |error: ListError| Err(DifferenceError::from(error).into());
+        if of_named.intents.is_empty() {
+            // Perhaps nothing of it may be sent: that is found out as any reader would, who holds no lane.
+            let (region, image_id) = (&replacement.region, &replacement.image_id);
+            let present = match self.settled(&caller, region, image_id, deadline).await {
+                Ok(present) => present,
+                Err(error) => return drop(answer.send(read_error(error))),
+            };
+            let step = self.next_step(&caller, &replacement, &of_named, &present);
+            match step.await {
+                Step::Nothing => return drop(answer.send(Ok(Vec::new()))),
+                Step::TooMany(error) => return drop(answer.send(Err(error.into()))),
+                Step::Denied(decided, order) => {
+                    self.deny_all(decided, order, deadline, answer).await;
+                    return;
+                }
+                Step::Send(..) => {}
             }
+        }
+        let (hold, present) = match self.hold_and_read(&caller, &replacement, deadline).await {
+            Ok(held) => held,
+            Err(error) => return drop(answer.send(read_error(error))),
         };
-        let asked = ReadTerms::own(deadline);
-        let difference = match self.account_ids(&key.0, &key.1, asked).await {
-            Ok(present) => replacement.difference(&present),
-            Err(error) => {
+        let step = self.next_step(&caller, &replacement, &of_named, &present);
+        match step.await {
+            Step::Nothing => drop(answer.send(Ok(Vec::new()))),
+            Step::TooMany(error) => drop(answer.send(Err(error.into()))),
+            Step::Denied(decided, order) => {
                 drop(hold);
-                let _ = answer.send(Err(DifferenceError::from(error).into()));
-                return;
+                self.deny_all(decided, order, deadline, answer).await;
             }
-        };
-        if difference.is_empty() {
-            drop(hold);
-            if denies_all_named {
-                self.deny_named(of_named, named, deadline, answer).await;
-            } else {
-                let _ = answer.send(Ok(Vec::new()));
+            Step::Send(decided, order) => {
+                let (intents, denials) = (decided.intents.clone(), decided.denials.clone());
+                let enqueue = || self.writer.enqueue_bulk(intents, denials);
+                let admitted = hold.replace(&changes(&decided.intents), deadline, enqueue);
+                let admitted = admitted.map_err(ChangeError::from);
+                self.follow(decided, order, admitted, deadline, answer)
+                    .await;
             }
-            return;
         }
-        let mut decided = of_named.only(&difference.added);
-        self.decide_removals(&caller, &replacement, &difference, &mut decided)
-            .await;
-        if !decided.intents.is_empty()
-            && let Err(error) = replacement.check_removals(&difference)
-        {
-            drop(hold);
-            let _ = answer.send(Err(error.into()));
-            return;
-        }
-        let (intents, denials) = (decided.intents.clone(), decided.denials.clone());
-        let enqueue = || self.writer.enqueue_bulk(intents, denials);
-        let admitted = hold.replace(&changes(&decided.intents), deadline, enqueue);
-        let admitted = admitted.map_err(ChangeError::from);
-        self.follow(decided, difference.changes(), admitted, deadline, answer)
-            .await;
     }
 
-    /// Writes the denials of all that were named.
-    async fn deny_named(
+    /// Has the lane, and knows who has access. While another try of the read is waited for others have the lane.
+    async fn hold_and_read(
+        &self,
+        caller: &Caller,
+        replacement: &Replacement,
+        deadline: Deadline,
+    ) -> Result<(HeldLane, BTreeSet<AccountId>), ListError> {
+        let key = replacement.key();
+        let mut retries = 0;
+        loop {
+            let hold = self.lanes.hold(&key, caller.party(), deadline).await?;
+            let read = ReadTerms::of(caller.party(), deadline).holding().once();
+            let error = match self.account_ids(&key.0, &key.1, read).await {
+                Ok(present) => return Ok((hold, present)),
+                Err(error) => error,
+            };
+            drop(hold);
+            let ListError::Upstream(failure) = &error else {
+                return Err(error);
+            };
+            let Some(wait) = self.lanes.another_read(failure, retries, deadline) else {
+                return Err(error);
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => retries += 1,
+                () = self.tasks.giving_up() => return Err(error),
+            }
+        }
+    }
+
+    /// What there is to do where these have access.
+    async fn next_step(
+        &self,
+        caller: &Arc<Caller>,
+        replacement: &Replacement,
+        of_named: &Decided,
+        present: &BTreeSet<AccountId>,
+    ) -> Step {
+        let difference = replacement.difference(present);
+        let refused = of_named.intents.is_empty() && !of_named.refusals.is_empty();
+        if difference.is_empty() && refused {
+            return Step::Denied(of_named.clone(), replacement.named().changes);
+        } else if difference.is_empty() {
+            return Step::Nothing;
+        }
+        let mut decided = of_named.only(&difference.added);
+        self.decide_removals(caller, replacement, &difference, &mut decided)
+            .await;
+        if decided.intents.is_empty() {
+            return Step::Denied(decided, difference.changes());
+        }
+        match replacement.check_removals(&difference) {
+            Ok(()) => Step::Send(decided, difference.changes()),
+            Err(error) => Step::TooMany(error),
+        }
+    }
+
+    /// Writes denials, where nothing else is to be written.
+    async fn deny_all(
         &self,
         decided: Decided,
-        named: Bulk,
+        order: Vec<(Operation, AccountId)>,
         deadline: Deadline,
         answer: oneshot::Sender<Results>,
     ) {
@@ -248,7 +316,7 @@ impl Parts {
         let admitted = ticket
             .map(|ticket| (ticket, Vec::new()))
             .map_err(ChangeError::from);
-        self.follow(decided, named.changes, admitted, deadline, answer)
+        self.follow(decided, order, admitted, deadline, answer)
             .await;
     }
 
@@ -315,22 +383,27 @@ fn removals_in_words(accounts: &[AccountId]) -> String {
 
 impl Decided {
     /// What was decided on some of its accounts.
-    fn only(mut self, accounts: &BTreeSet<AccountId>) -> Self {
-        self.intents
-            .retain(|intent| accounts.contains(&intent.change.account_id));
-        let mut rows = BTreeMap::new();
-        self.refusals.retain_mut(|refused| {
-            let stays = accounts.contains(&refused.account_id);
-            if stays {
-                let row = rows.len();
-                refused.row = *rows.entry(refused.row).or_insert(row);
+    fn only(&self, accounts: &BTreeSet<AccountId>) -> Self {
+        let mut only = Self {
+            told: self.told.clone(),
+            ..Self::default()
+        };
+        let intents = self.intents.iter();
+        let intents = intents.filter(|intent| accounts.contains(&intent.change.account_id));
+        only.intents = intents.cloned().collect();
+        for refused in &self.refusals {
+            if accounts.contains(&refused.account_id)
+                && let Some(denial) = self.denials.get(refused.row)
+            {
+                let row = only.denials.len();
+                only.denials.push(denial.clone());
+                only.refusals.push(DecidedRefusal {
+                    row,
+                    ..refused.clone()
+                });
             }
-            stays
-        });
-        let mut row = 0..;
-        self.denials
-            .retain(|_| row.next().is_some_and(|row| rows.contains_key(&row)));
-        self
+        }
+        only
     }
 }
 

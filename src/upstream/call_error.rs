@@ -97,6 +97,18 @@ pub enum Fate {
 }
 
 impl CallError {
+    /// Without the upstream's name for its answer, where that repeats one of `secrets`.
+    pub(super) fn without(mut self, secrets: &[&str]) -> Self {
+        if let Self::Status { request_id, .. }
+        | Self::Refused { request_id, .. }
+        | Self::Garbled { request_id, .. } = &mut self
+        {
+            let repeats = |id: &mut String| secrets.iter().any(|secret| id.contains(secret));
+            request_id.take_if(repeats);
+        }
+        self
+    }
+
     /// Whether the change may stand although no answer says so.
     #[must_use]
     pub fn fate(&self) -> Fate {

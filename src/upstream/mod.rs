@@ -188,7 +188,9 @@ impl Upstream {
             Ok(exchange) => wire::Answer::read_aside(exchange).await,
             Err(error) => Err(error),
         };
-        let answer = answer.map(|answer| answer.without(&[public, private, &signature]));
+        let secrets = [public, private, &signature];
+        let answer = answer.map(|answer| answer.without(&secrets));
+        let answer = answer.map_err(|error| error.without(&secrets));
         let result = answer
             .as_ref()
             .map_or_else(CallError::label, |_| "answered");

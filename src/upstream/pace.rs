@@ -122,9 +122,10 @@ impl Pace {
             let until = now + pause.min(PAUSE_MAX);
             self.next = Some(self.next.map_or(until, |next| next.max(until)));
         }
-        let settling = self
-            .lowered
-            .is_some_and(|lowered| now.saturating_duration_since(lowered.since) < SETTLING);
+        // Calls that were sent before the pace was lowered say nothing of the lowered one.
+        let settling = self.lowered.is_some_and(|lowered| {
+            at <= lowered.since || now.saturating_duration_since(lowered.since) < SETTLING
+        });
         if !settling {
             let sent = self.sent.rate(at);
             let present = self.rate(now).map_or(sent, |rate| rate.min(sent));
@@ -233,7 +234,9 @@ mod tests {
             pace.begin(now);
         }
         let answered = now + Duration::from_secs(3);
-        pace.throttled(answered, now, None);
+        for late in 0..4 {
+            pace.throttled(answered + Duration::from_secs(late) * 11 / 10, now, None);
+        }
         let sent = calls_in(&mut pace, answered, Duration::from_secs(1));
         assert!((32..=35).contains(&sent), "half of 64, not {sent}");
     }

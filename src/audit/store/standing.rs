@@ -1,11 +1,14 @@
 //! The last event that says how accounts came to have an image, or no longer to have it.
 
-use sqlx::FromRow;
+use std::sync::LazyLock;
+
+use sqlx::{AssertSqlSafe, FromRow};
 
 use super::StoreError;
 use super::appender::LOOKED_THROUGH_ROWS_MAX;
 use super::connections::ReadConnections;
 use super::limits::read_failed;
+use crate::audit::entry::EARLIER_CALL_OPEN;
 use crate::domain::{AccountId, ImageId, Region, Timestamp};
 
 /// Accounts of one statement, so that each read is short.
@@ -23,16 +26,20 @@ const SELECT_LAST: &str = "SELECT a.value AS account_id, o.sequence, o.event_id,
           ORDER BY l.event_id DESC LIMIT 1) \
      LEFT JOIN audit_entries AS f ON f.event_id = o.event_id AND f.kind = 'intent'";
 
-/// Along the end of the trail, row by row: there is no index for what is asked once a start. What was looked after is
-/// noted by the last row that it covers.
-const SELECT_OPEN: &str = "SELECT o.region, o.image_id, o.account_id, o.operation, o.event_id FROM audit_entries AS o \
-     LEFT JOIN audit_looked_after AS n \
-         ON n.region = o.region AND n.image_id = o.image_id AND n.account_id = o.account_id \
-     WHERE o.sequence > (SELECT COALESCE(MAX(sequence), 0) FROM audit_entries) - ?1 \
-     AND o.sequence > COALESCE((SELECT MAX(sequence) FROM audit_looked_after_from), 0) \
-     AND o.recorded_at >= ?2 AND o.kind = 'outcome' AND o.account_id IS NOT NULL \
-     AND (o.outcome = 'unknown' OR (o.outcome = 'succeeded' AND o.detail = ?3)) \
-     AND (n.through IS NULL OR o.sequence > n.through)";
+/// By an index that holds nothing else. What was looked after is noted by the last row that it covers.
+static SELECT_OPEN: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT o.region, o.image_id, o.account_id, o.operation, o.event_id \
+         FROM audit_entries AS o INDEXED BY audit_entries_open \
+         LEFT JOIN audit_looked_after AS n \
+             ON n.region = o.region AND n.image_id = o.image_id AND n.account_id = o.account_id \
+         WHERE o.kind = 'outcome' AND (o.outcome = 'unknown' OR o.detail = '{EARLIER_CALL_OPEN}') \
+         AND o.sequence > (SELECT COALESCE(MAX(sequence), 0) FROM audit_entries) - ?1 \
+         AND o.sequence > COALESCE((SELECT MAX(sequence) FROM audit_looked_after_from), 0) \
+         AND o.recorded_at >= ?2 AND o.account_id IS NOT NULL AND o.outcome IN ('unknown', 'succeeded') \
+         AND (n.through IS NULL OR o.sequence > n.through)"
+    )
+});
 
 /// The outcome of such an event, with the reason of its intent.
 #[derive(Debug, FromRow)]
@@ -73,17 +80,15 @@ impl ReadConnections {
     }
 
     /// Region, image, account, operation and event of changes of which a call may take effect yet, and that nobody looked
-    /// after: those that are unknown, and those that succeeded with this detail.
+    /// after: those that are unknown, and those that succeeded although a call before their last was not answered.
     pub(crate) async fn open_changes(
         &self,
         since: Timestamp,
-        detail: &str,
     ) -> Result<Vec<(String, String, i64, String, String)>, StoreError> {
         let mut read = self.look_up().await?;
-        let found = sqlx::query_as(SELECT_OPEN)
+        let found = sqlx::query_as(AssertSqlSafe(SELECT_OPEN.as_str()))
             .bind(LOOKED_THROUGH_ROWS_MAX)
-            .bind(since.as_micros())
-            .bind(detail);
+            .bind(since.as_micros());
         found
             .fetch_all(read.connection())
             .await

@@ -237,7 +237,6 @@ async fn rows_bear_the_clocks_own_time_and_ids_grow_all_the_same() {
 
 #[tokio::test]
 async fn what_was_looked_after_is_open_no_more_and_only_that() {
-    const DETAIL: &str = "a call is open";
     let trail = Trail::open().await;
     let write = async |number: u64, outcome, detail: Option<&str>| {
         let intent = intent(number);
@@ -250,16 +249,12 @@ async fn what_was_looked_after_is_open_no_more_and_only_that() {
         intent.change
     };
     let unknown = write(1, Outcome::Unknown, None).await;
-    let retried = write(2, Outcome::Succeeded, Some(DETAIL)).await;
+    let retried = write(2, Outcome::Succeeded, Some(EARLIER_CALL_OPEN)).await;
     write(3, Outcome::Succeeded, None).await;
-    write(4, Outcome::Failed, Some(DETAIL)).await;
+    write(4, Outcome::Failed, Some(EARLIER_CALL_OPEN)).await;
     let open = async || {
         let since = Timestamp::from_micros(0);
-        let open = trail
-            .reader
-            .open_changes(since, DETAIL)
-            .await
-            .expect("reads");
+        let open = trail.reader.open_changes(since).await.expect("reads");
         open.into_iter()
             .map(|open| (open.image_id, open.account_id))
             .collect::<BTreeSet<_>>()

@@ -26,7 +26,7 @@ const KEPT_OUTCOMES_MAX: usize = 10_000;
 const GATHER_ROUNDS_MAX: usize = 4;
 /// How often a writer that cannot write tries again by itself.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// Accounts that are noted in one transaction.
+/// What is noted in one transaction.
 const NOTES_AT_ONCE: usize = 256;
 
 /// The task's own state; nobody else touches it.
@@ -104,9 +104,12 @@ impl Work {
         while let Ok(note) = self.looked_after.try_recv() {
             self.unnoted.push(note);
         }
-        if self.unnoted.is_empty() || self.tip.is_none() {
-            return;
+        while !self.unnoted.is_empty() && self.tip.is_some() {
+            self.note_some().await;
         }
+    }
+
+    async fn note_some(&mut self) {
         let some = self.unnoted.len().min(NOTES_AT_ONCE);
         match self.appender.note_looked_after(&self.unnoted[..some]).await {
             Ok(()) => drop(self.unnoted.drain(..some)),

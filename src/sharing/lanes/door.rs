@@ -128,7 +128,7 @@ impl Lanes {
                 if !state.machine.has_room(key, &asked.party, asked.kind) {
                     return Ok(Err(EnqueueError::Full));
                 }
-                if state.machine.is_open(key) {
+                if state.machine.is_open(key, asked.kind) {
                     return Ok(admit(&self.0, state));
                 }
                 let id = state.machine.queue_up(key, places, &asked);

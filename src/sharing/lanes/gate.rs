@@ -4,7 +4,7 @@
 //! lane with a thousand changes gets no more turns than one with a single change. Callers' reads have at most half of
 //! the calls, and one in any case, so that where there are two or more changes never wait behind reads alone; and of
 //! these no party has more than are left to others: one alone has half of them, and whoever comes next finds some
-//! free. The gateway's own reads go with the lanes. Pure.
+//! free. The gateway's own reads go with the lanes, and so do those for which lanes are held. Pure.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -18,7 +18,22 @@ use super::machine::{LaneKey, ReadId};
 #[derive(Debug)]
 pub(super) enum Turn {
     Lane(LaneKey),
-    Read(ReadId, Party),
+    Read(ReadId, Reader),
+}
+
+/// Who reads.
+#[derive(Debug, Clone)]
+pub(super) struct Reader {
+    pub(super) party: Party,
+    /// Whether a lane is held for it.
+    pub(super) holds: bool,
+}
+
+impl Reader {
+    /// Whether it waits among callers' reads, and not in line with the lanes.
+    pub(super) fn takes_a_place(&self) -> bool {
+        !self.holds && self.party != Party::Gateway
+    }
 }
 
 /// What a call is made for.
@@ -47,8 +62,8 @@ struct PartyReads {
 /// Who is first.
 #[derive(Debug, Clone, Copy)]
 enum First {
-    /// Of lanes and the gateway's own reads, the first.
-    Line,
+    /// Of those in line, the one at this index.
+    Line(usize),
     /// The party of this index.
     Party(usize),
 }
@@ -61,7 +76,7 @@ pub(super) struct Gate {
     breaker: Breaker,
     pace: Pace,
     budget: RetryBudget,
-    /// Lanes, and the gateway's own reads.
+    /// Lanes, reads for which lanes are held, and the gateway's own.
     line: VecDeque<(u64, Turn)>,
     /// Whose turn it is comes first.
     readers: Vec<PartyReads>,
@@ -87,36 +102,37 @@ impl Gate {
     pub(super) fn line_up(&mut self, turn: Turn) {
         self.came += 1;
         match turn {
-            Turn::Read(id, party) if party != Party::Gateway => {
+            Turn::Read(id, reader) if reader.takes_a_place() => {
                 let waiting = (self.came, id);
-                match self.readers.iter_mut().find(|reader| reader.party == party) {
-                    Some(reader) => reader.waiting.push_back(waiting),
-                    None => self.readers.push(PartyReads {
-                        party,
-                        waiting: VecDeque::from([waiting]),
-                        in_flight: 0,
-                    }),
-                }
+                self.reads_of(&reader.party).waiting.push_back(waiting);
             }
             turn => self.line.push_back((self.came, turn)),
         }
     }
 
+    fn reads_of(&mut self, party: &Party) -> &mut PartyReads {
+        let known = self.readers.iter().position(|reads| reads.party == *party);
+        let index = known.unwrap_or_else(|| {
+            self.readers.push(PartyReads {
+                party: party.clone(),
+                waiting: VecDeque::new(),
+                in_flight: 0,
+            });
+            self.readers.len() - 1
+        });
+        &mut self.readers[index]
+    }
+
     /// A read leaves the line.
-    pub(super) fn leave(&mut self, id: ReadId, party: &Party) {
-        if *party == Party::Gateway {
+    pub(super) fn leave(&mut self, id: ReadId, reader: &Reader) {
+        if reader.takes_a_place() {
+            let waiting = &mut self.reads_of(&reader.party).waiting;
+            waiting.retain(|(_, read)| *read != id);
+            self.forget_idle_readers();
+        } else {
             self.line
                 .retain(|(_, turn)| !matches!(turn, Turn::Read(read, _) if *read == id));
-            return;
         }
-        let reader = self
-            .readers
-            .iter_mut()
-            .find(|reader| reader.party == *party);
-        if let Some(reader) = reader {
-            reader.waiting.retain(|(_, read)| *read != id);
-        }
-        self.forget_idle_readers();
     }
 
     fn forget_idle_readers(&mut self) {
@@ -128,12 +144,27 @@ impl Gate {
         (self.max_in_flight / 2).max(1)
     }
 
+    /// Whether a party's read may have a call: it has fewer than it leaves to others.
+    fn may_read(&self, party: &Party) -> bool {
+        let free = self.max_reads().saturating_sub(self.reads_in_flight);
+        let reads = self.readers.iter().find(|reads| reads.party == *party);
+        reads.map_or(0, |reads| reads.in_flight) < free
+    }
+
     /// The first in turn of those whose reads wait and may have a call.
     fn next_reader(&self) -> Option<usize> {
         let free = self.max_reads().saturating_sub(self.reads_in_flight);
         self.readers
             .iter()
-            .position(|reader| !reader.waiting.is_empty() && reader.in_flight < free)
+            .position(|reads| !reads.waiting.is_empty() && reads.in_flight < free)
+    }
+
+    /// The first in line that may have a call.
+    fn next_in_line(&self) -> Option<usize> {
+        self.line.iter().position(|(_, turn)| match turn {
+            Turn::Read(_, reader) if reader.party != Party::Gateway => self.may_read(&reader.party),
+            Turn::Read(..) | Turn::Lane(_) => true,
+        })
     }
 
     /// Of all who wait, who may have the next call as far as calls in flight go.
@@ -141,14 +172,17 @@ impl Gate {
         if self.in_flight >= self.max_in_flight {
             return None;
         }
-        let in_line = self.line.front().map(|(came, _)| *came);
+        let in_line = self.next_in_line().and_then(|index| {
+            let (came, _) = self.line.get(index)?;
+            Some((*came, index))
+        });
         let reader = self.next_reader().and_then(|index| {
             let (came, _) = self.readers.get(index)?.waiting.front()?;
             Some((*came, index))
         });
         match (in_line, reader) {
-            (Some(line), Some((came, index))) if came < line => Some(First::Party(index)),
-            (Some(_), _) => Some(First::Line),
+            (Some((line, _)), Some((came, index))) if came < line => Some(First::Party(index)),
+            (Some((_, index)), _) => Some(First::Line(index)),
             (None, Some((_, index))) => Some(First::Party(index)),
             (None, None) => None,
         }
@@ -158,7 +192,13 @@ impl Gate {
         // Whoever had a turn stands last from now on.
         let mut reader = self.readers.remove(index);
         let turn = reader.waiting.pop_front();
-        let turn = turn.map(|(_, id)| Turn::Read(id, reader.party.clone()));
+        let turn = turn.map(|(_, id)| {
+            let reader = Reader {
+                party: reader.party.clone(),
+                holds: false,
+            };
+            Turn::Read(id, reader)
+        });
         self.readers.push(reader);
         turn
     }
@@ -181,7 +221,7 @@ impl Gate {
         }
         match first {
             First::Party(index) => self.pop_reader(index),
-            First::Line => self.line.pop_front().map(|(_, turn)| turn),
+            First::Line(index) => self.line.remove(index).map(|(_, turn)| turn),
         }
     }
 
@@ -219,10 +259,7 @@ impl Gate {
     fn reader_in_flight(&mut self, purpose: &Purpose) -> Option<&mut PartyReads> {
         match purpose {
             Purpose::Change | Purpose::Read(Party::Gateway) => None,
-            Purpose::Read(party) => self
-                .readers
-                .iter_mut()
-                .find(|reader| reader.party == *party),
+            Purpose::Read(party) => Some(self.reads_of(party)),
         }
     }
 
@@ -306,7 +343,7 @@ mod tests {
         while let Some(turn) = gate.next(now) {
             let purpose = match turn {
                 Turn::Lane(_) => Purpose::Change,
-                Turn::Read(_, party) => Purpose::Read(party),
+                Turn::Read(_, reader) => Purpose::Read(reader.party),
             };
             begun.push(gate.begin(now, purpose, Effort::First));
         }
@@ -321,7 +358,11 @@ mod tests {
         let mut waits = |gate: &mut Gate, party: &Party, count: usize| {
             for _ in 0..count {
                 id += 1;
-                gate.line_up(Turn::Read(ReadId(id), party.clone()));
+                let reader = Reader {
+                    party: party.clone(),
+                    holds: false,
+                };
+                gate.line_up(Turn::Read(ReadId(id), reader));
             }
         };
         waits(&mut gate, &party(1), 100);
@@ -346,6 +387,33 @@ mod tests {
             "both go on: {} and {}",
             of(1),
             of(2)
+        );
+    }
+
+    #[test]
+    fn whoever_holds_lanes_takes_no_more_calls_than_other_readers() {
+        let now = Deadline::now().instant();
+        let mut gate = Gate::new(64, None);
+        for id in 0..100 {
+            let reader = Reader {
+                party: party(1),
+                holds: true,
+            };
+            gate.line_up(Turn::Read(ReadId(id), reader));
+        }
+        let image = |number: u32| {
+            let image = format!("img-{number}").parse().expect("an image");
+            ("cn-wlcb".parse().expect("a region"), image)
+        };
+        gate.line_up(Turn::Lane(image(1)));
+        let begun = begin_all(&mut gate, now);
+        let changes = begun
+            .iter()
+            .filter(|begun| matches!(begun.purpose, Purpose::Change));
+        assert_eq!(
+            (begun.len(), changes.count()),
+            (16 + 1, 1),
+            "a lane behind them goes"
         );
     }
 }

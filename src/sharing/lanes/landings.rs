@@ -15,6 +15,8 @@ use super::machine::LaneKey;
 
 /// How long a call may take effect after it failed.
 pub(super) const LANDING_TIME: Duration = Duration::from_mins(1);
+/// How long after its end a change's row is on disk, commonly.
+const ROW_TIME: Duration = Duration::from_secs(5);
 /// Most accounts that are remembered.
 const LANDINGS_MAX: usize = 10_000;
 
@@ -126,13 +128,29 @@ impl Landings {
         self.images.get_mut(key)?.get_mut(&account_id)
     }
 
-    /// The accounts of an image whose time is over.
-    pub(super) fn due(&mut self, now: Instant, key: &LaneKey) -> Due {
+    /// A change of which a call may land has ended; its row is on its way to disk.
+    pub(super) fn ended(&mut self, now: Instant, key: &LaneKey, account_id: AccountId) {
+        if let Some(landing) = self.landing(key, account_id) {
+            landing.until = landing.until.max(now + ROW_TIME);
+        }
+    }
+
+    /// The accounts of an image whose time is over, but for those of which a change `waits` still: what becomes of
+    /// that is not in the trail yet.
+    pub(super) fn due(
+        &mut self,
+        now: Instant,
+        key: &LaneKey,
+        waits: impl Fn(AccountId) -> bool,
+    ) -> Due {
         let mut due = Due::default();
         let Some(image) = self.images.get_mut(key) else {
             return due;
         };
         image.retain(|account_id, landing| {
+            if landing.until <= now && !landing.looked_after && waits(*account_id) {
+                landing.until = now + ROW_TIME;
+            }
             if landing.until > now || landing.looked_after {
                 return true;
             }
@@ -235,9 +253,9 @@ mod tests {
         landings.was_last(&key(), account(99), Unshare, true);
         // Shared again, which nobody knows of: it is shared all the same.
         landings.may_land(now, &key(), account(6), Share);
-        let early = landings.due(now + LANDING_TIME / 2, &key());
+        let early = landings.due(now + LANDING_TIME / 2, &key(), |_| false);
         assert_eq!(early.next, Some(now + LANDING_TIME));
-        let due = landings.due(now + LANDING_TIME, &key());
+        let due = landings.due(now + LANDING_TIME, &key(), |_| false);
         let (mut suspects, mut settled) = (Vec::new(), Vec::new());
         for ((_, _, suspect), number) in cases.iter().zip(1..) {
             let list = if *suspect {
@@ -278,7 +296,7 @@ mod tests {
             landings.may_land(now, &key(), account(number), Share);
         }
         assert_eq!(landings.len(), LANDINGS_MAX);
-        let due = landings.due(now + LANDING_TIME, &key());
+        let due = landings.due(now + LANDING_TIME, &key(), |_| false);
         assert_eq!(
             (due.suspects.len(), due.settled.len(), landings.len()),
             (0, LANDINGS_MAX, 0)
@@ -291,7 +309,7 @@ mod tests {
         landings.may_land(now, &key(), account(1), Share);
         landings.was_last(&key(), account(1), Unshare, true);
         let over = now + LANDING_TIME;
-        assert_eq!(landings.due(over, &key()).suspects, [account(1)]);
+        assert_eq!(landings.due(over, &key(), |_| false).suspects, [account(1)]);
         landings.may_land(over, &key(), account(1), Share);
         assert_eq!(
             landings.looked_after(over, &key(), account(1)),

@@ -143,13 +143,13 @@ impl Lanes {
         self.0.with(look)
     }
 
-    /// Accounts were looked after once their time was over.
-    pub(super) fn looked_after(&self, key: &LaneKey, accounts: &[AccountId]) {
+    /// Accounts were looked after once their time was over. Gives those of which nothing may land any more.
+    pub(super) fn looked_after(&self, key: &LaneKey, accounts: &[AccountId]) -> Vec<AccountId> {
         self.0.with(|state, now| {
-            for account_id in accounts {
-                state.machine.looked_after(now, key, *account_id);
-            }
-        });
+            let settled =
+                |account_id: &&AccountId| state.machine.looked_after(now, key, **account_id);
+            accounts.iter().filter(settled).copied().collect()
+        })
     }
 
     /// Another run of the program made a call with such a change, which may land yet.

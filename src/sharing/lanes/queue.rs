@@ -46,6 +46,9 @@ pub(super) struct Queue {
     turns: Vec<PartyQueue>,
     /// Each account's changes, in the order in which they were accepted, the block's among them.
     accounts: HashMap<AccountId, VecDeque<PlaceId>>,
+    /// All that waits.
+    waiting: usize,
+    /// Entries of `turns` that have left otherwise.
     gone: usize,
 }
 
@@ -77,6 +80,7 @@ impl Queue {
     }
 
     fn of_account(&mut self, account_id: AccountId, place: PlaceId) {
+        self.waiting += 1;
         self.accounts
             .entry(account_id)
             .or_default()
@@ -85,17 +89,30 @@ impl Queue {
 
     /// A change left otherwise than by a call.
     pub(super) fn leave(&mut self, account_id: AccountId, place: PlaceId) {
-        self.leave_account(account_id, |waiting| waiting != place);
+        self.leave_account(account_id, 1, |waiting| waiting != place);
         self.gone += 1;
-        if self.gone > GONE_MAX && self.gone > self.accounts.len() {
+        if self.gone > GONE_MAX && self.gone > self.waiting {
             let waiting: HashSet<PlaceId> = self.accounts.values().flatten().copied().collect();
             self.sweep(|place| waiting.contains(place));
         }
     }
 
-    fn leave_account(&mut self, account_id: AccountId, stays: impl Fn(PlaceId) -> bool) {
+    /// So many of an account's changes leave: those that do not stay.
+    fn leave_account(
+        &mut self,
+        account_id: AccountId,
+        count: usize,
+        stays: impl Fn(PlaceId) -> bool,
+    ) {
         if let Some(waiting) = self.accounts.get_mut(&account_id) {
-            waiting.retain(|place| stays(*place));
+            let before = waiting.len();
+            // Mostly the first, and only that: it need not be looked for.
+            if count == 1 && waiting.front().is_some_and(|place| !stays(*place)) {
+                waiting.pop_front();
+            } else {
+                waiting.retain(|place| stays(*place));
+            }
+            self.waiting -= before - waiting.len();
             if waiting.is_empty() {
                 self.accounts.remove(&account_id);
             }
@@ -204,7 +221,7 @@ impl Queue {
         if !alike.contains(&place) {
             return false;
         }
-        self.leave_account(account_id, |waiting| !alike.contains(&waiting));
+        self.leave_account(account_id, alike.len(), |waiting| !alike.contains(&waiting));
         batch.take(operation, account_id, alike);
         true
     }

@@ -1,12 +1,12 @@
 //! Reads: each is a call of its own, as soon as it may be made, and again where that may help.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use crate::domain::{AccountId, Party};
+use crate::domain::{AccountId, Deadline, Party};
 use crate::upstream::{CallError, Connection};
 
 use super::machine::{LaneKey, LookId, NoTurn, ReadId, ReadTerms};
@@ -48,6 +48,20 @@ impl Lanes {
     }
 }
 
+impl Lanes {
+    /// Whether somebody who read once, and let go of his lane, may read again, and after what time.
+    pub(in crate::sharing) fn another_read(
+        &self,
+        error: &CallError,
+        retries: u32,
+        deadline: Deadline,
+    ) -> Option<Duration> {
+        let deadline = deadline.instant();
+        self.0
+            .with(|state, now| state.machine.another_read(now, error, retries, deadline))
+    }
+}
+
 impl Shared {
     /// Looks once what a call that ended unknown did.
     pub(super) async fn look(
@@ -58,6 +72,7 @@ impl Shared {
     ) {
         let asked = ReadTerms {
             party: Party::Gateway,
+            holds: false,
             deadline: until,
             max_retries: 0,
         };

@@ -28,15 +28,20 @@ impl Machine {
         }
     }
 
-    /// An account was looked after.
+    /// An account was looked after. Returns whether that is all: else something may land anew, and it is looked after
+    /// again.
     pub(in crate::sharing::lanes) fn looked_after(
         &mut self,
         now: Instant,
         key: &LaneKey,
         account_id: AccountId,
-    ) {
-        if let Some(next) = self.landings.looked_after(now, key, account_id) {
-            self.alarms.insert((next, Alarm::Landing(key.clone())));
+    ) -> bool {
+        match self.landings.looked_after(now, key, account_id) {
+            Some(next) => {
+                self.alarms.insert((next, Alarm::Landing(key.clone())));
+                false
+            }
+            None => true,
         }
     }
 
@@ -71,7 +76,9 @@ impl Machine {
     }
 
     pub(super) fn landing_alarm(&mut self, now: Instant, key: LaneKey) {
-        let due = self.landings.due(now, &key);
+        let lane = self.lanes.get(&key);
+        let waits = |account_id| lane.is_some_and(|lane| lane.has_live(account_id));
+        let due = self.landings.due(now, &key, waits);
         if let Some(next) = due.next {
             self.alarms.insert((next, Alarm::Landing(key.clone())));
         }
@@ -81,6 +88,14 @@ impl Machine {
                 suspects: due.suspects,
                 settled: due.settled,
             });
+        }
+    }
+
+    /// Notes of a change that was in a call of which nobody knows, and that was not made up for, that it may land.
+    pub(super) fn note_open(&mut self, now: Instant, id: PlaceId) {
+        let place = self.places.get(&id);
+        if place.is_some_and(|place| place.may_have_applied && !place.may_land) {
+            self.note_may_have_applied(now, id);
         }
     }
 

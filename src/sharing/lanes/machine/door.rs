@@ -4,11 +4,14 @@
 //! until all that was accepted before it is done, and whoever comes after it waits at the door and is accepted behind
 //! it: its intents are written after the replacement's, and so the order of effects, of intents and of events is one.
 //!
-//! While a replacement waits for many calls, others go before it: somebody's bulk and somebody's replacement behind
-//! it keep nobody's single change waiting. That ends once no more than two calls' worth of what it found is left.
+//! Nobody's single change waits for long because of it. While a replacement waits for more than two calls, single
+//! changes go before it; bulks do not, else it would wait for them in turn. And a party that had the lane while others
+//! wait at the door has it again only after they were let in, so whoever waits there waits for one replacement of each
+//! party at the most.
 //!
 //! A dry run reads behind what was accepted before it, too, but holds nobody up: it waits at a fence.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use crate::domain::{AccountId, Operation, Party};
@@ -41,7 +44,16 @@ enum WaitsFor {
     Fence,
 }
 
+/// Whether somebody waits to be let in.
+fn enters_by(waits: &HashMap<WaitId, Wait>, id: WaitId) -> bool {
+    waits.get(&id).is_some_and(|wait| wait.waits_for.enters())
+}
+
 impl WaitsFor {
+    fn enters(self) -> bool {
+        matches!(self, Self::Enter { .. })
+    }
+
     /// What it takes of the room.
     fn places(self) -> usize {
         match self {
@@ -96,7 +108,7 @@ impl Machine {
     }
 
     /// Whether changes may be admitted at once. Else they have to [`Self::queue_up`].
-    pub(in crate::sharing::lanes) fn is_open(&mut self, key: &LaneKey) -> bool {
+    pub(in crate::sharing::lanes) fn is_open(&mut self, key: &LaneKey, kind: Kind) -> bool {
         let Some(lane) = self.lanes.get(key) else {
             return true;
         };
@@ -116,7 +128,7 @@ impl Machine {
         };
         let before = lane.live.range(..PlaceId(first.0));
         *close = *close || before.take(HELD_FOR_MAX + 1).count() <= HELD_FOR_MAX;
-        !*close
+        !*close && kind == Kind::Single
     }
 
     /// Waits at the door with so many changes.
@@ -231,27 +243,36 @@ impl Machine {
 
     /// Lets in who may be, and gives the lane to its holder once nothing of it is left.
     pub(super) fn open_door(&mut self, key: &LaneKey) {
-        loop {
-            let Some(lane) = self.lanes.get_mut(key) else {
-                return;
-            };
-            if matches!(lane.state, LaneState::Held(_)) {
-                return;
-            }
-            let Some(first) = lane.line.front().copied() else {
-                return;
-            };
-            let Some(wait) = self.waits.get(&first) else {
+        let waits = &mut self.waits;
+        let Some(lane) = self.lanes.get_mut(key) else {
+            return;
+        };
+        while !matches!(lane.state, LaneState::Held(_))
+            && let Some(first) = lane.line.front().copied()
+        {
+            let Some(wait) = waits.get(&first) else {
                 lane.line.pop_front();
                 continue;
             };
-            let enters = matches!(wait.waits_for, WaitsFor::Enter { .. });
+            let enters = wait.waits_for.enters();
             if enters {
                 lane.entering += 1;
+            } else if lane.held_by.contains(&wait.asked.party)
+                && lane.line.iter().any(|waiting| enters_by(waits, *waiting))
+            {
+                // It had the lane while they waited.
+                let (entering, holding): (Vec<WaitId>, Vec<WaitId>) = lane
+                    .line
+                    .drain(..)
+                    .partition(|waiting| enters_by(waits, *waiting));
+                lane.line.extend(entering.into_iter().chain(holding));
+                lane.held_by.clear();
+                continue;
             } else if lane.live.is_empty() && lane.entering == 0 && lane.state == LaneState::Idle {
                 lane.state = LaneState::Held(first);
+                lane.held_by.insert(wait.asked.party.clone());
             } else {
-                return;
+                break;
             }
             lane.line.pop_front();
             self.alarms
@@ -260,9 +281,14 @@ impl Machine {
             self.capacity
                 .give_back(key, &asked.party, asked.kind, places);
             if enters {
-                self.waits.remove(&first);
+                waits.remove(&first);
             }
             self.effects.push(Effect::Granted(first));
+        }
+        if !lane.line.iter().any(|waiting| enters_by(waits, *waiting))
+            && !matches!(lane.state, LaneState::Held(_))
+        {
+            lane.held_by.clear();
         }
     }
 

@@ -3,11 +3,11 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
-use crate::domain::AccountId;
+use crate::domain::{AccountId, Party};
 use crate::sharing::lanes::queue::{Passed, Queue};
-use crate::upstream::{Connection, RetCode};
+use crate::upstream::Connection;
 
-use super::halves::Half;
+use super::halves::{Half, ImageRefused};
 use super::words::{PlaceId, WaitId};
 use super::{At, PlacedChange};
 
@@ -35,6 +35,8 @@ pub(super) struct Lane {
     pub(super) live_in_block: usize,
     /// Who waits to hold the lane or to be let in, in the order in which they came.
     pub(super) line: VecDeque<WaitId>,
+    /// Parties that had the lane while somebody waited to be let in.
+    pub(super) held_by: HashSet<Party>,
     /// Who waits for what was accepted before them, in the order in which they came.
     pub(super) fences: VecDeque<WaitId>,
     /// How many were let in and have not said yet that they are.
@@ -42,8 +44,8 @@ pub(super) struct Lane {
     pub(super) state: LaneState,
     /// Whether the last call carried a part.
     pub(super) parted: bool,
-    /// What the upstream says of the image itself, whatever the account.
-    pub(super) image_refused: Option<(RetCode, Option<String>)>,
+    /// What the upstream says of the image itself.
+    pub(super) image_refused: Option<ImageRefused>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

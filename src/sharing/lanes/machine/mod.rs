@@ -21,7 +21,7 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
 use crate::domain::{AccountId, Operation, Party};
-use crate::upstream::{BreakerState, CallError, Connection};
+use crate::upstream::{BreakerState, CallError, Connection, Verdict};
 
 use super::batch::Batch;
 use super::gate::{Begun, Gate};
@@ -323,15 +323,9 @@ impl Machine {
 
     /// Takes a change out, wherever it is.
     fn remove(&mut self, id: PlaceId, last: Last) -> Option<Ended> {
-        let ended = self.places.get(&id)?;
-        let answered = matches!(last, Last::Answered(_));
-        if let Some(now) = self.told
-            && ended.may_have_applied
-            && !ended.may_land
-            && !answered
-        {
-            // It was in a call that nobody knows of, and that was not made up for.
-            self.note_may_have_applied(now, id);
+        let done = matches!(&last, Last::Answered(modified) if modified.verdict == Verdict::Done);
+        if let Some(now) = self.told.filter(|_| !done) {
+            self.note_open(now, id);
         }
         let place = self.places.remove(&id)?;
         let alarm = (place.asked.deadline, Alarm::Place(id));
@@ -341,6 +335,9 @@ impl Machine {
         }
         if place.at != At::Look {
             self.leaves_lane(id, &place);
+        }
+        if let Some(now) = self.told.filter(|_| place.may_land) {
+            self.landings.ended(now, &place.key, place.account_id);
         }
         Some(Ended {
             may_have_applied: place.may_have_applied

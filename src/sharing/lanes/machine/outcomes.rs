@@ -231,6 +231,8 @@ impl Machine {
         let key = first.key.clone();
         let mut until = now;
         for id in &looked_at {
+            // While it is its account's last change: others follow it as soon as it has left the lane.
+            self.note_open(now, *id);
             if let Some(place) = self.places.get_mut(id) {
                 place.at = At::Look;
                 until = until.max(place.asked.deadline);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 
 use crate::domain::{Deadline, Party};
-use crate::sharing::lanes::gate::{Begun, Purpose, Turn};
+use crate::sharing::lanes::gate::{Begun, Purpose, Reader, Turn};
 use crate::upstream::{CallError, Connection, Effort, Retry, backoff};
 
 use super::words::{Effect, NoTurn, ReadId};
@@ -13,15 +13,18 @@ use super::{Alarm, Machine};
 
 /// Most reads of one party that wait for a call or are in one.
 const READS_OF_PARTY_MAX: usize = 64;
-/// Most callers' reads that do. Those of the gateway are bounded by what they are for.
+/// Most callers' reads that do; the first of a party is taken all the same. Those of the gateway and of who holds lanes
+/// are bounded by what they are for.
 const READS_MAX: usize = 1024;
 
 /// A read as it is asked for.
 #[derive(Debug, Clone)]
 pub(in crate::sharing) struct ReadTerms {
-    /// On whose behalf. The gateway's own, what holders of lanes read among them, go with the lanes and before
-    /// callers': whoever holds a lane keeps others waiting.
+    /// On whose behalf.
     pub(in crate::sharing) party: Party,
+    /// Whether a lane is held for it, which keeps others waiting: it goes in line with the lanes, as the gateway's own
+    /// reads do, and not behind other reads.
+    pub(in crate::sharing) holds: bool,
     /// Until when somebody waits for it.
     pub(in crate::sharing) deadline: Instant,
     /// How often it is made again where it fails, and not more than configured.
@@ -33,14 +36,23 @@ impl ReadTerms {
     pub(in crate::sharing) fn of(party: Party, deadline: Deadline) -> Self {
         Self {
             party,
+            holds: false,
             deadline: deadline.instant(),
             max_retries: u32::MAX,
         }
     }
 
-    /// The gateway's own, or of whoever holds a lane.
+    /// The gateway's own.
     pub(in crate::sharing) fn own(deadline: Deadline) -> Self {
         Self::of(Party::Gateway, deadline)
+    }
+
+    /// A lane is held for it.
+    pub(in crate::sharing) fn holding(self) -> Self {
+        Self {
+            holds: true,
+            ..self
+        }
     }
 
     /// It is made once.
@@ -54,7 +66,7 @@ impl ReadTerms {
 
 #[derive(Debug)]
 pub(super) struct Read {
-    party: Party,
+    reader: Reader,
     deadline: Instant,
     at: ReadAt,
     connection: Connection,
@@ -79,21 +91,23 @@ impl Machine {
     ) -> Option<ReadId> {
         let ReadTerms {
             party,
+            holds,
             deadline,
             max_retries,
         } = asked;
-        if party != Party::Gateway {
+        let reader = Reader { party, holds };
+        if reader.takes_a_place() {
             let all: usize = self.reads_of.values().sum();
-            let of_party = self.reads_of.get(&party).copied().unwrap_or(0);
-            if of_party >= READS_OF_PARTY_MAX || all >= READS_MAX {
+            let of_party = self.reads_of.get(&reader.party).copied().unwrap_or(0);
+            if of_party >= READS_OF_PARTY_MAX || (all >= READS_MAX && of_party > 0) {
                 return None;
             }
-            self.reads_of.insert(party.clone(), of_party + 1);
+            self.reads_of.insert(reader.party.clone(), of_party + 1);
         }
         let id = ReadId(self.next_id());
-        self.gate.line_up(Turn::Read(id, party.clone()));
+        self.gate.line_up(Turn::Read(id, reader.clone()));
         let read = Read {
-            party,
+            reader,
             deadline,
             at: ReadAt::InLine,
             connection: Connection::Pooled,
@@ -121,7 +135,7 @@ impl Machine {
             self.end_read(id, NoTurn::BreakerOpen(wait));
             return;
         }
-        let purpose = Purpose::Read(read.party.clone());
+        let purpose = Purpose::Read(read.reader.party.clone());
         read.at = ReadAt::Calling(self.gate.begin(now, purpose, read.effort));
         self.effects.push(Effect::Read(id, read.connection));
     }
@@ -159,24 +173,58 @@ impl Machine {
             Retry::AtOnce if read.connection == Connection::Pooled => {
                 (read.connection, read.effort) = (Connection::Fresh, Effort::Again);
                 read.at = ReadAt::InLine;
-                self.gate.line_up(Turn::Read(id, read.party.clone()));
+                self.gate.line_up(Turn::Read(id, read.reader.clone()));
                 return true;
             }
             Retry::AtOnce => (Duration::ZERO, u32::MAX),
             Retry::After { at_least, times } => (at_least, times),
         };
-        let wait = backoff(read.retries, at_least, self.chance.random());
-        let allowed = read.retries < times.min(read.max_retries)
-            && read.deadline.saturating_duration_since(now) > wait
-            && self.gate.refusal(now).is_none();
-        if !allowed || !self.gate.grants_retry() {
+        let (retries, deadline) = (read.retries, read.deadline);
+        let times = times.min(read.max_retries);
+        let Some(wait) = self.granted_retry(now, retries, times, at_least, deadline) else {
             return false;
-        }
+        };
+        let Some(read) = self.reads.get_mut(&id) else {
+            return false;
+        };
         read.retries += 1;
         (read.connection, read.effort) = (Connection::Pooled, Effort::Retry);
         read.at = ReadAt::Resting(now + wait);
         self.alarms.insert((now + wait, Alarm::Read(id)));
         true
+    }
+
+    /// How long to wait before a call is made again that was made again so often; takes the retry from the budget.
+    fn granted_retry(
+        &mut self,
+        now: Instant,
+        retries: u32,
+        times: u32,
+        at_least: Duration,
+        deadline: Instant,
+    ) -> Option<Duration> {
+        let wait = backoff(retries, at_least, self.chance.random());
+        let allowed = retries < times
+            && deadline.saturating_duration_since(now) > wait
+            && self.gate.refusal(now).is_none();
+        (allowed && self.gate.grants_retry()).then_some(wait)
+    }
+
+    /// Whether somebody who read once, and lets go of his lane, may read again, and after what time.
+    pub(in crate::sharing::lanes) fn another_read(
+        &mut self,
+        now: Instant,
+        error: &CallError,
+        retries: u32,
+        deadline: Instant,
+    ) -> Option<Duration> {
+        let (at_least, times) = match error.retry() {
+            Retry::Never => return None,
+            Retry::AtOnce => (Duration::ZERO, u32::MAX),
+            Retry::After { at_least, times } => (at_least, times),
+        };
+        let times = times.min(self.max_retries);
+        self.granted_retry(now, retries, times, at_least, deadline)
     }
 
     pub(super) fn read_alarm(&mut self, now: Instant, id: ReadId) {
@@ -193,7 +241,7 @@ impl Machine {
             && until <= now
         {
             read.at = ReadAt::InLine;
-            self.gate.line_up(Turn::Read(id, read.party.clone()));
+            self.gate.line_up(Turn::Read(id, read.reader.clone()));
         }
     }
 
@@ -222,13 +270,16 @@ impl Machine {
             ReadAt::Resting(until) => {
                 self.alarms.remove(&(until, Alarm::Read(id)));
             }
-            ReadAt::InLine => self.gate.leave(id, &read.party),
+            ReadAt::InLine => self.gate.leave(id, &read.reader),
             ReadAt::Calling(_) => {}
         }
-        if let Some(count) = self.reads_of.get_mut(&read.party) {
+        let party = &read.reader.party;
+        if read.reader.takes_a_place()
+            && let Some(count) = self.reads_of.get_mut(party)
+        {
             *count -= 1;
             if *count == 0 {
-                self.reads_of.remove(&read.party);
+                self.reads_of.remove(party);
             }
         }
         Some(read)

@@ -155,6 +155,103 @@ fn a_whole_list_behind_a_long_queue_lets_others_pass_until_it_is_close() {
 }
 
 #[test]
+fn a_bulk_that_comes_behind_a_whole_list_keeps_nobody_waiting_at_the_door() {
+    let mut world = World::new(limits(), 1);
+    let many = |from: u64, count: u64| -> Vec<_> {
+        (from..from + count).map(|number| (Share, number)).collect()
+    };
+    world.change_by(1, 0, &many(1, 40), MINUTE * 10, Disk::AtOnce);
+    world.replace(2, 0, &[1, 2], MINUTE * 10);
+    let bulk = world.change_by(3, 0, &many(100, 300), MINUTE * 10, Disk::AtOnce);
+    assert_eq!(bulk, [], "it waits behind the whole list");
+    world.run_for(LATENCY * 3);
+    world.change_by(4, 0, &[(Share, 50)], MINUTE, Disk::AtOnce);
+    let before = world.calls.len();
+    world.run_for(LATENCY * 8);
+    let carried = |call: &&crate::sharing::lanes::machine::CallId| {
+        world.sent[*call]
+            .modification
+            .additions
+            .contains(&account(50))
+    };
+    let at = world.calls[before..].iter().position(|call| carried(&call));
+    assert!(
+        at.is_some_and(|at| at <= 6),
+        "what is left, the list's block, and it: {at:?}"
+    );
+    world.run_out();
+    world.judge();
+}
+
+#[test]
+fn a_party_has_the_lane_once_while_somebody_waits_at_the_door() {
+    let mut world = World::new(limits(), 1);
+    world.lists.entry(key(0)).or_default().insert(account(1));
+    for _ in 0..50 {
+        world.replace(1, 0, &[1], MINUTE * 10);
+    }
+    let single = world.change_by(2, 0, &[(Share, 7)], MINUTE, Disk::AtOnce);
+    assert_eq!(single, []);
+    world.run_for(LATENCY * 2 + LATENCY / 2);
+    assert_eq!(world.list(0), [1, 7], "after the first of fifty");
+    world.run_out();
+    world.judge();
+}
+
+#[test]
+fn a_refusal_of_one_partys_accounts_fails_no_other_party() {
+    let mut world = World::new(limits(), 1);
+    // The first call holds everything up; then both halves are refused alike.
+    world.change_by(3, 0, &[(Share, 400)], MINUTE, Disk::AtOnce);
+    let bulk: Vec<_> = (1..=9).map(|number| (Share, number)).collect();
+    world.change_by(1, 0, &bulk, MINUTE * 10, Disk::AtOnce);
+    let single = world.change_by(2, 0, &[(Share, 50)], MINUTE, Disk::AtOnce)[0];
+    world.behaviours = vec![
+        Behaviour::RefusesImage,
+        Behaviour::RefusesImage,
+        Behaviour::RefusesImage,
+        Behaviour::Does,
+    ];
+    world.run_out();
+    assert!(
+        world.facts[&single]
+            .ended
+            .as_ref()
+            .is_some_and(|(_, ended)| ended.succeeded())
+    );
+    world.judge();
+}
+
+#[test]
+fn a_stale_change_that_is_looked_at_is_no_later_than_what_was_accepted_after_it() {
+    let mut world = World::new(limits(), 1);
+    world.behaviours = vec![
+        Behaviour::LandsLate(20),
+        Behaviour::ClosedIdle,
+        Behaviour::Refuses(299),
+        Behaviour::Does,
+    ];
+    world.read_behaviour = Behaviour::Hangs(false);
+    world.change(0, &[(Share, 1)], Duration::from_secs(11));
+    world.run_for(Duration::from_secs(12));
+    // The unshare is stale, then refused, and somebody looks for three seconds; meanwhile it is shared.
+    world.change(0, &[(Unshare, 1)], MINUTE);
+    world.run_for(LATENCY * 3);
+    let shared = world.change(0, &[(Share, 1)], MINUTE)[0];
+    world.run_for(LATENCY * 3);
+    assert!(
+        world.facts[&shared]
+            .ended
+            .as_ref()
+            .is_some_and(|(_, ended)| ended.succeeded())
+    );
+    world.read_behaviour = Behaviour::Does;
+    world.run_out();
+    assert_eq!(world.list(0), [1], "what was accepted last stands");
+    world.judge();
+}
+
+#[test]
 fn a_dry_run_waits_for_what_was_accepted_before_and_holds_nobody_up() {
     let mut world = World::new(limits(), 1);
     world.change_by(1, 0, &[(Share, 1)], MINUTE, Disk::AtOnce);

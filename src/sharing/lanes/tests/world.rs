@@ -197,7 +197,7 @@ impl World {
             asked,
             disk,
         };
-        if self.machine.is_open(&key) {
+        if self.machine.is_open(&key, kind) {
             let places = self.admit(entrant);
             self.carry_out();
             return places;
@@ -347,6 +347,7 @@ impl World {
     pub(super) fn read(&mut self, wait: Duration) -> Option<ReadId> {
         let asked = ReadTerms {
             party: party(0),
+            holds: false,
             deadline: self.now + wait,
             max_retries: u32::MAX,
         };
@@ -570,6 +571,12 @@ impl World {
         self.comes(Duration::from_secs(15), Coming::Suspects(key, accounts));
     }
 
+    fn settle(&mut self, key: &LaneKey, account: AccountId) {
+        if self.machine.looked_after(self.now, key, account) {
+            self.note_looked_after(key, &[account]);
+        }
+    }
+
     fn note_looked_after(&mut self, key: &LaneKey, accounts: &[AccountId]) {
         for account in accounts {
             let at = (key.clone(), *account);
@@ -607,10 +614,7 @@ impl World {
                 .machine
                 .aftermath(key, account, list.contains(&account))
             {
-                Aftermath::AsAccepted => {
-                    self.note_looked_after(key, &[account]);
-                    self.machine.looked_after(self.now, key, account);
-                }
+                Aftermath::AsAccepted => self.settle(key, account),
                 Aftermath::Contradicted(operation) => wrong.push((operation, account)),
                 Aftermath::Later => later.push(account),
             }
@@ -711,8 +715,7 @@ impl World {
                 assert!(later.is_empty(), "whoever holds the lane knows");
                 self.put_in_place(id, &key, &wrong, deadline, true);
                 for (_, account) in wrong {
-                    self.note_looked_after(&key, &[account]);
-                    self.machine.looked_after(self.now, &key, account);
+                    self.settle(&key, account);
                 }
             }
             _ => self.machine.release(self.now, id),
