@@ -5,7 +5,7 @@ CREATE TABLE audit_looked_after (
     region     TEXT    NOT NULL,
     image_id   TEXT    NOT NULL,
     account_id INTEGER NOT NULL,
-    through    INTEGER NOT NULL,  -- the last row of the trail that is covered by it
+    through    TEXT    NOT NULL,  -- the last event that is covered by it
     PRIMARY KEY (region, image_id, account_id)
 ) STRICT, WITHOUT ROWID;
 

@@ -227,6 +227,11 @@ impl Tip {
         self.sequence
     }
 
+    /// The last event; ids given later are greater.
+    pub(super) fn last_event(&self) -> Option<EventId> {
+        self.last_event
+    }
+
     /// The time in the last event's id; ids given later are not before it.
     pub(super) fn last_event_at(&self) -> Option<Timestamp> {
         self.last_event.map(id_time)

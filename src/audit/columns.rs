@@ -56,6 +56,12 @@ impl Default for Cells {
     }
 }
 
+impl Column {
+    pub(super) fn name(self) -> &'static str {
+        COLUMNS[self as usize]
+    }
+}
+
 impl Cells {
     /// Sets a column.
     pub(super) fn set(&mut self, column: Column, value: impl Into<Cell>) {

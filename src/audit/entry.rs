@@ -252,8 +252,8 @@ pub struct LookedAfter {
     pub image_id: ImageId,
     /// The accounts.
     pub accounts: Vec<AccountId>,
-    /// The last row of the trail that is covered by it.
-    pub through: i64,
+    /// The last event that is covered by it.
+    pub through: EventId,
 }
 
 /// An entry that waits for its place in the chain.

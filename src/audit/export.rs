@@ -67,7 +67,7 @@ impl Export {
         limit: Option<usize>,
     ) -> Self {
         Self {
-            reader,
+            reader: reader.exporting(),
             filter,
             order,
             format,

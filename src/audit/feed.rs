@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use super::chain::Hash;
-use super::columns::COLUMNS;
+use super::columns::Column;
 use super::entry::{CHAIN_ID, CellRef};
 use super::reader::Reader;
 use super::store::{StoreError, StoredRow};
@@ -254,10 +254,8 @@ impl Feed {
     }
 }
 
-const SEQUENCE_COLUMN: usize = 2;
-
 fn place(row: &StoredRow) -> Result<(i64, Hash), StoreError> {
-    let CellRef::Integer(sequence) = row.cell(SEQUENCE_COLUMN)? else {
+    let CellRef::Integer(sequence) = row.cell(Column::Sequence as usize)? else {
         return Err(StoreError::Row {
             sequence: 0,
             column: "sequence",
@@ -277,112 +275,89 @@ fn place(row: &StoredRow) -> Result<(i64, Hash), StoreError> {
     }
 }
 
-/// Reads the columns of one row by their place, each as the type that the gateway writes.
+/// Reads columns of one row, each as the type that the gateway writes.
 struct Columns<'a> {
     row: &'a StoredRow,
     sequence: i64,
-    next: usize,
 }
 
 impl Columns<'_> {
-    fn cell(&mut self) -> Result<(CellRef<'_>, StoreError), StoreError> {
-        let index = self.next;
-        self.next += 1;
-        let damaged = StoreError::Row {
+    fn damaged(&self, column: Column) -> StoreError {
+        StoreError::Row {
             sequence: self.sequence,
-            column: COLUMNS[index],
-        };
-        Ok((self.row.cell(index)?, damaged))
+            column: column.name(),
+        }
     }
 
-    fn text(&mut self) -> Result<Option<String>, StoreError> {
-        match self.cell()? {
-            (CellRef::Null, _) => Ok(None),
-            (CellRef::Text(text), damaged) => match std::str::from_utf8(text) {
+    fn text(&self, column: Column) -> Result<Option<String>, StoreError> {
+        match self.row.cell(column as usize)? {
+            CellRef::Null => Ok(None),
+            CellRef::Text(text) => match std::str::from_utf8(text) {
                 Ok(text) => Ok(Some(text.to_owned())),
-                Err(_) => Err(damaged),
+                Err(_) => Err(self.damaged(column)),
             },
-            (_, damaged) => Err(damaged),
+            _ => Err(self.damaged(column)),
         }
     }
 
-    fn number(&mut self) -> Result<Option<i64>, StoreError> {
-        match self.cell()? {
-            (CellRef::Null, _) => Ok(None),
-            (CellRef::Integer(number), _) => Ok(Some(number)),
-            (_, damaged) => Err(damaged),
+    fn number(&self, column: Column) -> Result<Option<i64>, StoreError> {
+        match self.row.cell(column as usize)? {
+            CellRef::Null => Ok(None),
+            CellRef::Integer(number) => Ok(Some(number)),
+            _ => Err(self.damaged(column)),
         }
     }
 
-    fn time(&mut self) -> Result<Option<String>, StoreError> {
-        let micros = self.number()?;
+    fn time(&self, column: Column) -> Result<Option<String>, StoreError> {
+        let micros = self.number(column)?;
         Ok(micros.map(|micros| Timestamp::from_micros(micros).to_string()))
     }
 
-    /// The column before holds something, since the table says NOT NULL.
-    fn must<T>(&self, value: Option<T>) -> Result<T, StoreError> {
-        value.ok_or(StoreError::Row {
-            sequence: self.sequence,
-            column: COLUMNS[self.next - 1],
-        })
+    /// Of a column that the table says is never null.
+    fn some<T>(
+        &self,
+        read: fn(&Self, Column) -> Result<Option<T>, StoreError>,
+        column: Column,
+    ) -> Result<T, StoreError> {
+        read(self, column)?.ok_or_else(|| self.damaged(column))
     }
 }
 
 fn entry(row: &StoredRow, sequence: i64, before: Hash, hash: Hash) -> Result<Entry, StoreError> {
-    let mut columns = Columns {
-        row,
-        sequence,
-        next: 0,
-    };
-    macro_rules! must {
-        ($read:ident) => {{
-            let value = columns.$read()?;
-            columns.must(value)?
-        }};
-    }
-    let version = must!(number);
-    let chain_id = must!(text);
-    let sequence = must!(number);
-    let kind = must!(text);
-    let event_id = must!(text);
-    let recorded_at = must!(time);
+    let columns = Columns { row, sequence };
+    let policy_ids = columns.text(Column::PolicyIds)?.map(RawValue::from_string);
+    let policy_ids = policy_ids.transpose();
     Ok(Entry {
         cursor: EntryCursor::of(sequence, hash).to_string(),
-        chain_id,
+        chain_id: columns.some(Columns::text, Column::ChainId)?,
         sequence,
-        kind,
-        version,
-        event_id,
-        recorded_at,
+        kind: columns.some(Columns::text, Column::Kind)?,
+        version: columns.some(Columns::number, Column::Version)?,
+        event_id: columns.some(Columns::text, Column::EventId)?,
+        recorded_at: columns.some(Columns::time, Column::RecordedAt)?,
         previous_hash: before.to_string(),
         hash: hash.to_string(),
-        subject: must!(text),
-        issuer: columns.text()?,
-        token_id: columns.text()?,
-        client_ip: columns.text()?,
-        user_agent: columns.text()?,
-        request_id: columns.text()?,
-        trace_id: columns.text()?,
-        operation: must!(text),
-        image_id: must!(text),
-        account_id: columns.number()?,
-        region: must!(text),
-        reason: columns.text()?,
-        expires_at: columns.time()?,
-        policy_ids: match columns.text()? {
-            None => None,
-            Some(json) => {
-                let raw = RawValue::from_string(json).ok();
-                Some(columns.must(raw)?)
-            }
-        },
-        outcome: columns.text()?,
-        http_status: columns.number()?,
-        upstream_ret_code: columns.number()?,
-        upstream_request_id: columns.text()?,
-        upstream_calls: columns.number()?,
-        duration_ms: columns.number()?,
-        detail: columns.text()?,
+        subject: columns.some(Columns::text, Column::Subject)?,
+        issuer: columns.text(Column::Issuer)?,
+        token_id: columns.text(Column::TokenId)?,
+        client_ip: columns.text(Column::ClientIp)?,
+        user_agent: columns.text(Column::UserAgent)?,
+        request_id: columns.text(Column::RequestId)?,
+        trace_id: columns.text(Column::TraceId)?,
+        operation: columns.some(Columns::text, Column::Operation)?,
+        image_id: columns.some(Columns::text, Column::ImageId)?,
+        account_id: columns.number(Column::AccountId)?,
+        region: columns.some(Columns::text, Column::Region)?,
+        reason: columns.text(Column::Reason)?,
+        expires_at: columns.time(Column::ExpiresAt)?,
+        policy_ids: policy_ids.map_err(|_| columns.damaged(Column::PolicyIds))?,
+        outcome: columns.text(Column::Outcome)?,
+        http_status: columns.number(Column::HttpStatus)?,
+        upstream_ret_code: columns.number(Column::UpstreamRetCode)?,
+        upstream_request_id: columns.text(Column::UpstreamRequestId)?,
+        upstream_calls: columns.number(Column::UpstreamCalls)?,
+        duration_ms: columns.number(Column::DurationMs)?,
+        detail: columns.text(Column::Detail)?,
     })
 }
 

@@ -21,7 +21,7 @@ impl HeadFile {
     }
 
     fn refused(&self, source: std::io::Error) -> StoreError {
-        StoreError::Place {
+        StoreError::Beside {
             path: self.0.clone(),
             source,
         }

@@ -79,9 +79,18 @@ pub async fn open(
     accepted: Accepted,
     metrics: Metrics,
 ) -> Result<(Writer, WriterTask, Reader), StoreError> {
+    let path = &store::resolved(path).await;
     let head_file = heads::HeadFile::beside(path);
-    let noted = head_file.read().await?;
-    if let Some(noted) = noted.as_ref().filter(|_| !accepted.cut_trail)
+    let noted = match head_file.read().await {
+        // What cannot be read says as little as what is garbled.
+        Err(_) if accepted.cut_trail => Some(Err(InvalidHead)),
+        noted => noted?,
+    };
+    let had_rows = |noted: &&Result<Head, InvalidHead>| {
+        noted.as_ref().map_or(true, |noted| noted.sequence > 0)
+    };
+    if let Some(noted) = noted.as_ref().filter(had_rows)
+        && !accepted.cut_trail
         && matches!(tokio::fs::try_exists(path).await, Ok(false))
     {
         // Before an empty trail is made in its place.
@@ -112,6 +121,7 @@ async fn check(
     accepted: Accepted,
 ) -> Result<Tip, StoreError> {
     let tip = appender.tip().await?;
+    let known = matches!(&noted, Some(Ok(noted)) if *noted == tip.head());
     if let Some(noted) = noted {
         let holds = match &noted {
             Ok(noted) => holds(appender, noted).await?,
@@ -121,10 +131,7 @@ async fn check(
         match (holds, accepted.cut_trail) {
             (true, _) => {}
             (false, false) => return Err(cut(path, &noted, &ends)),
-            (false, true) => {
-                tracing::warn!("{}; it is accepted", cut(path, &noted, &ends));
-                head_file.write(&tip.head()).await?;
-            }
+            (false, true) => tracing::warn!("{}; it is accepted", cut(path, &noted, &ends)),
         }
     }
     let now = Timestamp::now();
@@ -137,6 +144,10 @@ async fn check(
             return Err(behind);
         }
         tracing::warn!("{behind}; it is accepted");
+    }
+    // The log says it, too. An earlier run may have been killed before it noted its own.
+    if !known && let Err(error) = head_file.write(&tip.head()).await {
+        tracing::warn!(error = %error, "the audit trail's head could not be noted beside it");
     }
     Ok(tip)
 }

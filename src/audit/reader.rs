@@ -7,13 +7,13 @@ use std::path::Path;
 
 use tokio::sync::watch;
 
-use crate::domain::{AccountId, EventId, ImageId, Operation, Outcome, Region, Timestamp};
+use crate::domain::{AccountId, EventId, ImageId, Operation, Outcome, Party, Region, Timestamp};
 
 use super::entry::Recalled;
 use super::event::{EntryPlace, Event, EventWithEntries};
 use super::filter::{EventOperation, Filter, Order};
 use super::ids::{first_id_at, id_time};
-use super::store::{EventRow, EventsQuery, LastRow, ReadConnections, StoreError, StoredRow};
+use super::store::{Asker, EventRow, EventsQuery, LastRow, ReadConnections, StoreError, StoredRow};
 
 /// Pending intents read at once.
 const PENDING_PAGE: usize = 1000;
@@ -22,6 +22,7 @@ const PENDING_PAGE: usize = 1000;
 #[derive(Debug, Clone)]
 pub struct Reader {
     connections: ReadConnections,
+    asker: Asker,
     /// The last sequence on disk, as the writer tells it.
     committed: watch::Receiver<i64>,
 }
@@ -71,8 +72,23 @@ impl Reader {
     pub(super) fn beside(connections: ReadConnections, committed: watch::Receiver<i64>) -> Self {
         Self {
             connections,
+            asker: Asker::default(),
             committed,
         }
+    }
+
+    /// Asks on somebody's behalf: nobody has more than a few queries under way at once.
+    #[must_use]
+    pub fn on_behalf_of(&self, party: Party) -> Self {
+        let mut reader = self.clone();
+        reader.asker.party = Some(party);
+        reader
+    }
+
+    /// Walks the trail, over connections apart from those of other queries.
+    pub(super) fn exporting(mut self) -> Self {
+        self.asker.exports = true;
+        self
     }
 
     /// Looks at the trail of another process, or of none; makes no file.
@@ -103,7 +119,7 @@ impl Reader {
 
     pub(super) async fn counts(&self, filter: &Filter) -> Result<Vec<(String, i64)>, StoreError> {
         let every = query(filter, Order::Ascending, 0, None);
-        self.connections.counts(&every).await
+        self.connections.counts(&self.asker, &every).await
     }
 
     /// Up to `limit` events that fit `filter`, those behind `after` in `order`.
@@ -120,7 +136,7 @@ impl Reader {
         // One more than asked tells whether a next page exists.
         let mut rows = self
             .connections
-            .events(&query(filter, order, limit + 1, after))
+            .events(&self.asker, &query(filter, order, limit + 1, after))
             .await?;
         let more = rows.len() > limit;
         rows.truncate(limit);

@@ -53,7 +53,7 @@ pub(super) async fn follow(parts: Weak<Parts>, mut over: LandingsOver) {
             key,
             accounts: suspects,
         };
-        charge.note(settled, parts.writer.last_sequence());
+        charge.note(settled, parts.writer.last_event());
         if !charge.accounts.is_empty() {
             parts.tasks.spawn(charge.look_after());
         }
@@ -96,9 +96,9 @@ impl Charge {
         }
     }
 
-    /// These were looked after by a look that began when the trail had so many rows: what stands is what was accepted
+    /// These were looked after by a look that began when that was the last event: what stands is what was accepted
     /// last. Those of which something may land anew are not noted; they are looked after again.
-    fn settle(&mut self, accounts: &[AccountId], through: i64) {
+    fn settle(&mut self, accounts: &[AccountId], through: Option<EventId>) {
         if accounts.is_empty() {
             return;
         }
@@ -108,10 +108,10 @@ impl Charge {
         self.note(noted, through);
     }
 
-    fn note(&self, accounts: Vec<AccountId>, through: i64) {
-        if accounts.is_empty() {
+    fn note(&self, accounts: Vec<AccountId>, through: Option<EventId>) {
+        let Some(through) = through.filter(|_| !accounts.is_empty()) else {
             return;
-        }
+        };
         let (region, image_id) = self.key.clone();
         self.parts.writer.note_looked_after(LookedAfter {
             region,
@@ -150,7 +150,7 @@ impl Charge {
     /// Reads the list once, and gives what is not as it was accepted last; `None` where it could not be read.
     async fn look(&mut self, asked: ReadTerms) -> Option<Vec<(Operation, AccountId)>> {
         let parts = Arc::clone(&self.parts);
-        let through = parts.writer.last_sequence();
+        let through = parts.writer.last_event();
         let listed = tokio::select! {
             listed = parts.account_ids(&self.key.0, &self.key.1, asked) => listed.ok()?,
             () = parts.tasks.stopping() => return None,
@@ -175,7 +175,7 @@ impl Charge {
         deadline: Deadline,
     ) {
         let parts = Arc::clone(&self.parts);
-        let through = parts.writer.last_sequence();
+        let through = parts.writer.last_event();
         let (region, image_id) = self.key.clone();
         let intent = |(operation, account_id): &(Operation, AccountId)| Intent {
             author: Author::Reconciliation,

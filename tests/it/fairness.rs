@@ -30,7 +30,7 @@ async fn one_subjects_slow_reads_take_neither_others_places_nor_those_of_whole_l
     let of = |subject: &str| gateway.with(token(subject, "shares:read shares:write"));
     let slow = async |number: u32| {
         let request = of("team-a").request("GET", &format!("/images/slow-{number}/shares"));
-        Answer::of(request.header("Prefer", "wait=4")).await
+        Answer::of(request.header("Prefer", "wait=8")).await
     };
     let others = async {
         // Half of the calls that reads may have are one subject's at the most.

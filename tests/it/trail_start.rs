@@ -6,9 +6,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
-use crate::support::{
-    Answer, Gateway, Program, Reply, Scripted, binary, environment, keys_file, token,
-};
+use crate::support::{Answer, Gateway, Program, Reply, Scripted, environment, keys_file, token};
 
 async fn sql(database: &Path, statement: &str) {
     let url = format!("sqlite://{}", database.display());
@@ -20,7 +18,7 @@ async fn sql(database: &Path, statement: &str) {
     connection.close().await.unwrap();
 }
 
-/// A copy of the last denial or intent as another event, `changes` being assignments of columns.
+/// A copy of the first row of a kind, as another event.
 async fn add_row(database: &Path, kind: &str, id: &str) {
     let columns = "version, chain_id, recorded_at, subject, issuer, token_id, client_ip, user_agent, request_id, trace_id, \
          operation, image_id, account_id, region, reason, expires_at, policy_ids, hash";
@@ -33,20 +31,10 @@ async fn add_row(database: &Path, kind: &str, id: &str) {
 }
 
 /// What `serve` says and how it ends where it does not start.
-fn refused(directory: &Path, upstream: &str, arguments: &[&str]) -> (i32, String) {
-    let mut all = vec!["serve"];
-    all.extend(arguments);
-    let output = binary()
-        .args(all)
-        .current_dir(directory)
-        .envs(environment(upstream))
-        .env("ISG__AUDIT__DATABASE_URL", "sqlite://audit.db")
-        .output()
-        .unwrap();
-    (
-        output.status.code().unwrap(),
-        String::from_utf8(output.stderr).unwrap(),
-    )
+async fn refused(directory: &Path, upstream: &str, arguments: &[&str]) -> (i32, String) {
+    let mut program = serve(directory, upstream, arguments);
+    let code = program.wait().await.unwrap();
+    (code, program.log())
 }
 
 fn serve(directory: &Path, upstream: &str, arguments: &[&str]) -> Program {
@@ -119,7 +107,7 @@ async fn a_clock_behind_the_trail_is_told_and_stamps_no_row_with_another_time() 
     )
     .await;
 
-    let (code, said) = refused(directory.path(), &upstream.url, &[]);
+    let (code, said) = refused(directory.path(), &upstream.url, &[]).await;
     assert_eq!(code, 1, "{said}");
     assert!(
         said.contains("--accept-clock") && said.contains("2036"),
@@ -206,7 +194,7 @@ async fn a_trail_that_ends_before_the_noted_head_is_refused_unless_that_is_accep
                 std::fs::write(directory.path().join("audit.db.head"), other).unwrap();
             }
         }
-        let (code, said) = refused(directory.path(), &upstream.url, &[]);
+        let (code, said) = refused(directory.path(), &upstream.url, &[]).await;
         assert_eq!(code, 1, "{damage}: {said}");
         assert!(
             said.contains("--accept-cut-trail") && said.contains("main:4:"),
@@ -214,7 +202,7 @@ async fn a_trail_that_ends_before_the_noted_head_is_refused_unless_that_is_accep
         );
     }
     std::fs::write(directory.path().join("audit.db.head"), "garbled").unwrap();
-    let (code, said) = refused(directory.path(), &upstream.url, &[]);
+    let (code, said) = refused(directory.path(), &upstream.url, &[]).await;
     assert_eq!(code, 1, "{said}");
     std::fs::write(directory.path().join("audit.db.head"), last).unwrap();
     std::fs::copy(&backup, &database).unwrap();
@@ -226,8 +214,21 @@ async fn a_trail_that_ends_before_the_noted_head_is_refused_unless_that_is_accep
         head()
     );
     stop(program).await;
+    // Killed before it could note its last head: the next start does.
+    let mut program = serve(directory.path(), &upstream.url, &[]);
+    put(&program.base_url().await, 3).await;
+    program.signal(Signal::KILL);
+    program.wait().await;
+    assert!(head().starts_with("main:2:"), "{}", head());
     let program = serve(directory.path(), &upstream.url, &[]);
     program.base_url().await;
+    assert!(head().starts_with("main:4:"), "{}", head());
+    stop(program).await;
+    // A trail that was deleted, and that is meant.
+    std::fs::remove_file(&database).unwrap();
+    let program = serve(directory.path(), &upstream.url, &["--accept-cut-trail"]);
+    program.base_url().await;
+    assert!(head().starts_with("main:0:"), "{}", head());
     stop(program).await;
 }
 
@@ -253,7 +254,6 @@ async fn leftovers_are_closed_in_groups_and_what_is_stale_fails_nobody() {
     sql(&database, &copies).await;
     // The first event has its outcome.
     sql(&database, "INSERT INTO audit_pending SELECT event_id FROM audit_entries WHERE kind = 'outcome' LIMIT 1").await;
-    std::fs::remove_file(gateway.directory.path().join("audit.db.head")).unwrap();
     let gateway = Gateway::in_front_of_trail(gateway.directory, &upstream.url).await;
     let left = async || {
         let answer = gateway

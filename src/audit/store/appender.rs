@@ -18,6 +18,7 @@ use super::{StoreError, beside};
 use crate::audit::chain::{Hash, Sealed, Tip};
 use crate::audit::columns::COLUMNS;
 use crate::audit::entry::{Cell, LookedAfter};
+use crate::audit::writer::LOG_BYTES_MAX;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -107,6 +108,8 @@ fn appending(path: &Path) -> SqliteConnectOptions {
         .pragma("cache_size", "-16384")
         // 16 MiB of log before it is folded in: a page that many changes touch is folded in once.
         .pragma("wal_autocheckpoint", "4096")
+        // Should it have become longer, then it is cut as it begins anew.
+        .pragma("journal_size_limit", LOG_BYTES_MAX.to_string())
 }
 
 /// The one connection that appends, and the lock that keeps other gateways out.
@@ -224,12 +227,12 @@ impl Appender {
                 .bind(note.region.as_str())
                 .bind(note.image_id.as_str())
                 .bind(serde_json::Value::from(accounts).to_string())
-                .bind(note.through)
+                .bind(note.through.to_string())
                 .execute(&mut *transaction)
                 .await?;
         }
-        let old = "DELETE FROM audit_looked_after WHERE through <= \
-                   (SELECT COALESCE(MAX(sequence), 0) FROM audit_entries) - ?";
+        let old = "DELETE FROM audit_looked_after WHERE through <= (SELECT event_id FROM audit_entries \
+                   WHERE sequence = (SELECT MAX(sequence) FROM audit_entries) - ?)";
         sqlx::query(old)
             .bind(LOOKED_THROUGH_ROWS_MAX)
             .execute(&mut *transaction)
@@ -343,14 +346,14 @@ fn take_lock(path: &Path) -> Result<File, StoreError> {
         .parent()
         .filter(|directory| !directory.as_os_str().is_empty())
     {
-        let refused = |source| StoreError::Place {
+        let refused = |source| StoreError::Beside {
             path: directory.into(),
             source,
         };
         std::fs::create_dir_all(directory).map_err(refused)?;
     }
     let lock_path = beside(path, ".lock");
-    let refused = |source| StoreError::Place {
+    let refused = |source| StoreError::Beside {
         path: lock_path.clone(),
         source,
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{Connection as _, QueryBuilder, SqlitePool};
 
-use crate::domain::EventId;
+use crate::domain::{EventId, Party};
 
 use super::StoreError;
 use super::appender::BUSY_TIMEOUT;
@@ -14,17 +14,24 @@ use super::events::{
     EventRow, EventsQuery, FIRST_ROWS, FROM_PENDING, IS_FIRST_ROW, SELECT_EVENT, WITH_OUTCOME,
     fetch_events,
 };
-use super::limits::{BoundedRead, ReadGate, read_failed};
+use super::limits::{BoundedRead, ReadGate, Turns, read_failed};
 use super::reading::reading;
 use super::rows::{StoredRow, select_rows};
 
-/// Connections for what people ask, which may take long.
+/// Connections for what people ask.
 const QUERIES_MAX: u32 = 4;
-/// Connections for indexed look-ups that changes and lists wait for: no query keeps them from theirs.
+/// Connections for exports, whose statements may walk the whole trail.
+const EXPORTS_MAX: u32 = 2;
+/// Connections for the feed, whose statements are short.
+const FEEDS_MAX: u32 = 2;
+/// Connections for indexed look-ups that changes and lists wait for.
 const LOOK_UPS_MAX: u32 = 2;
-/// How long a statement of a query, or of a look-up, may take beside a running gateway.
+/// How long a statement of each may take beside a running gateway.
 const QUERY_TIME: Duration = Duration::from_secs(5);
+const EXPORT_TIME: Duration = Duration::from_mins(1);
 const LOOK_UP_TIME: Duration = Duration::from_secs(30);
+/// Queries and pages of exports of one party at once; its others wait for these.
+const OF_PARTY_MAX: usize = 2;
 
 /// Kind, chain, sequence, time and hash of a row.
 pub(crate) type PlaceRow = (String, String, i64, i64, String);
@@ -35,10 +42,22 @@ pub(crate) type PlaceRow = (String, String, i64, i64, String);
 #[derive(Debug, Clone)]
 pub(crate) struct ReadConnections {
     queries: SqlitePool,
+    exports: SqlitePool,
+    feeds: SqlitePool,
     look_ups: SqlitePool,
     gate: ReadGate,
+    turns: Turns,
     /// Whether statements are bounded in time: where others wait for their turn.
     bounded: bool,
+}
+
+/// Who asks, and for how much at once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Asker {
+    /// On whose behalf; nobody else waits for a process of its own.
+    pub(crate) party: Option<Party>,
+    /// Whether it walks the trail.
+    pub(crate) exports: bool,
 }
 
 impl ReadConnections {
@@ -51,8 +70,11 @@ impl ReadConnections {
             .map_err(open)?;
         Ok(Self {
             queries: pool(QUERIES_MAX, &options).await.map_err(open)?,
+            exports: pool(EXPORTS_MAX, &options).await.map_err(open)?,
+            feeds: pool(FEEDS_MAX, &options).await.map_err(open)?,
             look_ups: pool(LOOK_UPS_MAX, &options).await.map_err(open)?,
-            gate: ReadGate::of(QUERIES_MAX + LOOK_UPS_MAX),
+            gate: ReadGate::of(QUERIES_MAX + EXPORTS_MAX + FEEDS_MAX + LOOK_UPS_MAX),
+            turns: Turns::of(OF_PARTY_MAX),
             bounded,
         })
     }
@@ -62,9 +84,24 @@ impl ReadConnections {
         self.gate.clone()
     }
 
-    pub(crate) async fn query(&self) -> Result<BoundedRead, StoreError> {
+    pub(crate) async fn query(&self, asker: &Asker) -> Result<BoundedRead, StoreError> {
+        let turn = match &asker.party {
+            Some(party) => Some(self.turns.take(party).await?),
+            None => None,
+        };
+        let (pool, time) = if asker.exports {
+            (&self.exports, EXPORT_TIME)
+        } else {
+            (&self.queries, QUERY_TIME)
+        };
+        let limit = self.bounded.then_some(time);
+        let read = BoundedRead::begin(pool, &self.gate, limit).await?;
+        Ok(read.in_turn(turn))
+    }
+
+    async fn feed(&self) -> Result<BoundedRead, StoreError> {
         let limit = self.bounded.then_some(QUERY_TIME);
-        BoundedRead::begin(&self.queries, &self.gate, limit).await
+        BoundedRead::begin(&self.feeds, &self.gate, limit).await
     }
 
     pub(super) async fn look_up(&self) -> Result<BoundedRead, StoreError> {
@@ -75,17 +112,19 @@ impl ReadConnections {
     /// The first rows of events with their outcomes, in the order asked.
     pub(crate) async fn events(
         &self,
+        asker: &Asker,
         query: &EventsQuery<'_>,
     ) -> Result<Vec<EventRow>, StoreError> {
-        fetch_events(self.query().await?.connection(), query.page()).await
+        fetch_events(self.query(asker).await?.connection(), query.page()).await
     }
 
     /// How many events of each outcome there are.
     pub(crate) async fn counts(
         &self,
+        asker: &Asker,
         query: &EventsQuery<'_>,
     ) -> Result<Vec<(String, i64)>, StoreError> {
-        let (mut counts, mut read) = (query.counts(), self.query().await?);
+        let (mut counts, mut read) = (query.counts(), self.query(asker).await?);
         let counted = counts.build_query_as().fetch_all(read.connection());
         counted.await.map_err(read_failed)
     }
@@ -112,7 +151,7 @@ impl ReadConnections {
         id: EventId,
     ) -> Result<Option<(EventRow, Vec<PlaceRow>)>, StoreError> {
         let mut read = self.look_up().await?;
-        let mut snapshot = read.connection().begin().await?;
+        let mut snapshot = read.connection().begin().await.map_err(read_failed)?;
         let mut statement = QueryBuilder::new(SELECT_EVENT);
         statement
             .push(FIRST_ROWS)
@@ -128,8 +167,9 @@ impl ReadConnections {
         let places = "SELECT kind, chain_id, sequence, recorded_at, hash FROM audit_entries \
                       WHERE event_id = ? ORDER BY sequence";
         let places = sqlx::query_as(places).bind(id.to_string());
-        let places = places.fetch_all(&mut *snapshot).await?;
-        snapshot.rollback().await?;
+        let places = places.fetch_all(&mut *snapshot).await;
+        let places = places.map_err(read_failed)?;
+        snapshot.rollback().await.map_err(read_failed)?;
         Ok(Some((event, places)))
     }
 
@@ -157,12 +197,17 @@ impl ReadConnections {
         sequence: i64,
         limit: usize,
     ) -> Result<Vec<StoredRow>, StoreError> {
-        select_rows(self.query().await?.connection(), sequence, limit).await
+        select_rows(self.feed().await?.connection(), sequence, limit).await
     }
 
     /// Closes all connections.
     pub(crate) async fn close(&self) {
-        tokio::join!(self.queries.close(), self.look_ups.close());
+        tokio::join!(
+            self.queries.close(),
+            self.exports.close(),
+            self.feeds.close(),
+            self.look_ups.close()
+        );
     }
 }
 

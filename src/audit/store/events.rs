@@ -123,7 +123,10 @@ impl EventsQuery<'_> {
             });
             statement.push_bind(outcome.as_str());
             if outcome == Outcome::Pending {
-                statement.push(", COUNT(*) FROM audit_pending AS p WHERE TRUE");
+                statement.push(
+                    ", COUNT(*) FROM audit_pending AS p WHERE NOT EXISTS (SELECT 1 FROM audit_entries AS o \
+                     WHERE o.event_id = p.event_id AND o.kind = 'outcome')",
+                );
                 self.push_id_range(&mut statement, "p.event_id");
             } else {
                 statement.push(

@@ -1,19 +1,22 @@
-//! A read's bounds: in time, in who waits for it, and in what it keeps the writer from.
+//! A read's bounds: in time, in who waits for it, in how many its party has, and in what it keeps the writer from.
 //!
 //! A statement that walks everything would else hold its connection for minutes, and one whose asker has gone too. And
 //! readers that follow one another without a gap keep the write-ahead log growing: it begins anew only where
 //! nobody reads from it. So each read passes a gate that the writer closes when its log is long.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
+use super::appender::BUSY_TIMEOUT;
 use super::{StoreError, primary_code};
-use crate::domain::Stopwatch;
+use crate::domain::{Party, Stopwatch};
 
 /// Instructions of SQLite's machine between two looks at the time: some hundred microseconds.
 const INSTRUCTIONS_BETWEEN_LOOKS: i32 = 10_000;
@@ -55,11 +58,69 @@ impl ReadGate {
     }
 }
 
+/// How many reads of one party may be under way at once: one who asks slow questions keeps nobody else waiting.
+#[derive(Debug, Clone)]
+pub(super) struct Turns {
+    of_party: usize,
+    /// Those that have some under way, or wait.
+    parties: Arc<Mutex<HashMap<Party, Arc<Semaphore>>>>,
+}
+
+/// A read that counts for its party.
+pub(crate) struct Turn {
+    turns: Turns,
+    party: Party,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl Turns {
+    pub(super) fn of(of_party: usize) -> Self {
+        Self {
+            of_party,
+            parties: Arc::default(),
+        }
+    }
+
+    /// Waits for a turn, as long as for a connection.
+    pub(super) async fn take(&self, party: &Party) -> Result<Turn, StoreError> {
+        let mut turn = Turn {
+            turns: self.clone(),
+            party: party.clone(),
+            place: None,
+        };
+        let places = {
+            let mut parties = self.parties.lock().unwrap_or_else(PoisonError::into_inner);
+            let places = parties.entry(party.clone());
+            let places = places.or_insert_with(|| Arc::new(Semaphore::new(self.of_party)));
+            Arc::clone(places)
+        };
+        let place = timeout(BUSY_TIMEOUT, places.acquire_owned()).await;
+        turn.place = place.map_err(|_| StoreError::Busy)?.ok();
+        Ok(turn)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.place = None;
+        let parties = self.turns.parties.lock();
+        let mut parties = parties.unwrap_or_else(PoisonError::into_inner);
+        // Whoever waits or reads holds the semaphore, too.
+        if parties
+            .get(&self.party)
+            .is_some_and(|places| Arc::strong_count(places) == 1)
+        {
+            parties.remove(&self.party);
+        }
+    }
+}
+
 /// A connection for one read.
 pub(crate) struct BoundedRead {
     connection: PoolConnection<Sqlite>,
     abandoned: Arc<AtomicBool>,
     _place: Option<OwnedSemaphorePermit>,
+    turn: Option<Turn>,
 }
 
 impl BoundedRead {
@@ -88,7 +149,15 @@ impl BoundedRead {
             connection,
             abandoned,
             _place: place,
+            turn: None,
         })
+    }
+
+    /// Counts for a party as long as it lives.
+    pub(super) fn in_turn(self, turn: Option<Turn>) -> Self {
+        let mut read = self;
+        read.turn = turn;
+        read
     }
 
     pub(crate) fn connection(&mut self) -> &mut SqliteConnection {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use crate::domain::Timestamp;
 
 pub(super) use appender::Appender;
-pub(super) use connections::ReadConnections;
+pub(super) use connections::{Asker, ReadConnections};
 pub(super) use events::{EventRow, EventsQuery};
 #[cfg(test)]
 pub(super) use limits::{BoundedRead, read_failed};
@@ -27,9 +27,9 @@ pub(super) use standing::LastRow;
 /// Why the store could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The directory or the lock beside the file cannot be made or opened.
+    /// The directory, the lock or the noted head beside the file cannot be made, opened or read.
     #[error("cannot use {path}", path = path.display())]
-    Place {
+    Beside {
         /// The directory or file.
         path: PathBuf,
         /// What the system says.
@@ -140,6 +140,21 @@ impl StoreError {
 fn primary_code(error: &sqlx::Error) -> Option<u32> {
     let code = error.as_database_error()?.code()?;
     code.parse::<u32>().ok().map(|code| code & 0xff)
+}
+
+/// The file that a path leads to, through symbolic links: SQLite keeps its own files beside that one, and so do the lock
+/// and the noted head lie there.
+pub(super) async fn resolved(path: &Path) -> PathBuf {
+    if let Ok(whole) = tokio::fs::canonicalize(path).await {
+        return whole;
+    }
+    // A link to what is not there yet.
+    match tokio::fs::read_link(path).await {
+        Ok(target) => path
+            .parent()
+            .map_or(target.clone(), |parent| parent.join(target)),
+        Err(_) => path.to_owned(),
+    }
 }
 
 /// The file whose name is that of `path` with `suffix` behind it.

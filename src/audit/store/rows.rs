@@ -96,7 +96,7 @@ impl PackedRow {
     /// [`CellRef::Foreign`], and what stands behind it may be left out.
     pub(crate) fn cells(&self, mut take: impl FnMut(CellRef<'_>)) -> Result<(), StoreError> {
         let json: Option<&[u8]> = self.0.try_get_unchecked(1)?;
-        let mut cells = Cells {
+        let mut cells = JsonCells {
             take: &mut take,
             count: 0,
         };
@@ -119,12 +119,12 @@ impl PackedRow {
 }
 
 /// Takes the members of a JSON array as cells.
-struct Cells<'a, F> {
+struct JsonCells<'a, F> {
     take: &'a mut F,
     count: usize,
 }
 
-impl<'de, F: FnMut(CellRef<'_>)> Visitor<'de> for &mut Cells<'_, F> {
+impl<'de, F: FnMut(CellRef<'_>)> Visitor<'de> for &mut JsonCells<'_, F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

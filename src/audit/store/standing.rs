@@ -26,7 +26,7 @@ const SELECT_LAST: &str = "SELECT a.value AS account_id, o.sequence, o.event_id,
           ORDER BY l.event_id DESC LIMIT 1) \
      LEFT JOIN audit_entries AS f ON f.event_id = o.event_id AND f.kind = 'intent'";
 
-/// By an index that holds nothing else. What was looked after is noted by the last row that it covers.
+/// By an index that holds nothing else. What was looked after is noted by the last event that it covers.
 static SELECT_OPEN: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT o.region, o.image_id, o.account_id, o.operation, o.event_id \
@@ -37,7 +37,7 @@ static SELECT_OPEN: LazyLock<String> = LazyLock::new(|| {
          AND o.sequence > (SELECT COALESCE(MAX(sequence), 0) FROM audit_entries) - ?1 \
          AND o.sequence > COALESCE((SELECT MAX(sequence) FROM audit_looked_after_from), 0) \
          AND o.recorded_at >= ?2 AND o.account_id IS NOT NULL AND o.outcome IN ('unknown', 'succeeded') \
-         AND (n.through IS NULL OR o.sequence > n.through)"
+         AND (n.through IS NULL OR o.event_id > n.through)"
     )
 });
 

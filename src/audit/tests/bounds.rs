@@ -9,22 +9,22 @@ use sqlx::{SqlitePool, sqlite::SqlitePoolOptions};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::audit::store::{BoundedRead, ReadGate};
+use crate::audit::store::{Asker, BoundedRead, ReadGate};
 
 /// Goes on until it is stopped.
 const ENDLESS: &str =
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n";
 
-async fn one_connection(path: &Path) -> SqlitePool {
+async fn connections(path: &Path, count: u32) -> SqlitePool {
     let options = SqliteConnectOptions::new().filename(path).read_only(true);
-    let pool = SqlitePoolOptions::new().max_connections(1);
+    let pool = SqlitePoolOptions::new().max_connections(count);
     pool.connect_with(options).await.expect("opens")
 }
 
 #[tokio::test]
 async fn a_statement_that_takes_too_long_or_that_nobody_waits_for_is_stopped() {
     let trail = Trail::open().await;
-    let (pool, gate) = (one_connection(&trail.path).await, ReadGate::of(1));
+    let (pool, gate) = (connections(&trail.path, 1).await, ReadGate::of(1));
     let endless = async |limit| {
         let mut read = BoundedRead::begin(&pool, &gate, limit)
             .await
@@ -56,7 +56,7 @@ async fn queries_that_take_every_connection_keep_no_list_from_its_provenance() {
     let recorded = trail.share(1).await;
     let connections = trail.reader.connections();
     let endless = (0..8).map(|_| async {
-        let mut read = connections.query().await.expect("begins");
+        let mut read = connections.query(&Asker::default()).await.expect("begins");
         let counted = sqlx::query_scalar::<_, i64>(ENDLESS).fetch_one(read.connection());
         counted.await.map_err(crate::audit::store::read_failed)
     });
@@ -80,7 +80,7 @@ async fn queries_that_take_every_connection_keep_no_list_from_its_provenance() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gate_that_is_closed_lets_reads_end_and_none_begin() {
     let trail = Trail::open().await;
-    let (pool, gate) = (one_connection(&trail.path).await, ReadGate::of(2));
+    let (pool, gate) = (connections(&trail.path, 2).await, ReadGate::of(2));
     let read = BoundedRead::begin(&pool, &gate, None)
         .await
         .expect("begins");
@@ -93,7 +93,8 @@ async fn a_gate_that_is_closed_lets_reads_end_and_none_begin() {
     assert!(futures_util::poll!(&mut next).is_pending(), "none begins");
     drop(read);
     let closed = closing.await;
-    assert!(futures_util::poll!(&mut next).is_pending());
+    let waited = tokio::time::timeout(Duration::from_millis(300), &mut next).await;
+    assert!(waited.is_err(), "a connection is free, and the gate is not");
     drop(closed);
     drop(next.await.expect("begins"));
     pool.close().await;
@@ -265,7 +266,7 @@ async fn what_was_looked_after_is_open_no_more_and_only_that() {
         region: unknown.region.clone(),
         image_id: unknown.image_id.clone(),
         accounts: vec![unknown.account_id],
-        through: trail.writer.last_sequence(),
+        through: trail.writer.last_event().expect("an event"),
     });
     let waited = Stopwatch::start();
     while open().await.len() > 1 {
@@ -275,5 +276,60 @@ async fn what_was_looked_after_is_open_no_more_and_only_that() {
     // The same account, unknown again.
     write(1, Outcome::Unknown, None).await;
     assert_eq!(open().await, BTreeSet::from([of(&unknown), of(&retried)]));
+    trail.close().await;
+}
+
+#[tokio::test]
+async fn whatever_was_looked_after_at_once_is_noted_at_a_stop_at_the_latest() {
+    const IMAGES: i64 = 700;
+    let trail = Trail::open().await;
+    let through = trail.share(1).await.event_id;
+    for number in 0..IMAGES {
+        trail.writer.note_looked_after(LookedAfter {
+            region: "cn-wlcb".parse().expect("a region"),
+            image_id: format!("img-{number}").parse().expect("an image"),
+            accounts: vec![7.try_into().expect("an account")],
+            through,
+        });
+    }
+    let (_directory, path, _) = trail.close().await;
+    let url = format!("sqlite://{}", path.display());
+    let mut connection = SqliteConnection::connect(&url).await.expect("opens");
+    let noted = "SELECT COUNT(*) FROM audit_looked_after";
+    let noted: i64 = sqlx::query_scalar(noted)
+        .fetch_one(&mut connection)
+        .await
+        .expect("counts");
+    assert_eq!(noted, IMAGES);
+}
+
+#[tokio::test]
+async fn one_party_has_few_queries_at_once_and_others_need_not_wait_for_them() {
+    let trail = Trail::open().await;
+    let party = |number: u64| intent(number).author.party();
+    let (busy, other) = (party(1), party(2));
+    let reader = trail.reader.clone();
+    let connections = reader.connections();
+    let asker = |party: &crate::domain::Party| Asker {
+        party: Some(party.clone()),
+        exports: false,
+    };
+    let mut reads = Vec::new();
+    for _ in 0..2 {
+        reads.push(connections.query(&asker(&busy)).await.expect("has a turn"));
+    }
+    let mine = asker(&busy);
+    let mut third = std::pin::pin!(connections.query(&mine));
+    let waited = tokio::time::timeout(Duration::from_millis(300), &mut third).await;
+    assert!(waited.is_err(), "it waits for its own");
+    drop(
+        connections
+            .query(&asker(&other))
+            .await
+            .expect("another's goes on"),
+    );
+    reads.pop();
+    drop(third.await.expect("its turn"));
+    drop(reads);
     trail.close().await;
 }

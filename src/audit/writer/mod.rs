@@ -27,9 +27,11 @@ use crate::telemetry::Metrics;
 use super::chain::{Hash, Head, Tip};
 use super::entry::{Completion, Denial, Draft, Intent, LookedAfter};
 use super::heads::HeadFile;
+use super::ids::id_time;
 use super::store::{Appender, ReadGate};
 use allowance::{Allowances, Taken};
 pub use work::CLOCK_BEHIND_TOLD;
+pub(super) use work::LOG_BYTES_MAX;
 use work::{ClockWatch, Heads, Work, WriteAheadLog};
 
 /// Most entries that wait and go into one commit together.
@@ -154,8 +156,7 @@ pub struct Writer {
     /// Bounded by the accounts of which changes may land late.
     looked_after: mpsc::UnboundedSender<LookedAfter>,
     health: watch::Receiver<Health>,
-    committed: watch::Receiver<i64>,
-    last_event: watch::Receiver<Option<Timestamp>>,
+    last_event: watch::Receiver<Option<EventId>>,
 }
 
 /// The writer itself, to be stopped and waited for.
@@ -217,9 +218,11 @@ impl Writer {
         let (looked_after, told_looked_after) = mpsc::unbounded_channel();
         let (told, health) = watch::channel(Health::Writable);
         let (committed, last_committed) = watch::channel(tip.sequence());
-        let (event_told, last_event) = watch::channel(tip.last_event_at());
+        let (event_told, last_event) = watch::channel(tip.last_event());
         let stop = CancellationToken::new();
         metrics.audit_last_event(tip.last_event_at());
+        let mut clock = ClockWatch::default();
+        clock.look(tip.last_event_at());
         let work = Work {
             appender,
             tip: Some(tip.clone()),
@@ -232,7 +235,7 @@ impl Writer {
             kept: VecDeque::new(),
             lost_outcomes: 0,
             write_ahead_log: WriteAheadLog::new(reads),
-            clock: ClockWatch::default(),
+            clock,
             health: told,
             committed,
             last_event: event_told,
@@ -246,7 +249,6 @@ impl Writer {
             kept,
             looked_after,
             health,
-            committed: last_committed.clone(),
             last_event,
         };
         (writer, WriterTask { stop, task }, last_committed)
@@ -331,16 +333,16 @@ impl Writer {
         let _ = self.looked_after.send(note);
     }
 
-    /// The last row that is on disk.
+    /// The last event that has a row on disk; `None` before the first.
     #[must_use]
-    pub fn last_sequence(&self) -> i64 {
-        *self.committed.borrow()
+    pub fn last_event(&self) -> Option<EventId> {
+        *self.last_event.borrow()
     }
 
     /// How far the clock is behind the time in the last event's id; zero where it is not.
     #[must_use]
     pub fn clock_behind(&self) -> Duration {
-        let last = *self.last_event.borrow();
+        let last = self.last_event().map(id_time);
         last.map_or(Duration::ZERO, |last| last.since(Timestamp::now()))
     }
 

@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::chain::Tip;
 use crate::audit::entry::{Completion, Draft, LookedAfter};
 use crate::audit::store::{Appender, StoreError};
-use crate::domain::{Stopwatch, Timestamp};
+use crate::domain::{EventId, Stopwatch, Timestamp};
 use crate::telemetry::Metrics;
 
 pub use beside::CLOCK_BEHIND_TOLD;
+pub(in crate::audit) use beside::LOG_BYTES_MAX;
 pub(super) use beside::{ClockWatch, Heads, WriteAheadLog};
 
 use super::{Closed, GROUP_ENTRIES_MAX, Health, Recorded, Waiting};
@@ -26,6 +27,8 @@ const KEPT_OUTCOMES_MAX: usize = 10_000;
 const GATHER_ROUNDS_MAX: usize = 4;
 /// How often a writer that cannot write tries again by itself.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// How often an idle writer looks whether the clock is behind.
+const CLOCK_INTERVAL: Duration = Duration::from_mins(1);
 /// What is noted in one transaction.
 const NOTES_AT_ONCE: usize = 256;
 
@@ -49,8 +52,7 @@ pub(super) struct Work {
     pub(super) health: watch::Sender<Health>,
     /// Whoever follows the trail wakes up by it.
     pub(super) committed: watch::Sender<i64>,
-    /// The time in the last event's id.
-    pub(super) last_event: watch::Sender<Option<Timestamp>>,
+    pub(super) last_event: watch::Sender<Option<EventId>>,
     pub(super) metrics: Metrics,
     pub(super) stop: CancellationToken,
 }
@@ -65,7 +67,9 @@ impl Work {
                 // These are seldom, and what waits under load is always there.
                 () = self.heads.due(&self.last_tip) => self.heads.log(&self.last_tip).await,
                 closed = self.write_ahead_log.closed_to_reads() => {
-                    self.fold_log().await;
+                    if closed.is_some() {
+                        self.fold_log().await;
+                    }
                     drop(closed);
                 }
                 received = self.waiting.recv_many(&mut group, GROUP_ENTRIES_MAX) => {
@@ -76,6 +80,7 @@ impl Work {
                 Some(kept) = self.kept_back.recv() => self.keep(kept),
                 Some(note) = self.looked_after.recv() => self.unnoted.push(note),
                 () = tokio::time::sleep(RETRY_INTERVAL), if failing => {}
+                () = tokio::time::sleep(CLOCK_INTERVAL) => self.clock.look(self.last_tip.last_event_at()),
                 () = self.stop.cancelled(), if !self.waiting.is_closed() => {
                     self.waiting.close();
                     self.kept_back.close();
@@ -199,7 +204,7 @@ impl Work {
                 .await?
         };
         self.committed.send_replace(tip.sequence());
-        self.last_event.send_replace(tip.last_event_at());
+        self.last_event.send_replace(tip.last_event());
         self.metrics.audit_last_event(tip.last_event_at());
         self.clock.look(tip.last_event_at());
         self.write_ahead_log.look(self.appender.log_bytes());

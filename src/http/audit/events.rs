@@ -103,8 +103,8 @@ pub(in crate::http) async fn list_events(
     may_read(&caller, &authorizer)?;
 
     let after = cursor.map(Cursor::after);
+    let reader = reader.on_behalf_of(caller.caller().party());
     if let Some(format) = format {
-        let reader = Reader::clone(&reader);
         let export = Export::new(reader, filter, order, format, after, limit);
         let place = streams.place(&caller.caller().principal.subject)?;
         return stream(&request, &tasks, place, export, format).await;

@@ -104,5 +104,9 @@ fn may_read(caller: &Authenticated, authorizer: &Authorizer) -> Result<(), Probl
 /// A stream that cannot go on: there is nobody to tell but the log and, by a broken body, its reader.
 fn log_broken_stream(error: &StoreError) {
     let cause = std::error::Error::source(error).map(ToString::to_string);
-    tracing::error!(error = %error, cause, "a stream of the audit trail was broken off");
+    if matches!(error, StoreError::TooSlow | StoreError::Busy) {
+        tracing::warn!(error = %error, "a stream of the audit trail was broken off");
+    } else {
+        tracing::error!(error = %error, cause, "a stream of the audit trail was broken off");
+    }
 }

@@ -53,6 +53,7 @@ pub(in crate::http) async fn summarize_events(
     };
     let buckets = parser.finish(buckets)?;
     may_read(&caller, &authorizer)?;
+    let reader = reader.on_behalf_of(caller.caller().party());
     let summary = on_main_runtime(
         &tasks,
         async move { reader.summary(&filter, buckets).await },

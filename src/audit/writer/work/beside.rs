@@ -9,15 +9,19 @@ use tokio::time::Instant;
 use crate::audit::chain::Tip;
 use crate::audit::heads::HeadFile;
 use crate::audit::store::{NoReads, ReadGate};
-use crate::domain::{Deadline, Timestamp};
+use crate::domain::{Deadline, Stopwatch, Timestamp};
 
 /// How long after a row the head is in the log, at the latest.
 const HEAD_LOG_INTERVAL: Duration = Duration::from_mins(1);
 /// How far the clock may be behind the last id before it is said: clocks are set by less than that all the time.
 pub const CLOCK_BEHIND_TOLD: Duration = Duration::from_secs(1);
-/// How long the write-ahead log is let grow before reads wait for it to be folded in, and by how much more before they
-/// do so again.
-const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How long the write-ahead log is let grow before reads wait for it to be folded in; SQLite cuts it to that length as it
+/// begins anew.
+pub(in crate::audit) const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How often reads may be kept waiting for it: somebody else's read, which nobody here can end, may be what keeps it.
+const CLOSING_INTERVAL: Duration = Duration::from_secs(10);
+/// How long they are kept waiting at the most.
+const CLOSING_TIME: Duration = Duration::from_secs(6);
 
 /// Which head was told last, and when the next is due.
 pub(in crate::audit::writer) struct Heads {
@@ -49,16 +53,20 @@ impl Heads {
         tokio::time::sleep_until(at + self.interval).await;
     }
 
-    /// Tells the head to the log and notes it beside the trail.
+    /// Tells the head to the log and notes it beside the trail. Where that fails it is tried again.
     pub(super) async fn log(&mut self, tip: &Tip) {
         if self.told == tip.sequence() {
             return;
         }
         let head = tip.head();
         tracing::info!(audit.head = %head, "the audit trail's head");
-        (self.told, self.at) = (tip.sequence(), None);
-        if let Err(error) = self.file.write(&head).await {
-            tracing::warn!(error = %error, "the audit trail's head could not be noted beside it");
+        self.at = None;
+        match self.file.write(&head).await {
+            Ok(()) => self.told = tip.sequence(),
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(error = %error, cause, "the audit trail's head could not be noted beside it");
+            }
         }
     }
 }
@@ -66,9 +74,9 @@ impl Heads {
 /// The write-ahead log's length, and who waits for reads to end.
 pub(in crate::audit::writer) struct WriteAheadLog {
     reads: ReadGate,
-    closing: Option<Pin<Box<dyn Future<Output = NoReads> + Send + Sync>>>,
-    /// From where on it is too long.
-    bytes_max: u64,
+    closing: Option<Pin<Box<dyn Future<Output = Option<NoReads>> + Send + Sync>>>,
+    /// When reads were kept waiting last.
+    closed: Option<Stopwatch>,
 }
 
 impl WriteAheadLog {
@@ -76,25 +84,27 @@ impl WriteAheadLog {
         Self {
             reads,
             closing: None,
-            bytes_max: LOG_BYTES_MAX,
+            closed: None,
         }
     }
 
-    /// Notes how long the log is. The file stays as long as it became, also when it is written from its beginning
-    /// again, so the bound goes with it.
+    /// Notes how long the log is.
     pub(super) fn look(&mut self, bytes: u64) {
-        if bytes > self.bytes_max && self.closing.is_none() {
-            self.bytes_max = bytes + LOG_BYTES_MAX;
-            self.closing = Some(Box::pin(self.reads.clone().close()));
+        let lately = |closed: Stopwatch| closed.elapsed() < CLOSING_INTERVAL;
+        if bytes > LOG_BYTES_MAX && self.closing.is_none() && !self.closed.is_some_and(lately) {
+            let closing = self.reads.clone().close();
+            self.closing = Some(Box::pin(async {
+                tokio::time::timeout(CLOSING_TIME, closing).await.ok()
+            }));
         }
     }
 
-    /// Resolves when the log is too long and nobody reads.
-    pub(super) async fn closed_to_reads(&mut self) -> NoReads {
+    /// Resolves when the log is too long and nobody reads; `None` where somebody went on reading.
+    pub(super) async fn closed_to_reads(&mut self) -> Option<NoReads> {
         match &mut self.closing {
             Some(closing) => {
                 let closed = closing.await;
-                self.closing = None;
+                (self.closing, self.closed) = (None, Some(Stopwatch::start()));
                 closed
             }
             None => pending().await,
@@ -109,7 +119,7 @@ pub(in crate::audit::writer) struct ClockWatch {
 }
 
 impl ClockWatch {
-    pub(super) fn look(&mut self, last_event: Option<Timestamp>) {
+    pub(in crate::audit::writer) fn look(&mut self, last_event: Option<Timestamp>) {
         let behind = last_event.map_or(Duration::ZERO, |last| last.since(Timestamp::now()));
         let is_behind = behind > CLOCK_BEHIND_TOLD;
         if is_behind && !self.behind {

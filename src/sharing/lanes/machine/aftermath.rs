@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::domain::{AccountId, Operation};
 
 use super::words::{Aftermath, Effect, LaneKey, PlaceId};
-use super::{Alarm, Machine};
+use super::{Alarm, Doubt, Machine};
 
 impl Machine {
     /// Whether an account's share, which is listed or not, is what was accepted last.
@@ -94,7 +94,7 @@ impl Machine {
     /// Notes of a change that was in a call of which nobody knows, and that was not made up for, that it may land.
     pub(super) fn note_open(&mut self, now: Instant, id: PlaceId) {
         let place = self.places.get(&id);
-        if place.is_some_and(|place| place.may_have_applied && !place.may_land) {
+        if place.is_some_and(|place| place.doubt == Doubt::MayHaveApplied) {
             self.note_may_have_applied(now, id);
         }
     }
@@ -104,7 +104,7 @@ impl Machine {
         let Some(place) = self.places.get_mut(&id) else {
             return;
         };
-        (place.may_have_applied, place.may_land) = (true, true);
+        place.doubt = Doubt::MayLand;
         let (key, account_id, operation) = (place.key.clone(), place.account_id, place.operation);
         self.may_land(now, &key, account_id, operation);
     }

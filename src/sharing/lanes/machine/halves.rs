@@ -80,7 +80,7 @@ impl Machine {
                 self.comes_again(&call.key, behind_the_second, part);
             }
             Half::Second(pair) => match self.refused_alike(&call.key, pair, own.as_ref()) {
-                Some(first) => self.both_refused(now, call, first, own, error),
+                Some(first) => self.both_refused(now, call, &first, own, error),
                 None => self.take_apart(&call.key, call.batch.places()),
             },
             Half::Whole | Half::Refused(..) => self.take_apart(&call.key, call.batch.places()),
@@ -112,7 +112,7 @@ impl Machine {
         &mut self,
         now: Instant,
         call: &CallInFlight,
-        first: Vec<PlaceId>,
+        first: &[PlaceId],
         own: Option<(RetCode, Option<String>)>,
         error: &CallError,
     ) {
@@ -120,7 +120,7 @@ impl Machine {
             let places = ids.iter().filter_map(|id| self.places.get(id));
             places.map(|place| place.asked.party.clone()).collect()
         };
-        let in_both: HashSet<Party> = parties(&first)
+        let in_both: HashSet<Party> = parties(first)
             .intersection(&parties(call.batch.places()))
             .cloned()
             .collect();
@@ -135,7 +135,7 @@ impl Machine {
                 parties: in_both.clone(),
             });
         }
-        for id in &first {
+        for id in first {
             self.leaves_part(*id);
         }
         let both: Vec<PlaceId> = first.iter().chain(call.batch.places()).copied().collect();

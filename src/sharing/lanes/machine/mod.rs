@@ -63,10 +63,19 @@ struct PlacedChange {
     late: bool,
     calls: u32,
     retries: u32,
-    may_have_applied: bool,
-    /// Whether a call that it was in may still take effect.
-    may_land: bool,
+    doubt: Doubt,
     failure: Option<CallError>,
+}
+
+/// What is not known of the calls that carried a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Doubt {
+    /// Nothing: none of them took effect, as far as it was told.
+    None,
+    /// One may have taken effect. It was made up for at once, and none will later.
+    MayHaveApplied,
+    /// One may have taken effect, or may yet.
+    MayLand,
 }
 
 /// Where a change is.
@@ -224,8 +233,7 @@ impl Machine {
                 late: false,
                 calls: 0,
                 retries: 0,
-                may_have_applied: false,
-                may_land: false,
+                doubt: Doubt::None,
                 failure: None,
             };
             lane.take_in(id, &place);
@@ -336,13 +344,13 @@ impl Machine {
         if place.at != At::Look {
             self.leaves_lane(id, &place);
         }
-        if let Some(now) = self.told.filter(|_| place.may_land) {
+        if let Some(now) = self.told.filter(|_| place.doubt == Doubt::MayLand) {
             self.landings.ended(now, &place.key, place.account_id);
         }
         Some(Ended {
-            may_have_applied: place.may_have_applied
+            may_have_applied: place.doubt > Doubt::None
                 || matches!(last, Last::Abandoned | Last::Lost),
-            may_land: place.may_land,
+            may_land: place.doubt == Doubt::MayLand,
             last,
             calls: place.calls,
             seen: None,

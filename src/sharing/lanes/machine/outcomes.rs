@@ -10,7 +10,7 @@ use crate::upstream::{CallError, Connection, Effort, Fate, Modified, Retry, Verd
 use super::halves::Half;
 use super::lane::{LaneState, Part};
 use super::words::{CallId, Effect, Ended, Last, LookId, PlaceId};
-use super::{Alarm, At, CallInFlight, Machine, PlacedChange};
+use super::{Alarm, At, CallInFlight, Doubt, Machine, PlacedChange};
 
 /// How long is looked, at most, what a change that ended unknown did.
 const LOOK_TIME: Duration = Duration::from_secs(3);
@@ -106,7 +106,7 @@ impl Machine {
                 if !stale {
                     self.note_may_have_applied(now, *id);
                 } else if let Some(place) = self.places.get_mut(id) {
-                    place.may_have_applied = true;
+                    place.doubt = place.doubt.max(Doubt::MayHaveApplied);
                 }
             }
         }
@@ -218,7 +218,7 @@ impl Machine {
         let (looked_at, ended): (Vec<PlaceId>, Vec<PlaceId>) = ids.iter().partition(|id| {
             let place = self.places.get(id);
             place.is_some_and(|place| {
-                looks && place.may_have_applied && !place.late && place.asked.deadline > now
+                looks && place.doubt > Doubt::None && !place.late && place.asked.deadline > now
             })
         });
         for id in ended {
