@@ -28,10 +28,13 @@ const FEEDS_MAX: u32 = 2;
 const LOOK_UPS_MAX: u32 = 2;
 /// How long a statement of each may take beside a running gateway.
 const QUERY_TIME: Duration = Duration::from_secs(5);
-const EXPORT_TIME: Duration = Duration::from_mins(1);
+const EXPORT_TIME: Duration = Duration::from_secs(15);
 const LOOK_UP_TIME: Duration = Duration::from_secs(30);
-/// Queries and pages of exports of one party at once; its others wait for these.
-const OF_PARTY_MAX: usize = 2;
+/// Queries of one party at once, and pages of its exports; its others wait for these.
+const QUERIES_OF_PARTY_MAX: usize = 2;
+const EXPORTS_OF_PARTY_MAX: usize = 1;
+/// How long the page of an export waits for its turn and for a connection: as long as some others take.
+const EXPORT_WAIT: Duration = Duration::from_mins(1);
 
 /// Kind, chain, sequence, time and hash of a row.
 pub(crate) type PlaceRow = (String, String, i64, i64, String);
@@ -46,7 +49,8 @@ pub(crate) struct ReadConnections {
     feeds: SqlitePool,
     look_ups: SqlitePool,
     gate: ReadGate,
-    turns: Turns,
+    query_turns: Turns,
+    export_turns: Turns,
     /// Whether statements are bounded in time: where others wait for their turn.
     bounded: bool,
 }
@@ -69,12 +73,21 @@ impl ReadConnections {
             .await
             .map_err(open)?;
         Ok(Self {
-            queries: pool(QUERIES_MAX, &options).await.map_err(open)?,
-            exports: pool(EXPORTS_MAX, &options).await.map_err(open)?,
-            feeds: pool(FEEDS_MAX, &options).await.map_err(open)?,
-            look_ups: pool(LOOK_UPS_MAX, &options).await.map_err(open)?,
+            queries: pool(QUERIES_MAX, BUSY_TIMEOUT, &options)
+                .await
+                .map_err(open)?,
+            exports: pool(EXPORTS_MAX, EXPORT_WAIT, &options)
+                .await
+                .map_err(open)?,
+            feeds: pool(FEEDS_MAX, BUSY_TIMEOUT, &options)
+                .await
+                .map_err(open)?,
+            look_ups: pool(LOOK_UPS_MAX, BUSY_TIMEOUT, &options)
+                .await
+                .map_err(open)?,
             gate: ReadGate::of(QUERIES_MAX + EXPORTS_MAX + FEEDS_MAX + LOOK_UPS_MAX),
-            turns: Turns::of(OF_PARTY_MAX),
+            query_turns: Turns::of(QUERIES_OF_PARTY_MAX, BUSY_TIMEOUT),
+            export_turns: Turns::of(EXPORTS_OF_PARTY_MAX, EXPORT_WAIT),
             bounded,
         })
     }
@@ -85,14 +98,14 @@ impl ReadConnections {
     }
 
     pub(crate) async fn query(&self, asker: &Asker) -> Result<BoundedRead, StoreError> {
-        let turn = match &asker.party {
-            Some(party) => Some(self.turns.take(party).await?),
-            None => None,
-        };
-        let (pool, time) = if asker.exports {
-            (&self.exports, EXPORT_TIME)
+        let (pool, turns, time) = if asker.exports {
+            (&self.exports, &self.export_turns, EXPORT_TIME)
         } else {
-            (&self.queries, QUERY_TIME)
+            (&self.queries, &self.query_turns, QUERY_TIME)
+        };
+        let turn = match &asker.party {
+            Some(party) => Some(turns.take(party).await?),
+            None => None,
         };
         let limit = self.bounded.then_some(time);
         let read = BoundedRead::begin(pool, &self.gate, limit).await?;
@@ -211,10 +224,14 @@ impl ReadConnections {
     }
 }
 
-async fn pool(connections: u32, options: &SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
+async fn pool(
+    connections: u32,
+    wait: Duration,
+    options: &SqliteConnectOptions,
+) -> Result<SqlitePool, sqlx::Error> {
     let pool = SqlitePoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(BUSY_TIMEOUT)
+        .acquire_timeout(wait)
         // A connection that idles keeps its page cache; the next query can open a new one.
         .idle_timeout(Duration::from_mins(1));
     pool.connect_with(options.clone()).await

@@ -14,7 +14,6 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::appender::BUSY_TIMEOUT;
 use super::{StoreError, primary_code};
 use crate::domain::{Party, Stopwatch};
 
@@ -28,6 +27,20 @@ const INTERRUPTED: u32 = 9;
 pub(crate) struct ReadGate {
     places: Arc<Semaphore>,
     all: u32,
+    /// Whether the writer waits for reads to end: those that go on for long are stopped.
+    closing: Arc<AtomicBool>,
+}
+
+/// How long a read may go on while the writer waits for it.
+const GOES_ON_TIME: Duration = Duration::from_secs(1);
+
+/// The writer waits.
+struct Closing(Arc<AtomicBool>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// No read is under way as long as it lives.
@@ -42,6 +55,7 @@ impl ReadGate {
         Self {
             places: Arc::new(Semaphore::new(reads as usize)),
             all: reads,
+            closing: Arc::default(),
         }
     }
 
@@ -49,8 +63,10 @@ impl ReadGate {
         Arc::clone(&self.places).acquire_owned().await.ok()
     }
 
-    /// Lets the reads that are under way end and no others begin.
+    /// Lets the reads that are under way end, stops those that take long, and lets no others begin.
     pub(crate) async fn close(self) -> NoReads {
+        self.closing.store(true, Ordering::Relaxed);
+        let _closing = Closing(Arc::clone(&self.closing));
         let places = self.places.acquire_many_owned(self.all).await;
         NoReads {
             _places: places.ok(),
@@ -62,6 +78,7 @@ impl ReadGate {
 #[derive(Debug, Clone)]
 pub(super) struct Turns {
     of_party: usize,
+    wait: Duration,
     /// Those that have some under way, or wait.
     parties: Arc<Mutex<HashMap<Party, Arc<Semaphore>>>>,
 }
@@ -74,14 +91,16 @@ pub(crate) struct Turn {
 }
 
 impl Turns {
-    pub(super) fn of(of_party: usize) -> Self {
+    /// So many of each party; the others wait so long.
+    pub(super) fn of(of_party: usize, wait: Duration) -> Self {
         Self {
             of_party,
+            wait,
             parties: Arc::default(),
         }
     }
 
-    /// Waits for a turn, as long as for a connection.
+    /// Waits for a turn.
     pub(super) async fn take(&self, party: &Party) -> Result<Turn, StoreError> {
         let mut turn = Turn {
             turns: self.clone(),
@@ -94,7 +113,7 @@ impl Turns {
             let places = places.or_insert_with(|| Arc::new(Semaphore::new(self.of_party)));
             Arc::clone(places)
         };
-        let place = timeout(BUSY_TIMEOUT, places.acquire_owned()).await;
+        let place = timeout(self.wait, places.acquire_owned()).await;
         turn.place = place.map_err(|_| StoreError::Busy)?.ok();
         Ok(turn)
     }
@@ -138,8 +157,11 @@ impl BoundedRead {
         let place = gate.pass().await;
         let abandoned = Arc::new(AtomicBool::new(false));
         let (gone, begun) = (Arc::clone(&abandoned), Stopwatch::start());
+        let closing = Arc::clone(&gate.closing);
         let goes_on = move || {
-            !gone.load(Ordering::Relaxed) && limit.is_none_or(|limit| begun.elapsed() < limit)
+            let waited_for = closing.load(Ordering::Relaxed) && begun.elapsed() > GOES_ON_TIME;
+            let over = limit.is_some_and(|limit| begun.elapsed() >= limit);
+            !(gone.load(Ordering::Relaxed) || over || waited_for)
         };
         connection
             .lock_handle()

@@ -145,17 +145,25 @@ fn primary_code(error: &sqlx::Error) -> Option<u32> {
 /// The file that a path leads to, through symbolic links: SQLite keeps its own files beside that one, and so do the lock
 /// and the noted head lie there.
 pub(super) async fn resolved(path: &Path) -> PathBuf {
-    if let Ok(whole) = tokio::fs::canonicalize(path).await {
-        return whole;
+    let mut target = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        if let Ok(whole) = tokio::fs::canonicalize(&target).await {
+            return whole;
+        }
+        // A link to what is not there yet.
+        let Ok(next) = tokio::fs::read_link(&target).await else {
+            break;
+        };
+        target = match target.parent() {
+            Some(parent) => parent.join(next),
+            None => next,
+        };
     }
-    // A link to what is not there yet.
-    match tokio::fs::read_link(path).await {
-        Ok(target) => path
-            .parent()
-            .map_or(target.clone(), |parent| parent.join(target)),
-        Err(_) => path.to_owned(),
-    }
+    target
 }
+
+/// Symbolic links that lead to one another, at most, as Linux has it.
+const LINKS_MAX: usize = 40;
 
 /// The file whose name is that of `path` with `suffix` behind it.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {

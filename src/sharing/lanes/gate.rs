@@ -4,7 +4,8 @@
 //! lane with a thousand changes gets no more turns than one with a single change. Callers' reads have at most half of
 //! the calls, and one in any case, so that where there are two or more changes never wait behind reads alone; and of
 //! these no party has more than are left to others: one alone has half of them, and whoever comes next finds some
-//! free. The gateway's own reads go with the lanes, and so do those for which lanes are held. Pure.
+//! free. The gateway's own reads go with the lanes, and so do those for which lanes are held, a quarter of all calls for
+//! a party at the most. Pure.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -40,7 +41,7 @@ impl Reader {
 #[derive(Debug, Clone)]
 pub(super) enum Purpose {
     Change,
-    Read(Party),
+    Read(Reader),
 }
 
 /// A call that began.
@@ -57,6 +58,8 @@ struct PartyReads {
     party: Party,
     waiting: VecDeque<(u64, ReadId)>,
     in_flight: usize,
+    /// Those for which it holds lanes; they are counted apart.
+    holding: usize,
 }
 
 /// Who is first.
@@ -117,6 +120,7 @@ impl Gate {
                 party: party.clone(),
                 waiting: VecDeque::new(),
                 in_flight: 0,
+                holding: 0,
             });
             self.readers.len() - 1
         });
@@ -137,18 +141,17 @@ impl Gate {
 
     fn forget_idle_readers(&mut self) {
         self.readers
-            .retain(|reader| !reader.waiting.is_empty() || reader.in_flight > 0);
+            .retain(|reads| !reads.waiting.is_empty() || reads.in_flight + reads.holding > 0);
     }
 
     fn max_reads(&self) -> usize {
         (self.max_in_flight / 2).max(1)
     }
 
-    /// Whether a party's read may have a call: it has fewer than it leaves to others.
-    fn may_read(&self, party: &Party) -> bool {
-        let free = self.max_reads().saturating_sub(self.reads_in_flight);
+    /// Whether a party's read for which it holds a lane may have a call: it has fewer than a quarter of all calls.
+    fn may_hold(&self, party: &Party) -> bool {
         let reads = self.readers.iter().find(|reads| reads.party == *party);
-        reads.map_or(0, |reads| reads.in_flight) < free
+        reads.map_or(0, |reads| reads.holding) < (self.max_in_flight / 4).max(1)
     }
 
     /// The first in turn of those whose reads wait and may have a call.
@@ -162,7 +165,7 @@ impl Gate {
     /// The first in line that may have a call.
     fn next_in_line(&self) -> Option<usize> {
         self.line.iter().position(|(_, turn)| match turn {
-            Turn::Read(_, reader) if reader.party != Party::Gateway => self.may_read(&reader.party),
+            Turn::Read(_, reader) if reader.party != Party::Gateway => self.may_hold(&reader.party),
             Turn::Read(..) | Turn::Lane(_) => true,
         })
     }
@@ -241,9 +244,13 @@ impl Gate {
     /// A call begins.
     pub(super) fn begin(&mut self, now: Instant, purpose: Purpose, effort: Effort) -> Begun {
         self.in_flight += 1;
-        if let Some(reader) = self.reader_in_flight(&purpose) {
-            reader.in_flight += 1;
-            self.reads_in_flight += 1;
+        match &purpose {
+            Purpose::Read(reader) if reader.takes_a_place() => {
+                self.reads_of(&reader.party).in_flight += 1;
+                self.reads_in_flight += 1;
+            }
+            Purpose::Read(reader) if reader.holds => self.reads_of(&reader.party).holding += 1,
+            Purpose::Read(_) | Purpose::Change => {}
         }
         self.pace.begin(now);
         self.budget.begins(effort);
@@ -252,14 +259,6 @@ impl Gate {
             purpose,
             probe,
             at: now,
-        }
-    }
-
-    /// Whose calls in flight a call is counted with; nobody's for changes and the gateway's own reads.
-    fn reader_in_flight(&mut self, purpose: &Purpose) -> Option<&mut PartyReads> {
-        match purpose {
-            Purpose::Change | Purpose::Read(Party::Gateway) => None,
-            Purpose::Read(party) => Some(self.reads_of(party)),
         }
     }
 
@@ -299,11 +298,15 @@ impl Gate {
 
     fn release(&mut self, begun: &Begun) {
         self.in_flight -= 1;
-        if let Some(reader) = self.reader_in_flight(&begun.purpose) {
-            reader.in_flight -= 1;
-            self.reads_in_flight -= 1;
-            self.forget_idle_readers();
+        match &begun.purpose {
+            Purpose::Read(reader) if reader.takes_a_place() => {
+                self.reads_of(&reader.party).in_flight -= 1;
+                self.reads_in_flight -= 1;
+            }
+            Purpose::Read(reader) if reader.holds => self.reads_of(&reader.party).holding -= 1,
+            Purpose::Read(_) | Purpose::Change => return,
         }
+        self.forget_idle_readers();
     }
 
     /// Takes one of the retries that may be made.
@@ -343,7 +346,7 @@ mod tests {
         while let Some(turn) = gate.next(now) {
             let purpose = match turn {
                 Turn::Lane(_) => Purpose::Change,
-                Turn::Read(_, reader) => Purpose::Read(reader.party),
+                Turn::Read(_, reader) => Purpose::Read(reader),
             };
             begun.push(gate.begin(now, purpose, Effort::First));
         }
@@ -379,7 +382,7 @@ mod tests {
         }
         let again = begin_all(&mut gate, now);
         let of = |wanted: usize| {
-            let of_party = |begun: &&Begun| matches!(&begun.purpose, Purpose::Read(of) if *of == party(wanted));
+            let of_party = |begun: &&Begun| matches!(&begun.purpose, Purpose::Read(of) if of.party == party(wanted));
             again.iter().filter(of_party).count()
         };
         assert!(
@@ -391,16 +394,18 @@ mod tests {
     }
 
     #[test]
-    fn whoever_holds_lanes_takes_no_more_calls_than_other_readers() {
+    fn whoever_holds_lanes_takes_a_quarter_of_the_calls_whatever_else_it_reads() {
         let now = Deadline::now().instant();
         let mut gate = Gate::new(64, None);
-        for id in 0..100 {
-            let reader = Reader {
-                party: party(1),
-                holds: true,
-            };
-            gate.line_up(Turn::Read(ReadId(id), reader));
-        }
+        let wait = |gate: &mut Gate, from: u64, holds: bool| {
+            for id in from..from + 100 {
+                let party = party(1);
+                gate.line_up(Turn::Read(ReadId(id), Reader { party, holds }));
+            }
+        };
+        wait(&mut gate, 0, false);
+        assert_eq!(begin_all(&mut gate, now).len(), 16);
+        wait(&mut gate, 100, true);
         let image = |number: u32| {
             let image = format!("img-{number}").parse().expect("an image");
             ("cn-wlcb".parse().expect("a region"), image)

@@ -21,7 +21,7 @@ pub(in crate::audit) const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How often reads may be kept waiting for it: somebody else's read, which nobody here can end, may be what keeps it.
 const CLOSING_INTERVAL: Duration = Duration::from_secs(10);
 /// How long they are kept waiting at the most.
-const CLOSING_TIME: Duration = Duration::from_secs(6);
+const CLOSING_TIME: Duration = Duration::from_secs(2);
 
 /// Which head was told last, and when the next is due.
 pub(in crate::audit::writer) struct Heads {

@@ -15,16 +15,13 @@ impl Machine {
         account_id: AccountId,
         listed: bool,
     ) -> Aftermath {
-        let Some(last) = self.landings.suspected(key, account_id) else {
-            return Aftermath::AsAccepted;
-        };
         let lane = self.lanes.get(key);
         if lane.is_some_and(|lane| lane.has_live(account_id)) {
-            Aftermath::Later
-        } else if listed == (last == Operation::Share) {
-            Aftermath::AsAccepted
-        } else {
-            Aftermath::Contradicted(last)
+            return Aftermath::Later;
+        }
+        match self.landings.suspected(key, account_id) {
+            Some(last) if listed != (last == Operation::Share) => Aftermath::Contradicted(last),
+            Some(_) | None => Aftermath::AsAccepted,
         }
     }
 

@@ -36,8 +36,13 @@ pub(super) struct Wait {
 /// What somebody waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WaitsFor {
-    /// To have the lane, once all of it is done. From when it is close, nobody goes before.
-    Hold { close: bool },
+    /// To have the lane, once all of it is done.
+    Hold {
+        /// The last change that was accepted before it was first in line.
+        behind: Option<PlaceId>,
+        /// Whether so little of that is left that nobody goes before it any more.
+        close: bool,
+    },
     /// That so many changes are admitted.
     Enter { places: usize },
     /// That all is done that was accepted before.
@@ -50,6 +55,11 @@ fn enters_by(waits: &HashMap<WaitId, Wait>, id: WaitId) -> bool {
 }
 
 impl WaitsFor {
+    const HOLD: Self = Self::Hold {
+        behind: None,
+        close: false,
+    };
+
     fn enters(self) -> bool {
         matches!(self, Self::Enter { .. })
     }
@@ -72,13 +82,7 @@ impl Machine {
         party: Party,
         deadline: Instant,
     ) -> WaitId {
-        let id = self.wait(
-            key,
-            party,
-            Kind::Bulk,
-            deadline,
-            WaitsFor::Hold { close: false },
-        );
+        let id = self.wait(key, party, Kind::Bulk, deadline, WaitsFor::HOLD);
         self.lanes
             .entry(key.clone())
             .or_default()
@@ -120,13 +124,14 @@ impl Machine {
         };
         // Whoever waits to enter waits behind a holder that is close.
         let Some(Wait {
-            waits_for: WaitsFor::Hold { close },
+            waits_for: WaitsFor::Hold { behind, close },
             ..
         }) = self.waits.get_mut(first)
         else {
             return false;
         };
-        let before = lane.live.range(..PlaceId(first.0));
+        let behind = *behind.get_or_insert(PlaceId(self.last_id));
+        let before = lane.live.range(..=behind);
         *close = *close || before.take(HELD_FOR_MAX + 1).count() <= HELD_FOR_MAX;
         !*close && kind == Kind::Single
     }
@@ -250,6 +255,12 @@ impl Machine {
         while !matches!(lane.state, LaneState::Held(_))
             && let Some(first) = lane.line.front().copied()
         {
+            if let Some(wait) = waits.get_mut(&first)
+                && let WaitsFor::Hold { behind, .. } = &mut wait.waits_for
+                && lane.entering == 0
+            {
+                behind.get_or_insert(PlaceId(self.last_id));
+            }
             let Some(wait) = waits.get(&first) else {
                 lane.line.pop_front();
                 continue;
@@ -265,6 +276,11 @@ impl Machine {
                     .line
                     .drain(..)
                     .partition(|waiting| enters_by(waits, *waiting));
+                for holding in &holding {
+                    if let Some(wait) = waits.get_mut(holding) {
+                        wait.waits_for = WaitsFor::HOLD;
+                    }
+                }
                 lane.line.extend(entering.into_iter().chain(holding));
                 lane.held_by.clear();
                 continue;

@@ -7,7 +7,7 @@
 //! also for what of theirs is refused alike from then on, until the upstream does something for the image. The others'
 //! changes are sent again, each party's by themselves.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
 use crate::domain::Party;
@@ -130,10 +130,13 @@ impl Machine {
         }
         if let (Some(lane), Some(words)) = (self.lanes.get_mut(&call.key), own) {
             lane.parts.pop_front();
-            lane.image_refused = Some(ImageRefused {
-                words,
-                parties: in_both.clone(),
-            });
+            match &mut lane.image_refused {
+                Some(known) if known.words == words => known.parties.extend(in_both.clone()),
+                known => {
+                    let parties = in_both.clone();
+                    *known = Some(ImageRefused { words, parties });
+                }
+            }
         }
         for id in first {
             self.leaves_part(*id);
@@ -153,14 +156,18 @@ impl Machine {
     ) {
         let (theirs, others): (Vec<PlaceId>, Vec<PlaceId>) =
             ids.iter().partition(|id| self.is_of(**id, parties));
-        let mut by_party: HashMap<Party, Vec<PlaceId>> = HashMap::new();
+        let mut by_party: Vec<(Party, Vec<PlaceId>)> = Vec::new();
         for id in others {
-            if let Some(place) = self.places.get(&id) {
-                let of_party = by_party.entry(place.asked.party.clone()).or_default();
-                of_party.push(id);
+            let Some(place) = self.places.get(&id) else {
+                continue;
+            };
+            let party = &place.asked.party;
+            match by_party.iter_mut().find(|(of, _)| of == party) {
+                Some((_, of_party)) => of_party.push(id),
+                None => by_party.push((party.clone(), vec![id])),
             }
         }
-        for of_party in by_party.into_values() {
+        for (_, of_party) in by_party.into_iter().rev() {
             self.comes_again(key, 0, part(of_party, Half::Whole));
         }
         self.all_refused(now, &theirs, error);

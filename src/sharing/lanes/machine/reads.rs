@@ -135,7 +135,7 @@ impl Machine {
             self.end_read(id, NoTurn::BreakerOpen(wait));
             return;
         }
-        let purpose = Purpose::Read(read.reader.party.clone());
+        let purpose = Purpose::Read(read.reader.clone());
         read.at = ReadAt::Calling(self.gate.begin(now, purpose, read.effort));
         self.effects.push(Effect::Read(id, read.connection));
     }

@@ -184,6 +184,22 @@ fn a_bulk_that_comes_behind_a_whole_list_keeps_nobody_waiting_at_the_door() {
 }
 
 #[test]
+fn single_changes_go_before_a_whole_list_that_waits_for_a_bulk_that_was_let_in() {
+    let mut world = World::new(limits(), 1);
+    world.replace(1, 0, &[1], MINUTE * 10);
+    let many: Vec<_> = (100..400).map(|number| (Share, number)).collect();
+    assert_eq!(world.change_by(2, 0, &many, MINUTE * 10, Disk::AtOnce), []);
+    world.replace(3, 0, &[2], MINUTE * 10);
+    world.run_for(LATENCY * 3);
+    let single = world.change_by(4, 0, &[(Share, 50)], MINUTE, Disk::AtOnce);
+    assert_eq!(single.len(), 1, "it goes before");
+    world.run_for(LATENCY * 2 + LATENCY / 2);
+    assert!(world.facts[&single[0]].ended.is_some());
+    world.run_out();
+    world.judge();
+}
+
+#[test]
 fn a_party_has_the_lane_once_while_somebody_waits_at_the_door() {
     let mut world = World::new(limits(), 1);
     world.lists.entry(key(0)).or_default().insert(account(1));
