@@ -98,12 +98,12 @@ impl Process {
             ),
         ]);
         let stderr = std::fs::File::create(&log).unwrap();
-        let child = command
+        let mut child = command
             .stdout(Stdio::null())
             .stderr(stderr)
             .spawn()
             .unwrap();
-        let address = |message: &str| loop {
+        let mut address = |message: &str| loop {
             let text = std::fs::read_to_string(&log).unwrap();
             let line = text
                 .lines()
@@ -114,6 +114,8 @@ impl Process {
             {
                 return format!("http://{}", line["server.address"].as_str().unwrap());
             }
+            let ended = child.try_wait().unwrap();
+            assert!(ended.is_none(), "the gateway ended: {text}");
             std::thread::yield_now();
         };
         let (url, admin_url) = (address("serving REST"), address("serving metrics"));

@@ -234,7 +234,7 @@ pub(crate) async fn trail(directory: &Path, events: u64) -> PathBuf {
     if path.exists() && has_present_schema(&path).await {
         return path;
     }
-    for suffix in ["", "-wal", "-shm"] {
+    for suffix in ["", "-wal", "-shm", ".head"] {
         let _ = std::fs::remove_file(directory.join(format!("{events}.db{suffix}")));
         let _ = std::fs::remove_file(directory.join(format!("{events}.partial{suffix}")));
     }

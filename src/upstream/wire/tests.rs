@@ -219,7 +219,7 @@ fn account_lists_take_ids_as_numbers_or_text_and_empty_ones_in_any_form() {
 
 #[test]
 fn secrets_that_an_answer_repeats_are_taken_out_of_it() {
-    let message = "you sent PublicKey=a%40b&Signature=0123abcd\u{1b}[31m, a@b; the key is s3cret";
+    let message = "you sent PublicKey=a%40b&Signature=0123abcd\u{1b}[31m, a@b; the key is s3\u{0}cr\u{200b}et";
     let exchange = Exchange {
         body: json!({"RetCode": 171, "Message": message})
             .to_string()
