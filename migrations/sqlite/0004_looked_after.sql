@@ -9,9 +9,9 @@ CREATE TABLE audit_looked_after (
     PRIMARY KEY (region, image_id, account_id)
 ) STRICT, WITHOUT ROWID;
 
--- Finds outcomes of which a call may still take effect: a start asks for them. The text is that of rows that succeeded
+-- Finds outcomes of which a call may still take effect: a start asks for recent ones. The text is that of rows that succeeded
 -- although a call before their last was not answered (EARLIER_CALL_OPEN in src/audit/entry.rs).
-CREATE INDEX audit_entries_open ON audit_entries (kind)
+CREATE INDEX audit_entries_open ON audit_entries (kind, recorded_at)
     WHERE kind = 'outcome' AND (outcome = 'unknown'
         OR detail = 'a call before the last was not answered and may still take effect');
 
