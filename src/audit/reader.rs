@@ -207,11 +207,7 @@ impl Reader {
         image_id: &ImageId,
         accounts: &[AccountId],
     ) -> Result<BTreeMap<AccountId, LastChange>, StoreError> {
-        let rows = self
-            .connections
-            .last_changes(region, image_id, accounts, false)
-            .await?;
-        rows.into_iter().map(last_change).collect()
+        self.last(region, image_id, accounts, false).await
     }
 
     /// As [`Self::last_changes`], of those alone that succeeded.
@@ -224,9 +220,19 @@ impl Reader {
         image_id: &ImageId,
         accounts: &[AccountId],
     ) -> Result<BTreeMap<AccountId, LastChange>, StoreError> {
+        self.last(region, image_id, accounts, true).await
+    }
+
+    async fn last(
+        &self,
+        region: &Region,
+        image_id: &ImageId,
+        accounts: &[AccountId],
+        only_succeeded: bool,
+    ) -> Result<BTreeMap<AccountId, LastChange>, StoreError> {
         let rows = self
             .connections
-            .last_changes(region, image_id, accounts, true)
+            .last_changes(region, image_id, accounts, only_succeeded)
             .await?;
         rows.into_iter().map(last_change).collect()
     }

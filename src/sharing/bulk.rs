@@ -110,13 +110,24 @@ impl Sharing {
     /// # Errors
     /// See [`BulkError`]. What befell single changes is in their results.
     pub async fn change_many(&self, caller: Caller, bulk: Bulk, deadline: Deadline) -> Results {
-        let (answer, answered) = oneshot::channel();
-        let parts = Arc::clone(&self.0);
-        self.0.tasks.spawn(async move {
+        let work = |parts: Arc<Parts>, answer| async move {
             parts
                 .run_bulk(Arc::new(caller), bulk, deadline, answer)
                 .await;
-        });
+        };
+        self.results_of(work).await
+    }
+
+    /// Has work go on to its end, whoever waits for its results.
+    pub(super) async fn results_of<F>(
+        &self,
+        work: impl FnOnce(Arc<Parts>, oneshot::Sender<Results>) -> F,
+    ) -> Results
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        self.0.tasks.spawn(work(Arc::clone(&self.0), answer));
         answered.await.unwrap_or(Err(ChangeError::Lost.into()))
     }
 }

@@ -150,14 +150,12 @@ impl Sharing {
         replacement: Replacement,
         deadline: Deadline,
     ) -> Results {
-        let (answer, answered) = oneshot::channel();
-        let parts = Arc::clone(&self.0);
-        self.0.tasks.spawn(async move {
+        let work = |parts: Arc<Parts>, answer| async move {
             parts
                 .run_replacement(Arc::new(caller), replacement, deadline, answer)
                 .await;
-        });
-        answered.await.unwrap_or(Err(ChangeError::Lost.into()))
+        };
+        self.results_of(work).await
     }
 }
 

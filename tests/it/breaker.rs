@@ -79,12 +79,7 @@ async fn an_upstream_that_is_down_is_asked_once_a_pause_and_the_first_success_cl
     );
     let state = breaker(&gateway).await;
     assert!(state != "circuit breaker: closed", "{state}");
-    let metrics = reqwest::get(format!("{}/metrics", gateway.admin_url()))
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let metrics = gateway.metrics().await;
     assert!(metrics.contains("isg_upstream_breaker_open 1"), "{metrics}");
     assert!(
         metrics.contains("isg_sharing_waiting_changes 0"),

@@ -209,16 +209,7 @@ async fn nothing_of_this_gateway_comes_between_what_a_replacement_reads_and_what
 /// Waits until so many changes wait for a call or for their place.
 async fn until_so_many_wait(gateway: &Gateway, count: usize) {
     crate::support::eventually("changes wait", async || {
-        let url = format!("{}/metrics", gateway.admin_url());
-        let text = gateway
-            .nobody()
-            .request_url("GET", &url)
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
+        let text = gateway.metrics().await;
         text.lines()
             .any(|line| line == format!("isg_sharing_waiting_changes {count}"))
             .then_some(())

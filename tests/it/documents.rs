@@ -186,12 +186,7 @@ async fn probes_answer_on_both_listeners_and_metrics_on_one() {
         .await
         .assert_problem(404, "not-found");
     gateway.sharer().put("/images/img/shares/7").await;
-    let metrics = reqwest::get(format!("{}/metrics", gateway.admin_url()))
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let metrics = gateway.metrics().await;
     for line in [
         r#"isg_sharing_changes_total{operation="share",outcome="succeeded"} 1"#,
         r#"isg_upstream_calls_total{action="ModifyCompShareImageShareAccount",result="answered"} 1"#,

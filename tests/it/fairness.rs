@@ -104,7 +104,6 @@ async fn a_stop_finishes_reads_dry_runs_and_whole_lists_that_wait_for_their_turn
         }
         Answer::of(request)
     };
-    let admin = gateway.admin_url();
     let waiting = async {
         upstream.wait_for_calls(1).await;
         let list = send("GET", "/images/a/shares", None);
@@ -115,14 +114,7 @@ async fn a_stop_finishes_reads_dry_runs_and_whole_lists_that_wait_for_their_turn
     let stopping = async {
         // All four requests are in the gateway.
         crate::support::eventually("requests wait", async || {
-            let text = client
-                .get(format!("{admin}/metrics"))
-                .send()
-                .await
-                .unwrap()
-                .text()
-                .await
-                .unwrap();
+            let text = gateway.metrics().await;
             // And the one that asks.
             text.contains("isg_http_requests_in_flight 5").then_some(())
         })

@@ -263,7 +263,7 @@ async fn leftovers_are_closed_in_groups_and_what_is_stale_fails_nobody() {
         answer.json()["events"].as_array().unwrap().len()
     };
     crate::support::eventually("all are closed", async || (left().await == 0).then_some(())).await;
-    let metrics = get(&format!("{}/metrics", gateway.admin_url())).await;
+    let metrics = gateway.metrics().await;
     let number = |name: &str| -> u32 {
         let found = metrics
             .lines()

@@ -293,6 +293,13 @@ impl Gateway {
         )
     }
 
+    /// What the admin listener tells of the gateway.
+    pub(crate) async fn metrics(&self) -> String {
+        let url = format!("{}/metrics", self.admin_url());
+        let request = self.nobody().request_url("GET", &url);
+        request.send().await.unwrap().text().await.unwrap()
+    }
+
     /// All events, oldest first.
     pub(crate) async fn events(&self) -> Vec<Value> {
         let answer = self
