@@ -44,6 +44,10 @@ pub enum ProblemKind {
     AuditUnavailable,
     /// Too much is waiting already.
     Overloaded,
+    /// The key source of the token's issuer has not answered yet.
+    KeysUnavailable,
+    /// A stream was asked for by a version of HTTP that cannot carry it.
+    HttpVersionNotSupported,
     /// The change was forwarded, its outcome could not be written yet.
     OutcomeUnrecorded,
     /// The upstream did not answer in time.
@@ -52,7 +56,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// All kinds, in the order of their status.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::InvalidRequest,
         Self::Unauthenticated,
         Self::InsufficientScope,
@@ -72,8 +76,10 @@ impl ProblemKind {
         Self::UpstreamUnavailable,
         Self::AuditUnavailable,
         Self::Overloaded,
+        Self::KeysUnavailable,
         Self::OutcomeUnrecorded,
         Self::UpstreamTimeout,
+        Self::HttpVersionNotSupported,
     ];
 
     /// The last segment of the problem's `type`.
@@ -129,6 +135,10 @@ impl ProblemKind {
             }
             Self::AuditUnavailable => ("audit-unavailable", 503, "The audit trail is unavailable"),
             Self::Overloaded => ("overloaded", 503, "Too much is waiting"),
+            Self::KeysUnavailable => ("keys-unavailable", 503, "The token cannot be judged yet"),
+            Self::HttpVersionNotSupported => {
+                ("http-version-not-supported", 505, "Streams need HTTP/1.1")
+            }
             Self::OutcomeUnrecorded => (
                 "outcome-unrecorded",
                 503,

@@ -1,5 +1,6 @@
 //! Puts the rooms together: start, reload, drain. No logic of its own.
 
+mod descriptors;
 mod files;
 
 use std::io;
@@ -8,11 +9,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServerHandle};
+use actix_web::App as ActixApp;
+use actix_web::body::MessageBody;
+use actix_web::dev::{Server, ServerHandle, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::middleware::from_fn;
 use actix_web::web::Data;
-use actix_web::{App as ActixApp, HttpServer};
-use tokio::net::TcpSocket;
 use tokio::time::{timeout, timeout_at};
 
 use crate::audit::{self, Accepted, Health, Reader, StoreError, Writer, WriterTask};
@@ -20,21 +21,20 @@ use crate::auth::{Authenticator, KeySet, Served, SourceError};
 use crate::authorization::Authorizer;
 use crate::config::{self, Config, Faults, KeySource, Sources};
 use crate::domain::{Deadline, Timestamp};
-use crate::http::{self, Check, Connections, Parts, Readiness, Requests};
+use crate::http::{self, Check, Connections, Parts, Readiness, Requests, Serving};
 use crate::sharing::Sharing;
 use crate::tasks::Tasks;
-use crate::telemetry::Metrics;
+use crate::telemetry::{LostLines, Metrics};
 use crate::upstream::{ClientError, Keys, Upstream};
 
+use descriptors::most_connections;
 pub use files::with_file_checks;
 use files::{load_keys, load_policies, tls_settings};
 
-/// How long an idle connection of a client is kept.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How often connections are looked through for those on which nothing is asked.
 const CUT_INTERVAL: Duration = Duration::from_secs(5);
-/// How long a client may take to send its first head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections of the admin listener at once: scrapers and probes.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// What work in flight gets to write down where it stands once its time is up.
 const GIVING_UP_TIME: Duration = Duration::from_secs(2);
 /// What the last commit gets, however late it is.
@@ -92,6 +92,7 @@ pub struct App {
     settings: config::Server,
     /// As it was at the start.
     identity: config::Auth,
+    metrics: Metrics,
 }
 
 #[derive(Debug)]
@@ -111,8 +112,8 @@ impl App {
         sandbox_keys: Option<KeySet>,
         accepted: Accepted,
     ) -> Result<Self, StartError> {
-        for inert in &config.inert {
-            tracing::warn!("{inert}");
+        for odd in config.inert.iter().chain(&config.warnings) {
+            tracing::warn!("{odd}");
         }
         let rest_listener = listen(config.server.bind, "server.bind")?;
         let admin_listener = config
@@ -131,7 +132,7 @@ impl App {
         let (tasks, requests) = (Tasks::on_this_runtime(), Requests::default());
         let authenticator = Arc::new(authenticator(&config.auth, sandbox_keys)?);
         if let Some(served) = served(&config.auth) {
-            authenticator.follow(served, &tasks)?;
+            authenticator.follow(served, config.auth.proxy.as_ref(), &tasks)?;
         }
         let authenticator = Data::from(authenticator);
         let policies = load_policies(config.authorization.policy_file.as_deref());
@@ -164,7 +165,7 @@ impl App {
             tasks: Data::new(tasks.clone()),
             streams: Data::new(http::Streams::new(tasks.clone(), requests.clone())),
             requests: Data::new(requests.clone()),
-            rules: Data::new(http::Rules {
+            bounds: Data::new(http::RequestBounds {
                 region: config.upstream.region.clone(),
                 regions: config.upstream.regions.clone(),
                 request_timeout: config.server.request_timeout,
@@ -172,13 +173,15 @@ impl App {
             limits: Data::new(http::RateLimits::new(&config.limits)),
             proxies: Data::new(http::TrustedProxies::new(
                 config.server.trusted_proxies.clone(),
+                config.server.client_address_header,
             )),
             readiness: readiness.clone(),
-            metrics: Data::new(metrics),
+            metrics: Data::new(metrics.clone()),
         };
-        let rest = serve_rest(rest_listener, tls, parts.clone(), &config.server)?;
+        let most = most_connections(&config);
+        let rest = serve_rest(rest_listener, tls, parts.clone(), &config.server, most)?;
         let admin = admin_listener
-            .map(|listener| serve_admin(listener, parts))
+            .map(|listener| serve_admin(listener, parts, &config.server))
             .transpose()?;
         tracing::info!(server.address = %rest.address, server.tls = secure, "serving REST");
         if let Some(admin) = &admin {
@@ -199,7 +202,13 @@ impl App {
             sharing,
             settings: config.server,
             identity: config.auth,
+            metrics,
         })
+    }
+
+    /// Takes over the count of log lines that nobody read.
+    pub fn count_lost_lines(&self, lost: LostLines) {
+        self.metrics.count_lost_lines(lost);
     }
 
     /// The URL that REST is served at.
@@ -242,6 +251,7 @@ impl App {
         };
         let policies = load_policies(config.authorization.policy_file.as_deref())
             .map_err(fault("authorization.policy_file"))?;
+        let policies_gone = policies.is_none() && self.authorizer.has_policies();
         match keys {
             Some(keys) => self.authenticator.use_keys(keys),
             None if !self.authenticator.reload().await => {
@@ -249,7 +259,14 @@ impl App {
             }
             None => {}
         }
-        self.authorizer.use_policies(policies);
+        if policies_gone {
+            // Whoever takes all limits away has to stop the gateway for it; a variable is forgotten more easily.
+            tracing::warn!(
+                "authorization.policy_file is not configured any more; the policies of before stay until a restart"
+            );
+        } else {
+            self.authorizer.use_policies(policies);
+        }
         self.upstream.use_keys(Keys {
             public: config.upstream.public_key,
             private: config.upstream.private_key,
@@ -416,21 +433,8 @@ fn served(auth: &config::Auth) -> Option<Served> {
     }
 }
 
-/// Connections that may wait to be accepted; std's own bind allows 128.
-const BACKLOG: u32 = 1024;
-
 fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, StartError> {
-    let listening = || {
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()
-        } else {
-            TcpSocket::new_v6()
-        }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)?.into_std()
-    };
-    listening().map_err(|source| StartError::Listen {
+    http::listen(address).map_err(|source| StartError::Listen {
         address,
         key,
         source,
@@ -442,77 +446,102 @@ fn serve_rest(
     tls: Option<rustls::ServerConfig>,
     parts: Parts,
     settings: &config::Server,
+    most_connections: usize,
 ) -> Result<Listening, StartError> {
-    let address = listener
-        .local_addr()
-        .map_err(|source| refused(settings.bind, source))?;
+    let serving = Serving {
+        connections: Connections::at_most(most_connections),
+        keep_alive: settings.keep_alive,
+        shutdown_timeout: settings.shutdown_timeout,
+        workers: None,
+        tls: tls.map(Arc::new),
+    };
     let origins = settings.cors_origins.clone();
-    let connections = Connections::default();
-    let (noted, tasks) = (connections.clone(), parts.tasks.clone());
-    parts.tasks.serve(async move {
+    serve(
+        listener,
+        "server.bind",
+        &serving,
+        &parts.tasks.clone(),
+        move || {
+            ActixApp::new()
+                .app_data(parts.metrics.clone())
+                .app_data(parts.requests.clone())
+                .app_data(parts.proxies.clone())
+                .configure(|routes| http::routes(&parts, routes))
+                .wrap(http::cors(&origins))
+                .wrap(from_fn(http::observe))
+        },
+    )
+}
+
+fn serve_admin(
+    listener: TcpListener,
+    parts: Parts,
+    settings: &config::Server,
+) -> Result<Listening, StartError> {
+    let serving = Serving {
+        connections: Connections::at_most(ADMIN_CONNECTIONS_MAX),
+        keep_alive: settings.keep_alive,
+        shutdown_timeout: settings.shutdown_timeout,
+        workers: Some(1),
+        tls: None,
+    };
+    serve(
+        listener,
+        "server.admin_bind",
+        &serving,
+        &parts.tasks.clone(),
+        move || {
+            ActixApp::new()
+                .configure(|routes| http::admin_routes(&parts, routes))
+                .wrap(from_fn(http::observe))
+        },
+    )
+}
+
+/// Serves, and cuts connections that are of no use.
+fn serve<A, B>(
+    listener: TcpListener,
+    key: &'static str,
+    serving: &Serving,
+    tasks: &Tasks,
+    app: impl Fn() -> ActixApp<A> + Clone + Send + 'static,
+) -> Result<Listening, StartError>
+where
+    A: ServiceFactory<
+            ServiceRequest,
+            Config = (),
+            Response = ServiceResponse<B>,
+            Error = actix_web::Error,
+            InitError = (),
+        > + 'static,
+    B: MessageBody + 'static,
+{
+    let refused = |source| StartError::Listen {
+        address: ([0, 0, 0, 0], 0).into(),
+        key,
+        source,
+    };
+    let address = listener.local_addr().map_err(refused)?;
+    let server = http::serve(listener, serving, app).map_err(|source| StartError::Listen {
+        address,
+        key,
+        source,
+    })?;
+    let (connections, cut_after) = (serving.connections.clone(), serving.cut_after());
+    let stopping = tasks.clone();
+    tasks.serve(async move {
         let cut = async {
             loop {
-                tokio::time::sleep(CUT_INTERVAL).await;
-                connections.cut_idle(Deadline::now().instant(), KEEP_ALIVE + HEAD_TIMEOUT);
+                tokio::time::sleep(CUT_INTERVAL.min(cut_after)).await;
+                connections.cut_idle(Deadline::now().instant(), cut_after);
             }
         };
         tokio::select! {
             () = cut => {}
-            () = tasks.stopping() => {}
+            () = stopping.stopping() => {}
         }
     });
-    let server = HttpServer::new(move || {
-        ActixApp::new()
-            .app_data(parts.metrics.clone())
-            .app_data(parts.requests.clone())
-            .configure(|routes| http::routes(&parts, routes))
-            .wrap(http::cors(&origins))
-            .wrap(from_fn(http::observe))
-    });
-    let server = server
-        .disable_signals()
-        .on_connect(move |stream, data| noted.note(stream, data))
-        .keep_alive(KEEP_ALIVE)
-        .client_request_timeout(HEAD_TIMEOUT)
-        .shutdown_timeout(settings.shutdown_timeout.as_secs() + 1);
-    let server = match tls {
-        None => server.listen(listener),
-        Some(tls) => server.listen_rustls_0_23(listener, tls),
-    };
-    Ok(run(
-        address,
-        server.map_err(|source| refused(address, source))?.run(),
-    ))
-}
-
-fn serve_admin(listener: TcpListener, parts: Parts) -> Result<Listening, StartError> {
-    let refused = |source| StartError::Listen {
-        address: ([0, 0, 0, 0], 0).into(),
-        key: "server.admin_bind",
-        source,
-    };
-    let address = listener.local_addr().map_err(refused)?;
-    let server = HttpServer::new(move || {
-        ActixApp::new()
-            .configure(|routes| http::admin_routes(&parts, routes))
-            .wrap(from_fn(http::observe))
-    });
-    let server = server
-        .workers(1)
-        .disable_signals()
-        .client_request_timeout(HEAD_TIMEOUT);
-    Ok(run(
-        address,
-        server.listen(listener).map_err(refused)?.run(),
-    ))
-}
-
-fn refused(address: SocketAddr, source: io::Error) -> StartError {
-    StartError::Listen {
-        address,
-        key: "server.bind",
-        source,
-    }
+    Ok(run(address, server))
 }
 
 #[expect(

@@ -5,6 +5,7 @@
 
 use super::event::Event;
 use super::filter::{Filter, Order};
+use super::line::append_line;
 use super::reader::{Page, Reader};
 use super::store::StoreError;
 use crate::domain::EventId;
@@ -19,6 +20,8 @@ pub enum Format {
     Ndjson,
     /// RFC 4180 with a header row.
     Csv,
+    /// The same behind a byte order mark, without which Excel takes it for the text of an older code page.
+    CsvWithMark,
 }
 
 impl Format {
@@ -27,7 +30,7 @@ impl Format {
     pub fn media_type(self) -> &'static str {
         match self {
             Self::Ndjson => "application/x-ndjson",
-            Self::Csv => "text/csv; charset=utf-8; header=present",
+            Self::Csv | Self::CsvWithMark => "text/csv; charset=utf-8; header=present",
         }
     }
 }
@@ -113,21 +116,26 @@ impl Export {
     }
 }
 
+const BYTE_ORDER_MARK: &str = "\u{feff}";
+
 fn lines(format: Format, header: bool, page: &Page) -> Vec<u8> {
     match format {
         Format::Ndjson => {
             let mut lines = Vec::with_capacity(page.events.len() * 700);
             for event in &page.events {
-                // Strings, numbers and lists of strings always serialize, and memory takes them.
-                let _ = serde_json::to_writer(&mut lines, event);
+                append_line(&mut lines, event);
                 lines.push(b'\n');
             }
             lines
         }
-        Format::Csv => {
+        Format::Csv | Format::CsvWithMark => {
+            let mut text = Vec::with_capacity(page.events.len() * 400);
+            if header && format == Format::CsvWithMark {
+                text.extend_from_slice(BYTE_ORDER_MARK.as_bytes());
+            }
             let mut writer = csv::WriterBuilder::new()
                 .terminator(csv::Terminator::CRLF)
-                .from_writer(Vec::with_capacity(page.events.len() * 400));
+                .from_writer(text);
             if header {
                 // Memory takes what is written.
                 let _ = writer.write_record(CSV_COLUMNS.map(|(name, _)| name));
@@ -184,9 +192,14 @@ fn cells(event: &Event) -> [String; CSV_COLUMNS.len()] {
     CSV_COLUMNS.map(|(_, cell)| harmless(cell(event)))
 }
 
-/// A spreadsheet takes a cell that begins so for a formula (OWASP, CSV injection); a leading `'` makes it text.
+/// A spreadsheet takes a cell that begins so for a formula (OWASP, CSV injection), Chinese and Japanese ones also where
+/// the sign is of full width; a leading `'` makes it text. Spaces and what cannot be seen may stand before it.
 fn harmless(cell: String) -> String {
-    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+    let unseen = |c: char| {
+        c.is_whitespace() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
+    };
+    let signs = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
+    if cell.starts_with(['\t', '\r']) || cell.trim_start_matches(unseen).starts_with(signs) {
         format!("'{cell}")
     } else {
         cell
@@ -253,16 +266,31 @@ mod tests {
         assert_eq!(row, expected);
     }
 
+    #[test]
+    fn a_mark_stands_once_and_in_front() {
+        let page = Page {
+            events: vec![event("x")],
+            next: None,
+        };
+        let csv = |header| lines(Format::CsvWithMark, header, &page);
+        assert!(csv(true).starts_with("\u{feff}id,".as_bytes()));
+        assert_eq!(csv(false), lines(Format::Csv, false, &page));
+    }
+
     proptest! {
         #[test]
-        fn whatever_a_cell_holds_reads_back_and_is_no_formula(text in "[=+@,\"\t\r\n'a-]{0,8}|\\PC{0,8}") {
+        fn whatever_a_cell_holds_reads_back_and_is_no_formula(text in "[=+@＝＋－＠,\"\t\r\n' \u{3000}\u{a0}\u{feff}a-]{0,8}|\\PC{0,8}") {
             let page = Page { events: vec![event(&text), event("x")], next: None };
             let csv = lines(Format::Csv, false, &page);
             let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(csv.as_slice());
             let rows: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().expect("reads");
             prop_assert_eq!(rows.len(), 2);
-            let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
-            prop_assert_eq!(&rows[0][3], format!("{}{text}", if formula { "'" } else { "" }));
+            let cell = &rows[0][3];
+            let quoted = format!("'{text}");
+            prop_assert!(cell == text || cell == quoted);
+            let seen = cell.trim_start_matches([' ', '\u{3000}', '\u{a0}', '\u{feff}', '\n', '\t', '\r']);
+            prop_assert!(!seen.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠']), "{:?}", cell);
+            prop_assert!(!cell.starts_with(['\t', '\r']));
         }
     }
 }

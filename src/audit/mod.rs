@@ -23,6 +23,7 @@ mod feed;
 mod filter;
 mod heads;
 mod ids;
+mod line;
 mod reader;
 mod store;
 mod summary;
@@ -40,6 +41,7 @@ pub use feed::{Entry, EntryCursor, Feed, FeedError, InvalidEntryCursor};
 pub use filter::{
     Cursor, EventOperation, Filter, InvalidCursor, InvalidOperation, Order, OutcomeFilter,
 };
+pub use line::append_line;
 pub use reader::{LastChange, OpenChange, Page, Reader};
 pub use store::StoreError;
 pub use summary::{Bucket, Buckets, CountedBucket, Counts, InvalidBucket, Summary, TooManyBuckets};

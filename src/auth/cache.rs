@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::{Principal, Timestamp};
 
-use super::token::{Rules, TokenError, Verified};
+use super::token::{TokenError, TokenRules, Verified};
 
 /// What all kept tokens may take together.
 const BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -40,7 +40,7 @@ impl VerifiedTokens {
     pub(super) fn principal(
         &self,
         token: &str,
-        rules: &Rules,
+        rules: &TokenRules,
         now: Timestamp,
         verify: impl FnOnce() -> Result<Verified, TokenError>,
     ) -> Result<Arc<Principal>, TokenError> {
@@ -73,8 +73,8 @@ mod tests {
 
     use super::*;
 
-    fn rules() -> Rules {
-        Rules {
+    fn rules() -> TokenRules {
+        TokenRules {
             issuer: "i".into(),
             audience: "a".into(),
             leeway: Duration::from_secs(30),

@@ -87,6 +87,8 @@ impl KeySet {
     /// # Errors
     /// Where it is no set, or no key of it can be used.
     pub fn parse(text: &str) -> Result<Self, KeySetError> {
+        // Editors of Windows put a byte order mark before it.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let set: Value = serde_json::from_str(text).map_err(|_| KeySetError::NotASet)?;
         let entries = set
             .get("keys")

@@ -10,7 +10,7 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
 };
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
@@ -65,11 +65,7 @@ impl Mint {
             .and_then(Value::as_array)
             .ok_or(MintError::NotASet)?;
         let named = |key: &&Value| kid.is_none() || key.get("kid").and_then(Value::as_str) == kid;
-        // A token of a key that the gateway would leave out is of no use.
-        let usable = keys
-            .iter()
-            .filter(named)
-            .filter(|key| key_set::read_key(key).is_ok());
+        let usable = keys.iter().filter(named).filter(|key| may_sign(key));
         usable
             .into_iter()
             .find_map(Self::from_key)
@@ -107,15 +103,7 @@ impl Mint {
                     .ok()?
                     .as_der()
                     .ok()?;
-                let base64 = STANDARD.encode(der.as_ref());
-                let lines: Vec<&str> = (0..base64.len())
-                    .step_by(64)
-                    .map(|at| &base64[at..base64.len().min(at + 64)])
-                    .collect();
-                let pem = format!(
-                    "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
-                    lines.join("\n")
-                );
+                let pem = pem::encode(&pem::Pem::new("PRIVATE KEY", der.as_ref()));
                 (
                     Algorithm::RS256,
                     EncodingKey::from_rsa_pem(pem.as_bytes()).ok()?,
@@ -175,6 +163,23 @@ impl Mint {
         });
         jsonwebtoken::encode(&self.header, &claims, &self.key).map_err(|_| MintError::BadKey)
     }
+}
+
+/// Whether a key is for signing (RFC 7517, section 4.3), and the gateway would take its public half: a token of one that
+/// it leaves out is of no use.
+fn may_sign(key: &Value) -> bool {
+    let signs = match key.get("key_ops") {
+        None | Some(Value::Null) => true,
+        Some(Value::Array(operations)) => {
+            operations.is_empty() || operations.iter().any(|operation| operation == "sign")
+        }
+        Some(_) => false,
+    };
+    let mut public = key.clone();
+    if let Some(members) = public.as_object_mut() {
+        members.remove("key_ops");
+    }
+    signs && key_set::read_key(&public).is_ok()
 }
 
 /// A JWK Set with one new symmetric key, for a gateway that nobody else is to trust.

@@ -27,7 +27,7 @@ pub use token::{TokenError, unverified};
 /// Checks tokens against the present key set.
 #[derive(Debug)]
 pub struct Authenticator {
-    rules: token::Rules,
+    rules: token::TokenRules,
     keys: ArcSwapOption<Generation>,
     source: OnceLock<Source>,
 }
@@ -44,7 +44,7 @@ impl Authenticator {
     #[must_use]
     pub fn new(issuer: String, audience: String, leeway: Duration) -> Self {
         Self {
-            rules: token::Rules {
+            rules: token::TokenRules {
                 issuer,
                 audience,
                 leeway,
@@ -89,6 +89,7 @@ impl Authenticator {
     pub async fn authenticate_anew(&self, token: &str) -> Result<Arc<Principal>, TokenError> {
         match self.source.get() {
             Some(source) if source.ask().await => self.authenticate(token),
+            _ if !self.is_ready() => Err(TokenError::NoKeys),
             _ => Err(TokenError::UnknownKey),
         }
     }
@@ -109,7 +110,10 @@ impl Authenticator {
 
     fn authenticate_at(&self, token: &str, now: Timestamp) -> Result<Arc<Principal>, TokenError> {
         let generation = self.keys.load();
-        let Generation { keys, verified } = generation.as_deref().ok_or(TokenError::NoKeys)?;
+        let Some(Generation { keys, verified }) = generation.as_deref() else {
+            token::check_form(token)?;
+            return Err(TokenError::NoKeys);
+        };
         let verify = || token::verify(token, keys, &self.rules, now);
         verified.principal(token, &self.rules, now, verify)
     }

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Algorithm;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::domain::{Principal, Timestamp};
+use crate::domain::{Principal, SYSTEM_SUBJECTS, Timestamp};
 
 use super::key_set::{self, KeySet, NoKey};
 
@@ -21,7 +22,7 @@ const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 /// What every token is held against.
 #[derive(Debug)]
-pub(super) struct Rules {
+pub(super) struct TokenRules {
     pub(super) issuer: String,
     pub(super) audience: String,
     pub(super) leeway: Duration,
@@ -60,6 +61,12 @@ pub enum TokenError {
     /// A registered claim is absent or of a wrong JSON type.
     #[error("the token's claim {0} is missing or of a wrong type")]
     BadClaim(&'static str),
+    /// A claim that stands in the trail holds what cannot be read there.
+    #[error("the token's claim {0} holds a control character")]
+    ControlCharacter(&'static str),
+    /// `sub` is a name by which the gateway itself stands in the trail.
+    #[error("the token's claim sub is a name of the gateway's own")]
+    SystemSubject,
     /// `iss` is another.
     #[error("the token's issuer is not accepted")]
     OtherIssuer,
@@ -75,8 +82,8 @@ pub enum TokenError {
     /// `iat` lies in the future.
     #[error("the token was issued in the future")]
     IssuedInFuture,
-    /// The gateway has no keys yet.
-    #[error("no key is known for the token")]
+    /// The gateway has no keys yet, so nothing can be said of the token.
+    #[error("the keys of the token's issuer are not known yet")]
     NoKeys,
 }
 
@@ -136,7 +143,7 @@ pub(super) struct Verified {
     pub(super) expires: f64,
 }
 
-impl Rules {
+impl TokenRules {
     /// Whether a token that ends at `expires` is still good.
     pub(super) fn check_end(&self, expires: f64, now: Timestamp) -> Result<(), TokenError> {
         if expires + self.leeway.as_secs_f64() <= seconds(now) {
@@ -151,7 +158,7 @@ impl Rules {
 pub(super) fn verify(
     token: &str,
     keys: &KeySet,
-    rules: &Rules,
+    rules: &TokenRules,
     now: Timestamp,
 ) -> Result<Verified, TokenError> {
     check_claims(object(&signed_payload(token, keys)?)?, rules, now)
@@ -165,31 +172,66 @@ fn seconds(time: Timestamp) -> f64 {
     time.as_millis() as f64 / 1000.0
 }
 
+/// A token as it is before its key is known.
+struct Unsigned<'a> {
+    message: &'a str,
+    signature: &'a str,
+    algorithm: Algorithm,
+    kid: Option<String>,
+    payload: Vec<u8>,
+}
+
+impl<'a> Unsigned<'a> {
+    fn read(token: &'a str) -> Result<Self, TokenError> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(TokenError::TooLong);
+        }
+        let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+        let (header, payload) = message.split_once('.').ok_or(TokenError::Malformed)?;
+        let header: Header = object(&bytes(header)?)?;
+        let payload = bytes(payload)?;
+        let odd = [&header.crit, &header.jwk, &header.jku, &header.x5u];
+        if odd.into_iter().any(Option::is_some) {
+            return Err(TokenError::HeaderNotAccepted);
+        }
+        check_type(header.typ.as_ref())?;
+        let algorithm = key_set::algorithm(&header.alg).ok_or(TokenError::AlgorithmNotAccepted)?;
+        let kid = match header.kid {
+            None => None,
+            Some(Value::String(kid)) => Some(kid),
+            Some(_) => return Err(TokenError::Malformed),
+        };
+        Ok(Self {
+            message,
+            signature,
+            algorithm,
+            kid,
+            payload,
+        })
+    }
+}
+
+/// Why a token can be good under no keys whatever.
+pub(super) fn check_form(token: &str) -> Result<(), TokenError> {
+    Unsigned::read(token).map(drop)
+}
+
 /// The payload of a token whose signature is that of one of the keys.
 fn signed_payload(token: &str, keys: &KeySet) -> Result<Vec<u8>, TokenError> {
-    if token.len() > TOKEN_BYTES_MAX {
-        return Err(TokenError::TooLong);
-    }
-    let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
-    let (header, payload) = message.split_once('.').ok_or(TokenError::Malformed)?;
-    let header: Header = object(&bytes(header)?)?;
-    let payload = bytes(payload)?;
-    if header.crit.is_some() || header.jwk.is_some() || header.jku.is_some() || header.x5u.is_some()
-    {
-        return Err(TokenError::HeaderNotAccepted);
-    }
-    check_type(header.typ.as_ref())?;
-    let algorithm = key_set::algorithm(&header.alg).ok_or(TokenError::AlgorithmNotAccepted)?;
-    let kid = match &header.kid {
-        None => None,
-        Some(Value::String(kid)) => Some(kid.as_str()),
-        Some(_) => return Err(TokenError::Malformed),
-    };
-    let key = keys.find(kid, algorithm).map_err(|error| match error {
-        NoKey::Unknown => TokenError::UnknownKey,
-        NoKey::Ambiguous => TokenError::AmbiguousKey,
-        NoKey::OtherAlgorithm => TokenError::AlgorithmDoesNotFitKey,
-    })?;
+    let Unsigned {
+        message,
+        signature,
+        algorithm,
+        kid,
+        payload,
+    } = Unsigned::read(token)?;
+    let key = keys
+        .find(kid.as_deref(), algorithm)
+        .map_err(|error| match error {
+            NoKey::Unknown => TokenError::UnknownKey,
+            NoKey::Ambiguous => TokenError::AmbiguousKey,
+            NoKey::OtherAlgorithm => TokenError::AlgorithmDoesNotFitKey,
+        })?;
     let signed =
         jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.decoding, algorithm);
     if signed.unwrap_or(false) {
@@ -207,11 +249,13 @@ fn bytes(part: &str) -> Result<Vec<u8>, TokenError> {
 }
 
 fn object<T: for<'de> Deserialize<'de>>(json: &[u8]) -> Result<T, TokenError> {
+    // As a whole, for serde looks at the encoding of what it reads alone.
+    let json = std::str::from_utf8(json).map_err(|_| TokenError::Malformed)?;
     // serde would also read a struct from an array.
-    if json.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+    if !json.trim_start().starts_with('{') {
         return Err(TokenError::Malformed);
     }
-    serde_json::from_slice(json).map_err(|_| TokenError::Malformed)
+    serde_json::from_str(json).map_err(|_| TokenError::Malformed)
 }
 
 /// Accepts `JWT` (RFC 7519, section 5.1) and `at+jwt` (RFC 9068), so that a token made for something
@@ -228,7 +272,11 @@ fn check_type(typ: Option<&Value>) -> Result<(), TokenError> {
     }
 }
 
-fn check_claims(claims: Claims, rules: &Rules, now: Timestamp) -> Result<Verified, TokenError> {
+fn check_claims(
+    claims: Claims,
+    rules: &TokenRules,
+    now: Timestamp,
+) -> Result<Verified, TokenError> {
     let issuer = required_text(claims.iss.clone(), "iss")?;
     if issuer != rules.issuer {
         return Err(TokenError::OtherIssuer);
@@ -256,21 +304,19 @@ fn check_claims(claims: Claims, rules: &Rules, now: Timestamp) -> Result<Verifie
 fn principal(claims: Claims, issuer: String) -> Result<Principal, TokenError> {
     let token_id = match claims.jti {
         None => None,
-        Some(Value::String(jti)) => Some(jti),
+        Some(Value::String(jti)) => Some(printable(jti, "jti")?),
         Some(_) => return Err(TokenError::BadClaim("jti")),
     };
     let mut scopes = BTreeSet::new();
     for (claim, name) in [(&claims.scope, "scope"), (&claims.scp, "scp")] {
-        if let Some(value) = claim {
-            let texts = strings(Some(value)).ok_or(TokenError::BadClaim(name))?;
-            scopes.extend(
-                texts
-                    .into_iter()
-                    .flat_map(|text| text.split(' '))
-                    .filter(|scope| !scope.is_empty())
-                    .map(str::to_owned),
-            );
-        }
+        let found: Vec<&str> = match claim {
+            None => continue,
+            // A text holds several (RFC 8693, section 4.2), an element of an array is one.
+            Some(Value::String(text)) => text.split(' ').collect(),
+            Some(value) => strings(Some(value)).ok_or(TokenError::BadClaim(name))?,
+        };
+        let given = found.into_iter().filter(|scope| !scope.is_empty());
+        scopes.extend(given.map(str::to_owned));
     }
     let groups = match &claims.groups {
         None => BTreeSet::new(),
@@ -280,7 +326,10 @@ fn principal(claims: Claims, issuer: String) -> Result<Principal, TokenError> {
             .map(str::to_owned)
             .collect(),
     };
-    let subject = required_text(claims.sub, "sub")?;
+    let subject = printable(required_text(claims.sub, "sub")?, "sub")?;
+    if SYSTEM_SUBJECTS.contains(&subject.as_str()) {
+        return Err(TokenError::SystemSubject);
+    }
     Ok(Principal {
         subject,
         issuer,
@@ -312,6 +361,15 @@ pub fn unverified(text: &str) -> Result<Principal, TokenError> {
         Some(_) => required_text(claims.iss.clone(), "iss")?,
     };
     principal(claims, issuer)
+}
+
+/// The text of a claim that people read in the trail.
+fn printable(text: String, name: &'static str) -> Result<String, TokenError> {
+    if text.contains(char::is_control) {
+        Err(TokenError::ControlCharacter(name))
+    } else {
+        Ok(text)
+    }
 }
 
 fn required_text(claim: Option<Value>, name: &'static str) -> Result<String, TokenError> {

@@ -46,12 +46,12 @@ pub struct Policies {
     set: PolicySet,
     authorizer: Authorizer,
     warnings: Vec<String>,
-    prepared: Cache<Asked, Arc<Prepared>, RandomState>,
+    prepared: Cache<EntitiesKey, Arc<Prepared>, RandomState>,
 }
 
 /// Whose entities, and on what. A principal is known by where it lies: [`Prepared`] holds it there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Asked {
+struct EntitiesKey {
     principal: usize,
     image: Option<(Region, ImageId)>,
     client_ip: IpAddr,
@@ -132,7 +132,7 @@ impl Policies {
         }
         let prepared = Cache::builder()
             .max_capacity(PREPARED_BYTES_MAX)
-            .weigher(|_: &Asked, prepared: &Arc<Prepared>| prepared.weight())
+            .weigher(|_: &EntitiesKey, prepared: &Arc<Prepared>| prepared.weight())
             .build_with_hasher(RandomState::default());
         let warnings = checked.validation_warnings();
         Ok(Self {
@@ -215,7 +215,7 @@ impl Policies {
             | Request::ListShares { region, image_id } => Some((region.clone(), image_id.clone())),
             Request::ReadAudit => None,
         };
-        let asked = Asked {
+        let asked = EntitiesKey {
             principal: Arc::as_ptr(&caller.principal).addr(),
             image,
             // Nothing that a policy trusts is the unspecified address.

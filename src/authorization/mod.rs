@@ -87,6 +87,12 @@ impl Authorizer {
         self.policies.store(policies.map(Arc::new));
     }
 
+    /// Whether policies decide besides scopes.
+    #[must_use]
+    pub fn has_policies(&self) -> bool {
+        self.policies.load().is_some()
+    }
+
     /// The refusal of a principal that lacks `scope`, whatever policies say.
     ///
     /// # Errors

@@ -6,11 +6,19 @@ use super::{ExportArgs, ExportFormat, ExportOrder, Failure, trail_at, write_out}
 use crate::audit::{Export, Filter, Format, Order, Reader};
 
 pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, Failure> {
+    let ordered = args.from.zip(args.to).is_none_or(|(from, to)| from < to);
+    if !ordered {
+        return Err(Failure::usage("--from must be before --to"));
+    }
     let path = trail_at(args.database_url, args.config.as_deref())?;
     let reader = Reader::open(&path).await;
     let reader = reader.map_err(|error| Failure::could_not_run(&error))?;
     let format = match args.format {
+        ExportFormat::Ndjson if args.bom => {
+            return Err(Failure::usage("--bom goes with --format csv alone"));
+        }
         ExportFormat::Ndjson => Format::Ndjson,
+        ExportFormat::Csv if args.bom => Format::CsvWithMark,
         ExportFormat::Csv => Format::Csv,
     };
     let order = match args.order {

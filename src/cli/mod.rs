@@ -24,7 +24,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::audit::{EventOperation, Expected};
-use crate::config::{Config, Faults, Sources, parse_duration};
+use crate::config::{Config, Faults, Sources, parse_duration, trail_file};
 use crate::domain::{AccountId, ImageId, Outcome, Timestamp};
 
 /// Share CompShare machine images through REST, audited, with keys that only the gateway holds.
@@ -151,6 +151,9 @@ struct ExportArgs {
     /// How events are written.
     #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
     format: ExportFormat,
+    /// Begins CSV with a byte order mark, for Excel.
+    #[arg(long)]
+    bom: bool,
     /// Events at or after this time (RFC 3339).
     #[arg(long, value_name = "TIME", value_parser = Timestamp::parse_rfc3339)]
     from: Option<Timestamp>,
@@ -217,6 +220,9 @@ struct PolicyCheckArgs {
     /// Where the request comes from.
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     client_ip: IpAddr,
+    /// The configuration, in TOML, for the regions that may be named; without it any may.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -259,14 +265,10 @@ fn parse_limit(text: &str) -> Result<usize, &'static str> {
 
 /// Where the trail lies: by option, else by configuration.
 fn trail_at(database_url: Option<String>, config: Option<&Path>) -> Result<PathBuf, Failure> {
-    let mut sources = Sources::of_this_process(config);
     if let Some(url) = database_url {
-        sources.environment.remove("ISG__AUDIT__DATABASE_URL_FILE");
-        sources
-            .environment
-            .insert("ISG__AUDIT__DATABASE_URL".into(), url);
+        return trail_file(&url).map_err(|why| Failure::usage(format!("--database-url {why}")));
     }
-    Ok(Config::load_audit(&sources)?.database)
+    Ok(Config::load_audit(&Sources::of_this_process(config))?.database)
 }
 
 /// Runs the command that the process was started with.

@@ -27,21 +27,20 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         signal(SignalKind::hangup()).map_err(|error| Failure::could_not_run(&error))?;
     let mut sources = with_file_checks(Sources::of_this_process(args.config.as_deref()));
     let upstream = if args.sandbox {
-        Some(Upstream::prepare(&mut sources)?)
+        Some(SandboxUpstream::prepare(&mut sources)?)
     } else {
         None
     };
     let config = Config::load(&sources)?;
-    start_logging(config.telemetry.log_format);
+    let filter = sources.environment.get("RUST_LOG");
+    let logging = start_logging(config.telemetry.log_format, filter.map(String::as_str));
     let key_source = config.auth.keys.clone();
     let throw_away = (key_source == KeySource::Sandbox).then(throw_away_set);
     let keys = throw_away.as_deref().map(KeySet::parse).transpose();
     let keys = keys.map_err(|error| Failure::could_not_run(&error))?;
     let running = upstream
         .map(|upstream| upstream.start(&config))
-        .transpose()?
-        .flatten();
-    let upstream_url = config.upstream.base_url.clone();
+        .transpose()?;
     let (issuer, audience) = (config.auth.issuer.clone(), config.auth.audience.clone());
     let accepted = Accepted {
         clock: args.accept_clock,
@@ -50,6 +49,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     let mut app = App::start(config, keys, accepted)
         .await
         .map_err(|error| Failure::could_not_run(&error))?;
+    app.count_lost_lines(logging.lost());
     if args.sandbox {
         let set = match &key_source {
             KeySource::File(path) => read_text_file(path).ok(),
@@ -57,21 +57,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
             KeySource::Url(_) | KeySource::Discovery => None,
         };
         let mint = set.and_then(|set| Mint::from_set(&set, None).ok());
-        let greeting = match &running {
-            Some(_) => {
-                "The gateway runs against a sandbox: nothing leaves this machine.".to_owned()
-            }
-            None => format!(
-                "The gateway runs against {upstream_url}, as configured, and not against the sandbox."
-            ),
-        };
-        print(&banner(
-            &greeting,
-            &app.base_url(),
-            mint.as_ref(),
-            &issuer,
-            &audience,
-        ))?;
+        print(&banner(&app.base_url(), mint.as_ref(), &issuer, &audience))?;
     }
     let mut served = true;
     loop {
@@ -140,13 +126,12 @@ pub(super) fn stop_signal() -> Result<StopSignal, Failure> {
     })
 }
 
-/// The built-in upstream, bound but not serving: the configuration may name another.
-struct Upstream {
+/// The built-in upstream, bound but not serving until its settings are known.
+struct SandboxUpstream {
     listener: TcpListener,
-    base_url: String,
 }
 
-impl Upstream {
+impl SandboxUpstream {
     /// Binds a port and sets what `--sandbox` sets where neither file nor environment does.
     fn prepare(sources: &mut Sources) -> Result<Self, Failure> {
         let cannot = |error: std::io::Error| Failure::could_not_run(&error);
@@ -158,28 +143,23 @@ impl Upstream {
             ("auth.issuer", "https://sandbox.invalid".to_owned()),
             ("auth.audience", "image-share-gateway".to_owned()),
             ("audit.database_url", "sqlite://data/sandbox.db".to_owned()),
-            ("upstream.base_url", base_url.clone()),
+            ("upstream.base_url", base_url),
             ("upstream.public_key", key()),
             ("upstream.private_key", key()),
         ]);
-        Ok(Self { listener, base_url })
+        Ok(Self { listener })
     }
 
-    /// Serves, unless the configuration names another upstream.
-    fn start(self, config: &Config) -> Result<Option<Sandbox>, Failure> {
+    /// Serves with the regions and keys of the configuration.
+    fn start(self, config: &Config) -> Result<Sandbox, Failure> {
         use secrecy::ExposeSecret as _;
-        if config.upstream.base_url.as_str() != self.base_url {
-            return Ok(None);
-        }
         let settings = Settings {
             public_key: config.upstream.public_key.expose_secret().to_owned(),
             private_key: config.upstream.private_key.expose_secret().to_owned(),
             latency: Duration::ZERO,
             fault_rate: 0.0,
         };
-        Sandbox::start(self.listener, settings)
-            .map(Some)
-            .map_err(|error| Failure::could_not_run(&error))
+        Sandbox::start(self.listener, settings).map_err(|error| Failure::could_not_run(&error))
     }
 }
 
@@ -193,15 +173,9 @@ fn sources_again(sources: &Sources) -> Sources {
     }
 }
 
-fn banner(
-    greeting: &str,
-    base_url: &str,
-    mint: Option<&Mint>,
-    issuer: &str,
-    audience: &str,
-) -> String {
+fn banner(base_url: &str, mint: Option<&Mint>, issuer: &str, audience: &str) -> String {
     let mut text = format!(
-        "{greeting}\n\n\
+        "The gateway runs against a sandbox: nothing leaves this machine.\n\n\
          Base URL    {base_url}\n\
          Swagger UI  {base_url}/swagger-ui/\n"
     );

@@ -7,10 +7,11 @@ use std::path::Path;
 use super::Fault;
 
 const PREFIX: &str = "ISG__";
+const BYTE_ORDER_MARK: char = '\u{feff}';
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Every key there is, so that a command which reads some of them still refuses unknown ones.
-const KEYS: [&str; 37] = [
+const KEYS: [&str; 41] = [
     "server.bind",
     "server.admin_bind",
     "server.shutdown_timeout",
@@ -19,6 +20,9 @@ const KEYS: [&str; 37] = [
     "server.tls_cert_file",
     "server.tls_key_file",
     "server.trusted_proxies",
+    "server.client_address_header",
+    "server.keep_alive",
+    "server.max_connections",
     "server.cors_origins",
     "auth.issuer",
     "auth.audience",
@@ -41,6 +45,7 @@ const KEYS: [&str; 37] = [
     "upstream.max_in_flight",
     "upstream.requests_per_second",
     "upstream.zone",
+    "upstream.proxy",
     "audit.database_url",
     "audit.database_url_file",
     "limits.requests_per_second",
@@ -68,31 +73,42 @@ pub(super) fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
 }
 
+/// Keys to which empty text means something. Any other that the environment gives so is not set, whatever a file says.
+const MAY_BE_EMPTY: [&str; 1] = ["server.admin_bind"];
+
+/// What the environment sets, and which keys it takes back from the file.
+pub(super) struct Environment {
+    pub(super) layer: Layer,
+    pub(super) unset: Vec<String>,
+}
+
 pub(super) fn environment_layer(
     environment: &BTreeMap<String, String>,
     faults: &mut Vec<Fault>,
-) -> Layer {
-    let mut layer = Layer::new();
+) -> Environment {
+    let (mut layer, mut unset) = (Layer::new(), Vec::new());
     for (name, text) in environment
         .iter()
         .filter(|(name, _)| name.starts_with(PREFIX))
     {
         let key = name[PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
-        if is_key(&key) && variable(&key) == *name {
-            let given = Given {
-                value: toml::Value::String(text.clone()),
-                origin: format!("environment {name}"),
-            };
-            layer.insert(key, given);
-        } else {
+        if !is_key(&key) || variable(&key) != *name {
             faults.push(Fault {
                 key: name.clone(),
                 origin: None,
                 message: "is no variable of the gateway".into(),
             });
+        } else if text.is_empty() && !MAY_BE_EMPTY.contains(&key.as_str()) {
+            unset.push(key);
+        } else {
+            let given = Given {
+                value: toml::Value::String(text.clone()),
+                origin: format!("environment {name}"),
+            };
+            layer.insert(key, given);
         }
     }
-    layer
+    Environment { layer, unset }
 }
 
 pub(super) fn file_layer(path: &Path, faults: &mut Vec<Fault>) -> Layer {
@@ -168,28 +184,37 @@ pub(super) fn file_layer(path: &Path, faults: &mut Vec<Fault>) -> Layer {
     layer
 }
 
-/// Reads a small text file.
+/// Reads a small text file in UTF-8, without the byte order mark that editors of Windows put before it.
 ///
 /// # Errors
 /// Why it cannot be read, in words for an operator.
 pub fn read_text_file(path: &Path) -> Result<String, String> {
     let unreadable = |error: std::io::Error| format!("cannot be read: {}", reason(&error));
     let file = std::fs::File::open(path).map_err(unreadable)?;
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)
+        .read_to_end(&mut bytes)
         .map_err(unreadable)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
+    if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(format!("is larger than {FILE_BYTES_MAX} bytes"));
+    }
+    let is_utf_16 = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
+    let mut text = String::from_utf8(bytes).map_err(|_| {
+        if is_utf_16 {
+            "is UTF-16 text; save it as UTF-8"
+        } else {
+            "is not UTF-8 text"
+        }
+    })?;
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len_utf8());
     }
     Ok(text)
 }
 
 pub(super) fn read_secret(path: &Path) -> Result<String, String> {
     let text = read_text_file(path).map_err(|message| format!("`{}` {message}", path.display()))?;
-    let secret = text
-        .strip_suffix('\n')
-        .map_or(text.as_str(), |cut| cut.strip_suffix('\r').unwrap_or(cut));
+    let secret = text.trim();
     if secret.is_empty() {
         Err(format!("`{}` is empty", path.display()))
     } else {
@@ -201,7 +226,6 @@ fn reason(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file".into(),
         std::io::ErrorKind::PermissionDenied => "permission denied".into(),
-        std::io::ErrorKind::InvalidData => "it is not UTF-8 text".into(),
         std::io::ErrorKind::IsADirectory => "it is a directory".into(),
         _ => error.to_string(),
     }

@@ -5,6 +5,7 @@
 //! default. Secrets are held so that they do not print.
 
 mod layers;
+mod proxy;
 mod reader;
 mod sections;
 mod values;
@@ -21,8 +22,9 @@ use url::Url;
 
 use crate::domain::Region;
 pub use layers::read_text_file;
-use reader::Reader;
-pub use values::{key_source_url, parse_duration};
+pub use proxy::Proxy;
+use reader::KeyReader;
+pub use values::{key_source_url, parse_duration, trail_file};
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone)]
@@ -34,7 +36,7 @@ pub struct Config {
     /// Section `authorization`.
     pub authorization: Authorization,
     /// Section `upstream`.
-    pub upstream: Upstream,
+    pub upstream: UpstreamSettings,
     /// Section `audit`.
     pub audit: Audit,
     /// Section `limits`.
@@ -43,6 +45,8 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// Keys that were set although nothing acts on them yet, each with what that means.
     pub inert: Vec<String>,
+    /// What is odd about files that it names.
+    pub warnings: Vec<String>,
 }
 
 /// Listeners and how long things may take.
@@ -62,8 +66,23 @@ pub struct Server {
     pub tls: Option<TlsFiles>,
     /// Proxies whose word on where a request came from is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// The header in which they say it.
+    pub client_address_header: ClientAddressHeader,
+    /// How long a connection on which nothing is asked is kept.
+    pub keep_alive: Duration,
+    /// Connections at once; without a number what the limit of open files allows.
+    pub max_connections: Option<usize>,
     /// Origins that browsers may call from.
     pub cors_origins: Vec<String>,
+}
+
+/// In which header trusted proxies say where a request came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAddressHeader {
+    /// `X-Forwarded-For`.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
 }
 
 /// PEM files of the REST listener's certificate chain and its private key.
@@ -86,6 +105,8 @@ pub struct Auth {
     pub keys: KeySource,
     /// Clock skew allowed in `exp`, `nbf` and `iat`.
     pub leeway: Duration,
+    /// The HTTP proxy that keys are fetched through.
+    pub proxy: Option<Proxy>,
 }
 
 /// Where the JWK Set comes from.
@@ -121,7 +142,7 @@ pub struct Authorization {
 
 /// The Action API and the keys to it.
 #[derive(Debug, Clone)]
-pub struct Upstream {
+pub struct UpstreamSettings {
     /// The one URL of all actions.
     pub base_url: Url,
     /// The region of requests that name none.
@@ -146,6 +167,8 @@ pub struct Upstream {
     pub requests_per_second: Option<f64>,
     /// `Zone`, sent where the action that lists images needs it.
     pub zone: Option<String>,
+    /// The HTTP proxy that calls go through.
+    pub proxy: Option<Proxy>,
 }
 
 /// Where the trail lies.
@@ -266,7 +289,10 @@ impl Config {
     /// # Errors
     /// Every fault of every layer at once.
     pub fn load(sources: &Sources) -> Result<Self, Faults> {
-        let mut reader = Reader::new(sources);
+        let mut reader = KeyReader::new(sources);
+        if sources.sandbox {
+            sections::refuse_real_upstream(&mut reader);
+        }
         let server = sections::server(&mut reader);
         let auth = sections::auth(&mut reader, sources.sandbox);
         let policy_file = reader.path("authorization.policy_file");
@@ -279,6 +305,7 @@ impl Config {
             .filter(|(key, _)| reader.is_given(key))
             .map(|(key, meaning)| format!("{key} is set: {meaning}"))
             .collect();
+        let warnings = reader.warnings();
         let faults = reader.finish();
         match (server, auth, upstream, database, limits, telemetry) {
             (
@@ -299,6 +326,7 @@ impl Config {
                     limits,
                     telemetry,
                     inert,
+                    warnings,
                 })
             }
             _ => Err(Faults(faults)),
@@ -310,10 +338,21 @@ impl Config {
     /// # Errors
     /// Its faults, and those of the layers as a whole; other keys may be missing.
     pub fn load_audit(sources: &Sources) -> Result<Audit, Faults> {
-        let mut reader = Reader::new(sources);
+        let mut reader = KeyReader::new(sources);
         let audit = sections::audit_database(&mut reader);
         let faults = reader.faults_of("audit.database_url");
         audit.filter(|_| faults.is_empty()).ok_or(Faults(faults))
+    }
+
+    /// Reads the default region and those that callers may name, alone.
+    ///
+    /// # Errors
+    /// Their faults, and those of the layers as a whole.
+    pub fn load_regions(sources: &Sources) -> Result<(Region, Vec<Region>), Faults> {
+        let mut reader = KeyReader::new(sources);
+        let regions = sections::regions(&mut reader);
+        let faults = reader.faults_of("upstream.region");
+        regions.filter(|_| faults.is_empty()).ok_or(Faults(faults))
     }
 
     /// Reads what a token for development says and is signed with where the command line does not say it.
@@ -321,7 +360,7 @@ impl Config {
     /// # Errors
     /// Faults of these keys, and those of the layers as a whole.
     pub fn load_token_defaults(sources: &Sources) -> Result<TokenDefaults, Faults> {
-        let mut reader = Reader::new(sources);
+        let mut reader = KeyReader::new(sources);
         let (issuer, audience) = (reader.text("auth.issuer"), reader.text("auth.audience"));
         let jwks_file = reader.path("auth.jwks_file");
         let faults = reader.faults_of("auth.");
@@ -341,7 +380,7 @@ impl Config {
     /// # Errors
     /// Its faults, and those of the layers as a whole.
     pub fn load_server(sources: &Sources) -> Result<Server, Faults> {
-        let mut reader = Reader::new(sources);
+        let mut reader = KeyReader::new(sources);
         let server = sections::server(&mut reader);
         let faults = reader.faults_of("server.");
         server.filter(|_| faults.is_empty()).ok_or(Faults(faults))

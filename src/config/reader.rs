@@ -8,26 +8,31 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::layers::{Given, Layer, environment_layer, file_layer, is_key, read_secret, variable};
+use super::proxy::ProxyVariables;
 use super::values::parse_duration;
 use super::{Fault, FileCheck, Sources, TlsCheck, TlsFiles};
 
-pub(super) struct Reader {
+pub(super) struct KeyReader {
     /// Highest first.
     layers: [Layer; 3],
     file_checks: Vec<(&'static str, FileCheck)>,
     tls_check: Option<TlsCheck>,
+    /// What the environment says of proxies.
+    pub(super) proxies: ProxyVariables,
     faults: Vec<Fault>,
+    warnings: Vec<String>,
 }
 
-impl Reader {
+impl KeyReader {
     pub(super) fn new(sources: &Sources) -> Self {
         let mut faults = Vec::new();
         let environment = environment_layer(&sources.environment, &mut faults);
-        let file = sources
+        let mut file = sources
             .file
             .as_deref()
             .map(|path| file_layer(path, &mut faults))
             .unwrap_or_default();
+        file.retain(|key, _| !environment.unset.contains(key));
         let text = |text: &String| Given {
             value: toml::Value::String(text.clone()),
             origin: "sandbox".into(),
@@ -38,10 +43,28 @@ impl Reader {
             .map(|(key, value)| ((*key).to_owned(), text(value)))
             .collect();
         Self {
-            layers: [environment, file, defaults],
+            layers: [environment.layer, file, defaults],
             file_checks: sources.file_checks.clone(),
             tls_check: sources.tls_check,
+            proxies: ProxyVariables::of(&sources.environment),
             faults,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// What is odd, and no fault.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
+    }
+
+    /// Notes that a file with a secret can be read by whoever is on the machine.
+    fn warn_of_readable(&mut self, key: &str, path: &Path) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(path).map(|file| file.permissions().mode());
+        if mode.is_ok_and(|mode| mode & 0o004 != 0) {
+            let path = path.display();
+            self.warnings
+                .push(format!("{key}: `{path}` can be read by others (chmod o-r)"));
         }
     }
 
@@ -111,6 +134,10 @@ impl Reader {
         let path = self.text(key).map(PathBuf::from)?;
         let mut checks = self.file_checks.iter().filter(|(of, _)| *of == key);
         match checks.try_for_each(|(_, check)| check(&path)) {
+            Ok(()) if key == "server.tls_key_file" => {
+                self.warn_of_readable(key, &path);
+                Some(path)
+            }
             Ok(()) => Some(path),
             Err(message) => self.fault(key, &format!("`{}` {message}", path.display())),
         }
@@ -131,7 +158,10 @@ impl Reader {
                         return self.fault(&file_key, "must be text, in quotes");
                     };
                     return match read_secret(Path::new(&path)) {
-                        Ok(secret) => Some(secret),
+                        Ok(secret) => {
+                            self.warn_of_readable(&file_key, Path::new(&path));
+                            Some(secret)
+                        }
                         Err(message) => self.fault(&file_key, &message),
                     };
                 }
@@ -141,9 +171,16 @@ impl Reader {
         None
     }
 
+    /// A secret on one line, as keys are.
     pub(super) fn required_secret(&mut self, key: &str) -> Option<SecretString> {
         let faults_before = self.faults.len();
         let secret = self.secret(key);
+        let odd = |c: char| c.is_control() || c == '\u{feff}';
+        let is_odd = |secret: &str| secret.contains(odd) || secret.trim() != secret;
+        if secret.as_deref().is_some_and(is_odd) {
+            let why = "holds a control character, a byte order mark or white space around it";
+            return self.fault(key, why);
+        }
         if secret.is_none() && self.faults.len() == faults_before {
             return self.fault(key, &is_required(key));
         }

@@ -7,13 +7,15 @@ use url::Url;
 
 use crate::domain::Region;
 
-use super::reader::Reader;
-use super::values::{is_loopback, key_source_url, sqlite_file};
+use super::proxy::proxy_url;
+use super::reader::KeyReader;
+use super::values::{is_loopback, key_source_url, trail_file};
 use super::{
-    Audit, Auth, KeySource, Limits, LogFormat, Rate, Server, Telemetry, TlsFiles, Upstream,
+    Audit, Auth, ClientAddressHeader, KeySource, Limits, LogFormat, Proxy, Rate, Server, Telemetry,
+    TlsFiles, UpstreamSettings,
 };
 
-pub(super) fn server(reader: &mut Reader) -> Option<Server> {
+pub(super) fn server(reader: &mut KeyReader) -> Option<Server> {
     let bind = reader.address("server.bind", "127.0.0.1:8080");
     let admin_bind = reader.address_or_off("server.admin_bind", "127.0.0.1:9090");
     let shutdown_timeout = reader.duration("server.shutdown_timeout", "30s");
@@ -47,6 +49,17 @@ pub(super) fn server(reader: &mut Reader) -> Option<Server> {
             }
         }
     }
+    let header = reader.text("server.client_address_header");
+    let client_address_header = match header.as_deref().map(str::to_ascii_lowercase).as_deref() {
+        None | Some("x-forwarded-for") => Some(ClientAddressHeader::XForwardedFor),
+        Some("forwarded") => Some(ClientAddressHeader::Forwarded),
+        Some(_) => reader.fault(
+            "server.client_address_header",
+            "must be x-forwarded-for or forwarded",
+        ),
+    };
+    let keep_alive = reader.positive_duration("server.keep_alive", "75s");
+    let max_connections = reader.integer("server.max_connections", "0", 0..=1_000_000_000);
     let cors_origins = reader.list("server.cors_origins");
     for origin in &cors_origins {
         if !Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == *origin) {
@@ -62,11 +75,16 @@ pub(super) fn server(reader: &mut Reader) -> Option<Server> {
         drain_delay: drain_delay?,
         tls,
         trusted_proxies,
+        client_address_header: client_address_header?,
+        keep_alive: keep_alive?,
+        max_connections: usize::try_from(max_connections?)
+            .ok()
+            .filter(|most| *most > 0),
         cors_origins,
     })
 }
 
-pub(super) fn auth(reader: &mut Reader, sandbox: bool) -> Option<Auth> {
+pub(super) fn auth(reader: &mut KeyReader, sandbox: bool) -> Option<Auth> {
     let issuer = reader.required("auth.issuer");
     let audience = reader.required("auth.audience");
     let leeway = reader.duration("auth.leeway", "30s");
@@ -103,7 +121,17 @@ pub(super) fn auth(reader: &mut Reader, sandbox: bool) -> Option<Auth> {
             "only one of auth.jwks_file, auth.jwks_url and auth.oidc_discovery may be set",
         ),
     };
+    let proxy = match &keys {
+        Some(KeySource::Url(url)) if !is_loopback(url) => reader.proxies.proxy(),
+        Some(KeySource::Discovery) => reader.proxies.proxy(),
+        _ => Ok(None),
+    };
+    let proxy = match proxy {
+        Ok(proxy) => Some(proxy),
+        Err(message) => reader.fault("the source of keys in auth", &message),
+    };
     Some(Auth {
+        proxy: proxy?,
         issuer: issuer?,
         audience: audience?,
         keys: keys?,
@@ -111,23 +139,8 @@ pub(super) fn auth(reader: &mut Reader, sandbox: bool) -> Option<Auth> {
     })
 }
 
-pub(super) fn upstream(reader: &mut Reader) -> Option<Upstream> {
-    let base_url = reader
-        .text("upstream.base_url")
-        .unwrap_or_else(|| "https://api.compshare.cn".into());
-    let base_url = match Url::parse(&base_url) {
-        Ok(url) if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) => {
-            Some(url)
-        }
-        Ok(url) if url.scheme() == "http" => reader.fault(
-            "upstream.base_url",
-            "must be https: requests are signed, but not kept secret or fresh",
-        ),
-        _ => reader.fault(
-            "upstream.base_url",
-            "must be an URL, such as https://api.compshare.cn",
-        ),
-    };
+/// The default region, and those that callers may name.
+pub(super) fn regions(reader: &mut KeyReader) -> Option<(Region, Vec<Region>)> {
     let region = reader
         .text("upstream.region")
         .unwrap_or_else(|| "cn-wlcb".into());
@@ -155,6 +168,46 @@ pub(super) fn upstream(reader: &mut Reader) -> Option<Upstream> {
             );
         }
     }
+    Some((region?, regions))
+}
+
+/// Tokens that `--sandbox` prints are good for the sandbox alone: a real upstream behind them would obey whoever has read
+/// the terminal.
+pub(super) fn refuse_real_upstream(reader: &mut KeyReader) {
+    for key in [
+        "upstream.base_url",
+        "upstream.public_key",
+        "upstream.public_key_file",
+        "upstream.private_key",
+        "upstream.private_key_file",
+    ] {
+        if reader.is_given(key) {
+            reader.fault::<()>(
+                key,
+                "cannot be set with --sandbox, which brings its own upstream",
+            );
+        }
+    }
+}
+
+pub(super) fn upstream(reader: &mut KeyReader) -> Option<UpstreamSettings> {
+    let base_url = reader
+        .text("upstream.base_url")
+        .unwrap_or_else(|| "https://api.compshare.cn".into());
+    let base_url = match Url::parse(&base_url) {
+        Ok(url) if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) => {
+            Some(url)
+        }
+        Ok(url) if url.scheme() == "http" => reader.fault(
+            "upstream.base_url",
+            "must be https: requests are signed, but not kept secret or fresh",
+        ),
+        _ => reader.fault(
+            "upstream.base_url",
+            "must be an URL, such as https://api.compshare.cn",
+        ),
+    };
+    let regions = regions(reader);
     let project_id = reader.text("upstream.project_id");
     let public_key = reader.required_secret("upstream.public_key");
     let private_key = reader.required_secret("upstream.private_key");
@@ -164,9 +217,11 @@ pub(super) fn upstream(reader: &mut Reader) -> Option<Upstream> {
     let max_in_flight = reader.integer("upstream.max_in_flight", "64", 1..=10_000);
     let requests_per_second = reader.number("upstream.requests_per_second", "0");
     let zone = reader.text("upstream.zone");
-    Some(Upstream {
+    let proxy = upstream_proxy(reader, base_url.as_ref());
+    let (region, regions) = regions?;
+    Some(UpstreamSettings {
         base_url: base_url?,
-        region: region?,
+        region,
         regions,
         project_id,
         public_key: public_key?,
@@ -177,14 +232,38 @@ pub(super) fn upstream(reader: &mut Reader) -> Option<Upstream> {
         max_in_flight: usize::try_from(max_in_flight?).ok()?,
         requests_per_second: requests_per_second.filter(|rate| *rate > 0.0),
         zone,
+        proxy: proxy?,
     })
 }
 
-pub(super) fn audit_database(reader: &mut Reader) -> Option<Audit> {
+/// The proxy for calls to the upstream. Plain HTTP is for loopback alone, and no proxy lies between.
+#[expect(
+    clippy::option_option,
+    reason = "outer: whether it is right; inner: whether there is one"
+)]
+fn upstream_proxy(reader: &mut KeyReader, base_url: Option<&Url>) -> Option<Option<Proxy>> {
+    const KEY: &str = "upstream.proxy";
+    let direct = base_url.is_some_and(is_loopback);
+    let proxy = match reader.text(KEY).as_deref() {
+        Some("none") => Ok(None),
+        Some(text) => proxy_url(text).map(|url| Some(Proxy { url, except: None })),
+        None if direct || reader.is_given(KEY) => Ok(None),
+        None => {
+            let named = reader.proxies.proxy();
+            named.map_err(|why| format!("{why}; set upstream.proxy to another, or to none"))
+        }
+    };
+    match proxy {
+        Ok(proxy) => Some(proxy.filter(|_| !direct)),
+        Err(message) => reader.fault(KEY, &message),
+    }
+}
+
+pub(super) fn audit_database(reader: &mut KeyReader) -> Option<Audit> {
     let url = reader
         .secret("audit.database_url")
         .unwrap_or_else(|| "sqlite://data/audit.db".into());
-    match sqlite_file(&url) {
+    match trail_file(&url) {
         Ok(database) => Some(Audit { database }),
         Err(message) => reader.fault("audit.database_url", &message),
     }
@@ -193,7 +272,7 @@ pub(super) fn audit_database(reader: &mut Reader) -> Option<Audit> {
 /// The slowest rate of a bucket: below it a full one would take years to come back.
 const RATE_MIN: f64 = 0.001;
 
-pub(super) fn limits(reader: &mut Reader) -> Option<Limits> {
+pub(super) fn limits(reader: &mut KeyReader) -> Option<Limits> {
     let per_second = reader.number("limits.requests_per_second", "50");
     let burst = reader.integer("limits.burst", "100", 1..=1_000_000);
     let failed = reader.number("limits.failed_authentications_per_minute", "60");
@@ -227,7 +306,7 @@ pub(super) fn limits(reader: &mut Reader) -> Option<Limits> {
     })
 }
 
-pub(super) fn telemetry(reader: &mut Reader) -> Option<Telemetry> {
+pub(super) fn telemetry(reader: &mut KeyReader) -> Option<Telemetry> {
     let log_format = match reader.text("telemetry.log_format").as_deref() {
         Some("json") => Some(LogFormat::Json),
         Some("text") => Some(LogFormat::Text),

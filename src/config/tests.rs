@@ -1,4 +1,4 @@
-use super::values::sqlite_file;
+use super::values::trail_file;
 use super::*;
 
 fn sources(file: &str, environment: &[(&str, &str)]) -> (tempfile::TempDir, Sources) {
@@ -175,8 +175,15 @@ fn one_key_source_is_required_and_no_more() {
     .expect("loopback may be http");
     assert!(matches!(url.auth.keys, KeySource::Url(_)));
     assert!(url.inert.is_empty(), "{:?}", url.inert);
-    let (_directory, mut sandbox) = sources(&without, &[]);
+    let of_the_sandbox = without
+        .replace("public_key =", "# =")
+        .replace("private_key =", "# =");
+    let (_directory, mut sandbox) = sources(&of_the_sandbox, &[]);
     sandbox.sandbox = true;
+    sandbox.defaults.extend([
+        ("upstream.public_key", "public".to_owned()),
+        ("upstream.private_key", "private".to_owned()),
+    ]);
     assert_eq!(
         Config::load(&sandbox).expect("good").auth.keys,
         KeySource::Sandbox
@@ -184,19 +191,28 @@ fn one_key_source_is_required_and_no_more() {
 }
 
 #[test]
-fn a_secret_comes_from_its_file_without_the_line_end_and_never_from_both() {
+fn a_secret_comes_from_its_file_without_what_editors_put_around_it_and_never_from_both() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("key");
-    std::fs::write(&path, " k e y \n").expect("writes");
+    std::fs::write(&path, "\u{feff} k e y \t\r\n").expect("writes");
     let path = path.to_str().expect("UTF-8");
     let without = GOOD.replace("private_key =", "# =");
     let config = load(&without, &[("ISG__UPSTREAM__PRIVATE_KEY_FILE", path)]).expect("good");
     let private = secrecy::ExposeSecret::expose_secret(&config.upstream.private_key);
-    assert_eq!(private, " k e y ");
+    assert_eq!(private, "k e y");
     let over = load(GOOD, &[("ISG__UPSTREAM__PRIVATE_KEY_FILE", path)])
         .expect("the environment is above the file");
     let private = secrecy::ExposeSecret::expose_secret(&over.upstream.private_key);
-    assert_eq!(private, " k e y ");
+    assert_eq!(private, "k e y");
+    for odd in ["a\nb", " a", "a\u{feff}"] {
+        let given = [("ISG__UPSTREAM__PRIVATE_KEY", odd)];
+        let faulty = load(&without, &given).err();
+        assert_eq!(
+            faulty,
+            Some(vec!["upstream.private_key".to_owned()]),
+            "{odd:?}"
+        );
+    }
     let both = [
         ("ISG__UPSTREAM__PRIVATE_KEY_FILE", path),
         ("ISG__UPSTREAM__PRIVATE_KEY", "x"),
@@ -264,7 +280,7 @@ fn durations_have_a_number_and_one_unit() {
 
 #[test]
 fn a_trail_is_a_file_of_sqlite() {
-    let path = |url| sqlite_file(url).map(|path| path.display().to_string());
+    let path = |url| trail_file(url).map(|path| path.display().to_string());
     assert_eq!(
         path("sqlite://data/audit.db").as_deref(),
         Ok("data/audit.db")

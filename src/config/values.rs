@@ -7,6 +7,9 @@ use url::{Host, Url};
 
 /// Reads a duration: a whole number and one unit, as in `250ms`, `10s`, `5m`, `1h`.
 ///
+/// jiff and humantime read more: `1.5s`, `1 hour`, `2 months`. What an operator writes by mistake would pass for another
+/// duration than was meant.
+///
 /// # Errors
 /// What a right one looks like.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -55,7 +58,10 @@ pub fn key_source_url(text: &str) -> Result<Url, String> {
 }
 
 /// Reads the SQLite file out of `sqlite://PATH` or `sqlite:PATH`.
-pub(super) fn sqlite_file(url: &str) -> Result<PathBuf, String> {
+///
+/// # Errors
+/// What a right one looks like.
+pub fn trail_file(url: &str) -> Result<PathBuf, String> {
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
         return Err("PostgreSQL is not supported yet: use sqlite://PATH".into());
     }

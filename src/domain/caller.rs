@@ -89,6 +89,12 @@ impl Hash for Party {
     }
 }
 
+/// What the gateway calls itself in the trail where it undoes a change that took effect late.
+const RECONCILIATION: &str = "system:reconcile";
+/// Names by which the gateway itself stands in the trail, so that no token may bear them; `system:expiry` is kept for
+/// shares that end by themselves. Others that begin with `system:` are not the gateway's: Kubernetes' service accounts.
+pub const SYSTEM_SUBJECTS: [&str; 2] = [RECONCILIATION, "system:expiry"];
+
 /// Whose doing a change is.
 #[derive(Debug, Clone)]
 pub enum Author {
@@ -104,7 +110,7 @@ impl Author {
     pub fn subject(&self) -> &str {
         match self {
             Self::Caller(caller) => &caller.principal.subject,
-            Self::Reconciliation => "system:reconcile",
+            Self::Reconciliation => RECONCILIATION,
         }
     }
 

@@ -51,7 +51,8 @@ pub struct Reason(Arc<str>);
 /// The text cannot serve as a reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "must be 1 to {REASON_CHARACTERS_MAX} characters, none of them a control character, and not spaces alone"
+    "must be 1 to {REASON_CHARACTERS_MAX} characters, one of them visible, without control characters, line separators \
+     and characters that turn the direction of text"
 )]
 pub struct InvalidReason;
 
@@ -67,16 +68,51 @@ impl FromStr for Reason {
     type Err = InvalidReason;
 
     fn from_str(text: &str) -> Result<Self, InvalidReason> {
-        // U+2028 and U+2029 end a line for many readers without being control characters.
-        let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
         let fits = text.chars().take(REASON_CHARACTERS_MAX + 1).count() <= REASON_CHARACTERS_MAX;
-        let says = text.chars().any(|c| !c.is_whitespace());
-        if fits && says && !text.contains(breaks) {
+        if fits && text.contains(is_visible) && !text.contains(misleads) {
             Ok(Self(text.into()))
         } else {
             Err(InvalidReason)
         }
     }
+}
+
+/// Whether it ends a line, obeys nobody's eyes or shows what stands beside it otherwise than it is: control characters,
+/// line and paragraph separators, and what turns the direction of text (Unicode's `Bidi_Control`; "Trojan Source").
+fn misleads(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Whether there is something to see: neither white space nor one of Unicode's `Default_Ignorable_Code_Point`, the
+/// blank of Braille or a letter that is a blank.
+fn is_visible(c: char) -> bool {
+    let blank = c.is_whitespace()
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{61c}'
+                | '\u{115f}'
+                | '\u{1160}'
+                | '\u{17b4}'
+                | '\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{202a}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{2800}'
+                | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fff8}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
+        );
+    !blank && !c.is_control()
 }
 
 /// How a change ended, or that it has not.
@@ -165,6 +201,14 @@ mod tests {
             "\u{7f}",
             "a\u{85}b",
             "a\u{2028}b",
+            "a\u{202e}b",
+            "a\u{2067}b",
+            "a\u{200f}b",
+            "\u{200b}",
+            "\u{200b} \u{feff}",
+            "\u{2800}",
+            "\u{3164}",
+            "\u{e0041}\u{fe0f}",
             long.as_str(),
         ] {
             assert_eq!(bad.parse::<Reason>(), Err(InvalidReason), "{bad:?}");

@@ -9,7 +9,7 @@ mod ids;
 mod image;
 mod time;
 
-pub use caller::{Author, Caller, Party, Principal, Scope};
+pub use caller::{Author, Caller, Party, Principal, SYSTEM_SUBJECTS, Scope};
 pub use change::{
     Change, InvalidOutcome, InvalidReason, Operation, Outcome, REASON_CHARACTERS_MAX, Reason,
 };

@@ -13,6 +13,9 @@ const ACCOUNTS_MAX: usize = 10;
 const IMAGES_DEFAULT: usize = 20;
 const IMAGES_MAX: usize = 100;
 
+/// The regions that callers of the service see; another is refused.
+const REGIONS: [&str; 5] = ["cn-wlcb", "cn-bj2", "cn-sh2", "cn-gd", "us-den"];
+
 /// A refusal: RetCode and message.
 type Refusal = (i64, String);
 
@@ -68,10 +71,7 @@ fn authenticate(call: &Call, settings: &Settings) -> Result<(), Refusal> {
 }
 
 fn modify(call: &Call, ledger: &Ledger) -> Result<Value, Refusal> {
-    let (region, image) = (
-        required(call, "Region")?,
-        required(call, "CompShareImageId")?,
-    );
+    let (region, image) = (region(call)?, required(call, "CompShareImageId")?);
     if !Ledger::has_image(&image) {
         return Err(not_available("CompShareImageId"));
     }
@@ -82,7 +82,7 @@ fn modify(call: &Call, ledger: &Ledger) -> Result<Value, Refusal> {
     };
     let (add, remove) = (list("AddAccounts")?, list("RemoveAccounts")?);
     if add.is_empty() && remove.is_empty() {
-        return Err((220, "Missing params [AddAccounts]".to_owned()));
+        return Err(missing("AddAccounts"));
     }
     if add.iter().any(|account| remove.contains(account)) {
         return Err(not_available("RemoveAccounts"));
@@ -103,10 +103,7 @@ fn modify(call: &Call, ledger: &Ledger) -> Result<Value, Refusal> {
 }
 
 fn describe(call: &Call, ledger: &Ledger) -> Result<Value, Refusal> {
-    let (region, image) = (
-        required(call, "Region")?,
-        required(call, "CompShareImageId")?,
-    );
+    let (region, image) = (region(call)?, required(call, "CompShareImageId")?);
     if !Ledger::has_image(&image) {
         return Err(not_available("CompShareImageId"));
     }
@@ -119,7 +116,7 @@ fn describe(call: &Call, ledger: &Ledger) -> Result<Value, Refusal> {
 }
 
 fn list_images(call: &Call, ledger: &Ledger) -> Result<Value, Refusal> {
-    let region = required(call, "Region")?;
+    let region = region(call)?;
     let number = |name: &str, default: usize| match call.text(name) {
         None => Ok(default),
         Some(text) => text.parse::<usize>().map_err(|_| not_available(name)),
@@ -158,7 +155,20 @@ fn image_entry(image: &str) -> Value {
 fn required(call: &Call, name: &str) -> Result<String, Refusal> {
     call.text(name)
         .filter(|text| !text.is_empty())
-        .ok_or_else(|| (220, format!("Missing params [{name}]")))
+        .ok_or_else(|| missing(name))
+}
+
+fn region(call: &Call) -> Result<String, Refusal> {
+    let region = required(call, "Region")?;
+    if REGIONS.contains(&region.as_str()) {
+        Ok(region)
+    } else {
+        Err(not_available("Region"))
+    }
+}
+
+fn missing(name: &str) -> Refusal {
+    (210, format!("Missing params [{name}]"))
 }
 
 fn not_available(name: &str) -> Refusal {

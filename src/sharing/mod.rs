@@ -177,7 +177,7 @@ impl Sharing {
         upstream: Arc<Upstream>,
         tasks: Tasks,
         metrics: Metrics,
-        settings: &config::Upstream,
+        settings: &config::UpstreamSettings,
     ) -> Self {
         let limits = Limits {
             max_in_flight: settings.max_in_flight,

@@ -3,8 +3,8 @@
 //! Names are `isg_ROOM_THING_UNIT`, units are base units, label values come from enums alone, so that no
 //! caller can make a series.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::prometheus_text;
@@ -16,6 +16,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::domain::Timestamp;
+
+use super::logging::LostLines;
 
 /// A label value that is one of a known few.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -70,6 +72,8 @@ struct Catalogue {
     /// The time in the last event's id in microseconds; how far the clock is behind it is reckoned when it is asked.
     last_event: AtomicI64,
     clock_behind: Gauge<f64, AtomicU64>,
+    log_lines_lost: Counter,
+    lost_lines: OnceLock<LostLines>,
 }
 
 /// A request that is counted as being in flight.
@@ -87,37 +91,10 @@ fn bounds(first: f64, factor: f64, count: u16) -> impl Iterator<Item = f64> {
     (0..count).map(move |step| first * factor.powi(i32::from(step)))
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Metrics {
-    /// A new catalogue, all at zero.
-    #[must_use]
-    pub fn new() -> Self {
-        let mut catalogue = Catalogue {
-            registry: Registry::default(),
-            http_requests: Family::default(),
-            http_duration: Histogram::new(bounds(0.001, 2.0, 16)),
-            http_in_flight: Gauge::default(),
-            upstream_calls: Family::default(),
-            upstream_duration: Histogram::new(bounds(0.001, 2.0, 16)),
-            changes: Family::default(),
-            // Fine steps: the median commit is what everybody waits for.
-            commit_duration: Histogram::new(bounds(0.0001, 1.25, 52)),
-            commit_entries: Histogram::new(bounds(1.0, 2.0, 10)),
-            commit_failures: Counter::default(),
-            sequence: Gauge::default(),
-            waiting_changes: Gauge::default(),
-            calls_in_flight: Gauge::default(),
-            breaker_open: Gauge::default(),
-            unrecorded_outcomes: Gauge::default(),
-            last_event: AtomicI64::new(i64::MIN),
-            clock_behind: Gauge::default(),
-        };
-        let of = &mut catalogue;
+impl Catalogue {
+    /// Names them all and says what each is.
+    fn register(&mut self) {
+        let of = self;
         let all = &mut of.registry;
         all.register(
             "isg_http_requests",
@@ -191,10 +168,57 @@ impl Metrics {
             of.unrecorded_outcomes.clone(),
         );
         all.register(
+            "isg_log_lines_lost",
+            "Log lines that were lost because nobody read them",
+            of.log_lines_lost.clone(),
+        );
+        all.register(
             "isg_audit_clock_behind_seconds",
             "How far the clock is behind the time in the last event's id; 0 where it is not",
             of.clock_behind.clone(),
         );
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Takes over the count of log lines that nobody read.
+    pub fn count_lost_lines(&self, lost: LostLines) {
+        // Set once, where logging begins.
+        let _ = self.0.lost_lines.set(lost);
+    }
+
+    /// A new catalogue, all at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut catalogue = Catalogue {
+            registry: Registry::default(),
+            http_requests: Family::default(),
+            http_duration: Histogram::new(bounds(0.001, 2.0, 16)),
+            http_in_flight: Gauge::default(),
+            upstream_calls: Family::default(),
+            upstream_duration: Histogram::new(bounds(0.001, 2.0, 16)),
+            changes: Family::default(),
+            // Fine steps: the median commit is what everybody waits for.
+            commit_duration: Histogram::new(bounds(0.0001, 1.25, 52)),
+            commit_entries: Histogram::new(bounds(1.0, 2.0, 10)),
+            commit_failures: Counter::default(),
+            sequence: Gauge::default(),
+            waiting_changes: Gauge::default(),
+            calls_in_flight: Gauge::default(),
+            breaker_open: Gauge::default(),
+            unrecorded_outcomes: Gauge::default(),
+            last_event: AtomicI64::new(i64::MIN),
+            clock_behind: Gauge::default(),
+            log_lines_lost: Counter::default(),
+            lost_lines: OnceLock::new(),
+        };
+        catalogue.register();
         Self(Arc::new(catalogue))
     }
 
@@ -288,6 +312,10 @@ impl Metrics {
         let last_event = Timestamp::from_micros(self.0.last_event.load(Ordering::Relaxed));
         let behind = last_event.since(Timestamp::now());
         self.0.clock_behind.set(behind.as_secs_f64());
+        if let Some(lost) = self.0.lost_lines.get() {
+            let told = self.0.log_lines_lost.inner();
+            told.store(lost.count(), Ordering::Relaxed);
+        }
         let mut text = String::new();
         match prometheus_text::encode(&mut text, &self.0.registry) {
             Ok(()) => text,

@@ -106,7 +106,7 @@ impl Upstream {
     ///
     /// # Errors
     /// Where no HTTP client can be made, as on a system without certificate authorities.
-    pub fn new(settings: &config::Upstream, metrics: Metrics) -> Result<Self, ClientError> {
+    pub fn new(settings: &config::UpstreamSettings, metrics: Metrics) -> Result<Self, ClientError> {
         Ok(Self {
             transport: Transport::new(settings)?,
             keys: ArcSwap::from_pointee(Keys {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
-use reqwest::{Client, ClientBuilder, StatusCode, redirect};
+use reqwest::{Client, ClientBuilder, NoProxy, StatusCode, redirect};
 use tower::util::MapRequestLayer;
 use url::Url;
 
@@ -53,14 +53,11 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    pub(super) fn new(settings: &config::Upstream) -> Result<Self, ClientError> {
-        let pooled = client(settings).pool_max_idle_per_host(settings.max_in_flight);
+    pub(super) fn new(settings: &config::UpstreamSettings) -> Result<Self, ClientError> {
+        let made = |idle| client(settings)?.pool_max_idle_per_host(idle).build();
         Ok(Self {
-            pooled: pooled.build().map_err(ClientError)?,
-            fresh: client(settings)
-                .pool_max_idle_per_host(0)
-                .build()
-                .map_err(ClientError)?,
+            pooled: made(settings.max_in_flight).map_err(ClientError)?,
+            fresh: made(0).map_err(ClientError)?,
             url: settings.base_url.clone(),
         })
     }
@@ -105,7 +102,7 @@ impl Transport {
     }
 }
 
-fn client(settings: &config::Upstream) -> ClientBuilder {
+fn client(settings: &config::UpstreamSettings) -> reqwest::Result<ClientBuilder> {
     let builder = Client::builder()
         .user_agent(concat!("image-share-gateway/", env!("CARGO_PKG_VERSION")))
         .timeout(settings.timeout)
@@ -119,12 +116,21 @@ fn client(settings: &config::Upstream) -> ClientBuilder {
             let _ = OPENED.try_with(|opened| opened.store(true, Ordering::Relaxed));
             request
         }));
+    // What the environment says of proxies was read with the configuration.
+    let builder = builder.no_proxy();
     if settings.base_url.scheme() == "http" {
-        // Plain HTTP is for loopback alone: no proxy lies between, and no CA store is needed.
-        builder.no_proxy().tls_certs_only([])
-    } else {
-        builder
+        // Plain HTTP is for loopback alone, and no CA store is needed.
+        return Ok(builder.tls_certs_only([]));
     }
+    Ok(match &settings.proxy {
+        Some(named) => builder.proxy(proxy(named)?),
+        None => builder,
+    })
+}
+
+fn proxy(proxy: &config::Proxy) -> reqwest::Result<reqwest::Proxy> {
+    let except = proxy.except.as_deref().and_then(NoProxy::from_string);
+    Ok(reqwest::Proxy::https(proxy.url.clone())?.no_proxy(except))
 }
 
 /// A request id as the trail keeps it: bounded, and printable.

@@ -134,12 +134,19 @@ async fn two_authorization_headers_are_400_whatever_they_hold() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_without_keys_lets_nobody_in_and_is_not_ready() {
     let gateway = Gateway::without_keys().await;
-    gateway
-        .sharer()
-        .put(SHARE)
-        .await
-        .assert_problem(401, "unauthenticated");
-    let ready = gateway.nobody().get("/readyz").await;
+    let answer = gateway.sharer().put(SHARE).await;
+    let problem = answer.assert_problem(503, "keys-unavailable");
+    assert!(answer.header("retry-after").is_some());
+    assert_eq!(
+        (problem["effect"].as_str(), problem["retryable"].as_bool()),
+        (Some("none"), Some(true))
+    );
+    // What is no token under any keys is told so.
+    for garbage in ["x", "a.b.c"] {
+        let answer = gateway.with(garbage.to_owned()).put(SHARE).await;
+        answer.assert_problem(401, "unauthenticated");
+    }
+    let ready = gateway.readiness().await;
     assert_eq!(ready.status, 503);
     assert!(ready.body.contains("no keys of"), "{}", ready.body);
 }

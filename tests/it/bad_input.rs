@@ -105,7 +105,8 @@ async fn every_fault_is_listed_at_once() {
     let request = gateway
         .sharer()
         .request("PUT", "/images/-/shares/0?region=x&reason=%20&colour=blue")
-        .body("{}");
+        .header("Content-Type", "application/json")
+        .body("[]");
     let problem = Answer::of(request)
         .await
         .assert_problem(400, "invalid-request");
@@ -127,25 +128,54 @@ async fn every_fault_is_listed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_of_one_account_takes_no_body() {
+async fn delete_takes_no_body_and_put_takes_json_alone() {
     let (upstream, gateway) = started().await;
-    for method in ["PUT", "DELETE"] {
-        for body in ["{}", "x", &"x".repeat(100_000)] {
-            let request = gateway
-                .sharer()
-                .request(method, "/images/img/shares/7")
-                .body(body.to_owned());
-            let problem = Answer::of(request)
-                .await
-                .assert_problem(400, "invalid-request");
-            assert_eq!(faults(&problem), [("body".to_owned(), "body".to_owned())]);
-        }
-        let chunked = "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+    for body in ["{}", "x", &"x".repeat(100_000)] {
+        let request = gateway
+            .sharer()
+            .request("DELETE", "/images/img/shares/7")
+            .body(body.to_owned());
+        let problem = Answer::of(request)
+            .await
+            .assert_problem(400, "invalid-request");
+        assert_eq!(faults(&problem), [("body".to_owned(), "body".to_owned())]);
+    }
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+    for (method, status) in [("DELETE", 400), ("PUT", 415)] {
+        let answer = raw(&gateway, method, "/images/img/shares/7", chunked).await;
         assert!(
-            raw(&gateway, method, "/images/img/shares/7", chunked)
-                .await
-                .starts_with("HTTP/1.1 400")
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
         );
+    }
+    for (kind, body, status, slug) in [
+        (None, "{}".to_owned(), 415, "unsupported-media-type"),
+        (
+            Some("text/plain"),
+            "{}".to_owned(),
+            415,
+            "unsupported-media-type",
+        ),
+        (
+            Some("application/json"),
+            "x".repeat(100_000),
+            413,
+            "payload-too-large",
+        ),
+        (
+            Some("application/json"),
+            "x".to_owned(),
+            400,
+            "invalid-request",
+        ),
+    ] {
+        let mut request = gateway.sharer().request("PUT", "/images/img/shares/7");
+        if let Some(kind) = kind {
+            request = request.header("Content-Type", kind);
+        }
+        Answer::of(request.body(body))
+            .await
+            .assert_problem(status, slug);
     }
     assert_nothing_happened(&upstream, &gateway).await;
     for empty in [
@@ -168,7 +198,7 @@ async fn a_refused_body_is_no_next_request() {
     let smuggled = "DELETE /images/img/shares/7 HTTP/1.1\r\nHost: x\r\n\r\n";
     let head = format!("Content-Length: {}\r\n\r\n{smuggled}", smuggled.len());
     let answer = raw(&gateway, "PUT", "/images/img/shares/7", &head).await;
-    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 415"), "{answer}");
     assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
     assert_nothing_happened(&upstream, &gateway).await;
 }

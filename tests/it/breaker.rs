@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use crate::support::{Gateway, Reply, Scripted, eventually};
 
 async fn breaker(gateway: &Gateway) -> String {
-    let ready = gateway.nobody().get("/readyz").await;
+    let ready = gateway.readiness().await;
     assert_eq!(
         ready.status, 200,
         "an upstream that is down makes no gateway unready"

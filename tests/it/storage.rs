@@ -62,6 +62,7 @@ fn serve(spawn: Spawn, directory: &Path, upstream: &Scripted, database: &Path) -
     let url = format!("sqlite://{}", database.display());
     let mut environment = environment(&upstream.url);
     environment.push(("ISG__SERVER__SHUTDOWN_TIMEOUT", "20s"));
+    environment.push(("ISG__SERVER__ADMIN_BIND", "127.0.0.1:0"));
     environment.push(("ISG__AUDIT__DATABASE_URL", &url));
     spawn(directory, &["serve"], &environment)
 }
@@ -113,7 +114,9 @@ impl Running {
         );
         assert!(refused.header("retry-after").is_some());
         assert_eq!(upstream.calls().len(), before, "nothing was forwarded");
-        let ready = self.send("GET", "/readyz").await;
+        assert_eq!(self.send("GET", "/readyz").await.status, 503);
+        let url = format!("{}/readyz", self.program.admin_url().await);
+        let ready = Answer::of(self.client.get(url)).await;
         assert_eq!(ready.status, 503);
         assert!(ready.body.contains(why), "{}", ready.body);
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CACHE_CONTROL, HeaderMap};
-use reqwest::{Client, Response, StatusCode, redirect};
+use reqwest::{Client, NoProxy, Response, StatusCode, redirect};
 use serde::Deserialize;
 use url::Url;
 
@@ -72,7 +72,7 @@ struct Discovered {
 }
 
 impl Fetcher {
-    pub(super) fn new(served: Served) -> Result<Self, SourceError> {
+    pub(super) fn new(served: Served, proxy: Option<&config::Proxy>) -> Result<Self, SourceError> {
         let builder = Client::builder()
             .user_agent(concat!("image-share-gateway/", env!("CARGO_PKG_VERSION")))
             .timeout(ANSWER_TIME)
@@ -84,11 +84,17 @@ impl Fetcher {
             Served::At(url) => url.scheme() == "http",
             Served::ByDiscovery(issuer) => issuer.starts_with("http:"),
         };
-        let builder = if plain {
+        // What the environment says of proxies was read with the configuration.
+        let builder = builder.no_proxy();
+        let builder = match proxy {
             // Plain HTTP is for loopback alone: no proxy lies between, and no CA store is needed.
-            builder.no_proxy().tls_certs_only([])
-        } else {
-            builder
+            _ if plain => builder.tls_certs_only([]),
+            None => builder,
+            Some(proxy) => {
+                let except = proxy.except.as_deref().and_then(NoProxy::from_string);
+                let named = reqwest::Proxy::https(proxy.url.clone());
+                builder.proxy(named.map_err(SourceError::Client)?.no_proxy(except))
+            }
         };
         let client = builder.build().map_err(SourceError::Client)?;
         Ok(Self { served, client })
@@ -97,12 +103,7 @@ impl Fetcher {
     /// The source in words, without what its URL may keep secret.
     pub(super) fn name(&self) -> String {
         match &self.served {
-            Served::At(url) => format!(
-                "{}://{}{}",
-                url.scheme(),
-                url.host_str().unwrap_or_default(),
-                url.path()
-            ),
+            Served::At(url) => format!("{}{}", url.origin().ascii_serialization(), url.path()),
             Served::ByDiscovery(issuer) => issuer.clone(),
         }
     }
@@ -178,6 +179,8 @@ fn fault(error: &reqwest::Error) -> SourceError {
 }
 
 /// How long the answer may be kept (RFC 9111, section 5.2.2); not at all counts as no time.
+///
+/// Read here, since names of directives know no case and the `headers` crate's reading does.
 fn max_age(headers: &HeaderMap) -> Option<Duration> {
     let directives = headers
         .get_all(CACHE_CONTROL)

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{sleep_until, timeout};
 use url::Url;
 
+use crate::config::Proxy;
 use crate::domain::Deadline;
 use crate::tasks::Tasks;
 
@@ -65,10 +66,11 @@ impl Source {
     /// Where no client can be made.
     pub(super) fn begin(
         served: Served,
+        proxy: Option<&Proxy>,
         use_keys: impl Fn(KeySet) + Send + Sync + 'static,
         tasks: &Tasks,
     ) -> Result<Self, SourceError> {
-        let fetcher = Fetcher::new(served)?;
+        let fetcher = Fetcher::new(served, proxy)?;
         let (progress, seen) = watch::channel(Progress::default());
         let source = Self {
             name: fetcher.name(),
@@ -218,14 +220,19 @@ impl Authenticator {
     ///
     /// # Errors
     /// Where no client can be made.
-    pub fn follow(self: &Arc<Self>, served: Served, tasks: &Tasks) -> Result<(), SourceError> {
+    pub fn follow(
+        self: &Arc<Self>,
+        served: Served,
+        proxy: Option<&Proxy>,
+        tasks: &Tasks,
+    ) -> Result<(), SourceError> {
         let authenticator = Arc::downgrade(self);
         let use_keys = move |keys| {
             if let Some(authenticator) = authenticator.upgrade() {
                 authenticator.use_keys(keys);
             }
         };
-        let source = Source::begin(served, use_keys, tasks)?;
+        let source = Source::begin(served, proxy, use_keys, tasks)?;
         // Followed once, before anybody asks.
         let _ = self.source.set(source);
         Ok(())

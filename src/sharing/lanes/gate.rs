@@ -19,18 +19,18 @@ use super::machine::{LaneKey, ReadId};
 #[derive(Debug)]
 pub(super) enum Turn {
     Lane(LaneKey),
-    Read(ReadId, Reader),
+    Read(ReadId, ReadingParty),
 }
 
 /// Who reads.
 #[derive(Debug, Clone)]
-pub(super) struct Reader {
+pub(super) struct ReadingParty {
     pub(super) party: Party,
     /// Whether a lane is held for it.
     pub(super) holds: bool,
 }
 
-impl Reader {
+impl ReadingParty {
     /// Whether it waits among callers' reads, and not in line with the lanes.
     pub(super) fn takes_a_place(&self) -> bool {
         !self.holds && self.party != Party::Gateway
@@ -41,7 +41,7 @@ impl Reader {
 #[derive(Debug, Clone)]
 pub(super) enum Purpose {
     Change,
-    Read(Reader),
+    Read(ReadingParty),
 }
 
 /// A call that began.
@@ -128,7 +128,7 @@ impl Gate {
     }
 
     /// A read leaves the line.
-    pub(super) fn leave(&mut self, id: ReadId, reader: &Reader) {
+    pub(super) fn leave(&mut self, id: ReadId, reader: &ReadingParty) {
         if reader.takes_a_place() {
             let waiting = &mut self.reads_of(&reader.party).waiting;
             waiting.retain(|(_, read)| *read != id);
@@ -196,7 +196,7 @@ impl Gate {
         let mut reader = self.readers.remove(index);
         let turn = reader.waiting.pop_front();
         let turn = turn.map(|(_, id)| {
-            let reader = Reader {
+            let reader = ReadingParty {
                 party: reader.party.clone(),
                 holds: false,
             };
@@ -361,7 +361,7 @@ mod tests {
         let mut waits = |gate: &mut Gate, party: &Party, count: usize| {
             for _ in 0..count {
                 id += 1;
-                let reader = Reader {
+                let reader = ReadingParty {
                     party: party.clone(),
                     holds: false,
                 };
@@ -400,7 +400,7 @@ mod tests {
         let wait = |gate: &mut Gate, from: u64, holds: bool| {
             for id in from..from + 100 {
                 let party = party(1);
-                gate.line_up(Turn::Read(ReadId(id), Reader { party, holds }));
+                gate.line_up(Turn::Read(ReadId(id), ReadingParty { party, holds }));
             }
         };
         wait(&mut gate, 0, false);

@@ -300,6 +300,12 @@ impl Gateway {
         request.send().await.unwrap().text().await.unwrap()
     }
 
+    /// `/readyz` as the admin listener answers it, with what each check says.
+    pub(crate) async fn readiness(&self) -> Answer {
+        let url = format!("{}/readyz", self.admin_url());
+        Answer::of(self.nobody().request_url("GET", &url)).await
+    }
+
     /// All events, oldest first.
     pub(crate) async fn events(&self) -> Vec<Value> {
         let answer = self

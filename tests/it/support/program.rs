@@ -121,16 +121,22 @@ impl Program {
 
     /// The address that the log says REST is served at.
     pub(crate) async fn base_url(&self) -> String {
+        self.served("serving REST").await
+    }
+
+    /// The address that the log says metrics and probes are served at.
+    pub(crate) async fn admin_url(&self) -> String {
+        self.served("serving metrics and probes").await
+    }
+
+    async fn served(&self, what: &str) -> String {
         let found = || {
             let log = self.log();
-            let line = log
-                .lines()
-                .find(|line| line.contains("serving REST"))?
-                .to_owned();
+            let line = log.lines().find(|line| line.contains(what))?.to_owned();
             let line: serde_json::Value = serde_json::from_str(&line).ok()?;
             Some(format!("http://{}", line["server.address"].as_str()?))
         };
-        super::eventually("the gateway serves", async || found()).await
+        super::eventually(what, async || found()).await
     }
 
     /// The process' id.

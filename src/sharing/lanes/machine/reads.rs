@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 
 use crate::domain::{Deadline, Party};
-use crate::sharing::lanes::gate::{Begun, Purpose, Reader, Turn};
+use crate::sharing::lanes::gate::{Begun, Purpose, ReadingParty, Turn};
 use crate::upstream::{CallError, Connection, Effort, Retry, backoff};
 
 use super::words::{Effect, NoTurn, ReadId};
@@ -66,7 +66,7 @@ impl ReadTerms {
 
 #[derive(Debug)]
 pub(super) struct Read {
-    reader: Reader,
+    reader: ReadingParty,
     deadline: Instant,
     at: ReadAt,
     connection: Connection,
@@ -95,7 +95,7 @@ impl Machine {
             deadline,
             max_retries,
         } = asked;
-        let reader = Reader { party, holds };
+        let reader = ReadingParty { party, holds };
         if reader.takes_a_place() {
             let all: usize = self.reads_of.values().sum();
             let of_party = self.reads_of.get(&reader.party).copied().unwrap_or(0);

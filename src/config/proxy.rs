@@ -1,0 +1,87 @@
+//! Proxies for what goes out: who is asked instead of whom.
+//!
+//! The variables are read here and not by the HTTP client, so that what it cannot use is told by name before it is used.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use url::Url;
+
+/// An HTTP proxy that connects to others (`CONNECT`).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// Where it is; perhaps with a user and a password.
+    pub url: Url,
+    /// Hosts that are asked without it, as `NO_PROXY` lists them.
+    pub except: Option<String>,
+}
+
+/// Without what its URL may keep secret.
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, port) = (self.url.host_str(), self.url.port_or_known_default());
+        write!(
+            f,
+            "{}:{}",
+            host.unwrap_or_default(),
+            port.unwrap_or_default()
+        )
+    }
+}
+
+/// Variables that name a proxy for https, the first of them that is set.
+const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+const EXCEPT_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
+
+/// What the environment says of proxies.
+#[derive(Clone)]
+pub(super) struct ProxyVariables {
+    named: Option<(&'static str, String)>,
+    except: Option<String>,
+}
+
+impl ProxyVariables {
+    pub(super) fn of(environment: &BTreeMap<String, String>) -> Self {
+        let value = |name: &str| environment.get(name).filter(|value| !value.is_empty());
+        let mut named = VARIABLES
+            .into_iter()
+            .filter_map(|name| Some((name, value(name)?.clone())));
+        let mut except = EXCEPT_VARIABLES.into_iter().filter_map(value);
+        Self {
+            named: named.next(),
+            except: except.next().cloned(),
+        }
+    }
+
+    /// The proxy that the environment names.
+    ///
+    /// # Errors
+    /// Which variable names what is no HTTP proxy.
+    pub(super) fn proxy(&self) -> Result<Option<Proxy>, String> {
+        let Some((name, text)) = &self.named else {
+            return Ok(None);
+        };
+        let url = proxy_url(text).map_err(|why| format!("{name} of the environment {why}"))?;
+        Ok(Some(Proxy {
+            url,
+            except: self.except.clone(),
+        }))
+    }
+}
+
+/// Reads the URL of an HTTP proxy; `host:port` is one too, as other programs take it.
+pub(super) fn proxy_url(text: &str) -> Result<Url, String> {
+    let whole = if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("http://{text}")
+    };
+    let url = Url::parse(&whole).ok().filter(Url::has_host);
+    match url {
+        Some(url) if url.scheme() == "http" => Ok(url),
+        Some(url) if url.scheme().starts_with("socks") => {
+            Err("names a SOCKS proxy, and only HTTP proxies (http://host:port) are used".into())
+        }
+        _ => Err("must name an HTTP proxy, such as http://proxy.example.com:3128".into()),
+    }
+}

@@ -1,0 +1,250 @@
+//! The one extractor that can fail: who is calling.
+
+use std::future::{Ready, ready};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use actix_web::dev::Payload;
+use actix_web::http::{StatusCode, header};
+use actix_web::web::Data;
+use actix_web::{FromRequest, HttpMessage as _, HttpRequest, ResponseError as _};
+use futures_util::future::{Either, LocalBoxFuture};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::auth::{Authenticator, TokenError};
+use crate::authorization::{Authorizer, Request};
+use crate::domain::{Caller, Principal, RequestId, Stopwatch};
+use crate::problem::ProblemKind;
+
+use super::client_address::ClientAddress;
+use super::limits::RateLimits;
+use super::observe::{Asker, CUT_MARK};
+use crate::http::wire::{Arrival, Cost, Problem, Resource};
+
+/// Longest `User-Agent` that the trail keeps, in characters; longer ones are cut and marked.
+const USER_AGENT_CHARACTERS_MAX: usize = 512;
+
+/// A request with a valid bearer token.
+pub(in crate::http) struct Authenticated {
+    caller: Caller,
+    cost: Cost,
+    limits: Data<RateLimits>,
+}
+
+impl Authenticated {
+    /// Takes what the request costs, by the table of routes, of what its subject may ask. `accounts` says how many it
+    /// names.
+    ///
+    /// # Errors
+    /// 429 where that is too much.
+    pub(in crate::http) fn admit(&self, accounts: usize) -> Result<(), Problem> {
+        self.limits
+            .admit(&self.caller.principal, self.cost, accounts)
+    }
+
+    /// Whether it may do this, by scope and policy.
+    ///
+    /// # Errors
+    /// 403.
+    pub(in crate::http) fn may(
+        &self,
+        authorizer: &Authorizer,
+        request: Request<'_>,
+    ) -> Result<(), Problem> {
+        Ok(authorizer.check(&self.caller, request)?)
+    }
+
+    /// For what goes on longer than a request.
+    pub(in crate::http) fn standing(
+        &self,
+        request: &HttpRequest,
+    ) -> Result<StandingCaller, Problem> {
+        let lacking = || Problem::new(ProblemKind::InternalError, "the gateway failed");
+        let authenticator = request.app_data::<Data<Authenticator>>();
+        Ok(StandingCaller {
+            caller: self.caller.clone(),
+            token: bearer_token(request)?.into(),
+            authenticator: authenticator.ok_or_else(lacking)?.clone(),
+        })
+    }
+
+    pub(in crate::http) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    pub(in crate::http) fn into_caller(self) -> Caller {
+        self.caller
+    }
+}
+
+/// A caller for whom something goes on for long: it is looked at again whether it still may.
+pub(in crate::http) struct StandingCaller {
+    caller: Caller,
+    token: SecretString,
+    authenticator: Data<Authenticator>,
+}
+
+impl StandingCaller {
+    /// The caller, as long as its token is good: by its time, by the present keys, by all that a new request is held
+    /// against.
+    pub(in crate::http) fn caller(&self) -> Option<Caller> {
+        let token = self.token.expose_secret();
+        let principal = self.authenticator.authenticate(token).ok()?;
+        let caller = self.caller.clone();
+        Some(Caller {
+            principal,
+            ..caller
+        })
+    }
+}
+
+type Outcome = Result<Authenticated, Problem>;
+
+impl FromRequest for Authenticated {
+    type Error = Problem;
+    type Future = Either<Ready<Outcome>, LocalBoxFuture<'static, Outcome>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        match Surroundings::of(request) {
+            Ok(surroundings) => match surroundings.authenticate(request) {
+                Err(Refused::UnknownKey) => {
+                    let request = request.clone();
+                    Either::Right(Box::pin(async move {
+                        surroundings.authenticate_anew(&request).await
+                    }))
+                }
+                Err(Refused::Problem(problem)) => Either::Left(ready(Err(*problem))),
+                Ok(authenticated) => Either::Left(ready(Ok(authenticated))),
+            },
+            Err(problem) => Either::Left(ready(Err(problem))),
+        }
+    }
+}
+
+/// Why a request is not authenticated, or not yet.
+enum Refused {
+    /// Its token names a key that may be known once the keys are fetched anew.
+    UnknownKey,
+    Problem(Box<Problem>),
+}
+
+/// What decides on a request, and where it came from.
+struct Surroundings {
+    authenticator: Data<Authenticator>,
+    limits: Data<RateLimits>,
+    client_ip: Option<IpAddr>,
+}
+
+impl Surroundings {
+    fn of(request: &HttpRequest) -> Result<Self, Problem> {
+        let lacking = || Problem::new(ProblemKind::InternalError, "the gateway failed");
+        let data = request.app_data::<Data<Authenticator>>();
+        let authenticator = data.ok_or_else(lacking)?.clone();
+        let data = request.app_data::<Data<RateLimits>>();
+        let limits = data.ok_or_else(lacking)?.clone();
+        let client = request.extensions().get::<ClientAddress>().copied();
+        let client_ip = client.map(|client| client.client).transpose()?;
+        Ok(Self {
+            authenticator,
+            limits,
+            client_ip,
+        })
+    }
+
+    fn authenticate(&self, request: &HttpRequest) -> Result<Authenticated, Refused> {
+        let problem = |problem| Refused::Problem(Box::new(problem));
+        let token = bearer_token(request).map_err(|refused| problem(self.failed(refused)))?;
+        match self.authenticator.authenticate(token) {
+            Ok(principal) => Ok(self.authenticated(request, principal)),
+            Err(error) if self.authenticator.may_be_new(error) => Err(Refused::UnknownKey),
+            Err(error) => Err(problem(self.bad_token(error))),
+        }
+    }
+
+    async fn authenticate_anew(&self, request: &HttpRequest) -> Outcome {
+        let token = bearer_token(request)?;
+        match self.authenticator.authenticate_anew(token).await {
+            Ok(principal) => Ok(self.authenticated(request, principal)),
+            Err(error) => Err(self.bad_token(error)),
+        }
+    }
+
+    fn bad_token(&self, error: TokenError) -> Problem {
+        self.failed(Problem::bad_token(error))
+    }
+
+    /// What whoever could not be authenticated is told; a good token is never held up by it.
+    fn failed(&self, problem: Problem) -> Problem {
+        if problem.status_code() != StatusCode::UNAUTHORIZED {
+            return problem;
+        }
+        match self.limits.authentication_failed(self.client_ip) {
+            Ok(()) => problem,
+            Err(limited) => limited,
+        }
+    }
+
+    fn authenticated(&self, request: &HttpRequest, principal: Arc<Principal>) -> Authenticated {
+        let method = request.method();
+        let resource = request.app_data::<&'static Resource>();
+        let route = resource.and_then(|resource| resource.route(method));
+        let mut extensions = request.extensions_mut();
+        extensions.insert(Asker(Arc::clone(&principal)));
+        let arrival = extensions.get::<Arrival>();
+        let caller = Caller {
+            principal,
+            client_ip: self.client_ip,
+            user_agent: request
+                .headers()
+                .get(header::USER_AGENT)
+                .map(|agent| cut(&String::from_utf8_lossy(agent.as_bytes()))),
+            request_id: arrival
+                .map_or_else(RequestId::generate, |arrival| arrival.request_id.clone()),
+            trace_id: arrival.and_then(|arrival| arrival.trace_id.clone()),
+            since_arrival: arrival.map_or_else(Stopwatch::start, |arrival| arrival.since),
+        };
+        Authenticated {
+            caller,
+            cost: route.map_or(Cost::Request, |route| route.cost),
+            limits: self.limits.clone(),
+        }
+    }
+}
+
+/// The token of the one `Authorization` header (RFC 6750, section 2.1; the scheme's case does not matter,
+/// RFC 9110, section 11.1).
+fn bearer_token(request: &HttpRequest) -> Result<&str, Problem> {
+    let mut values = request.headers().get_all(header::AUTHORIZATION);
+    let absent = || {
+        Problem::new(
+            ProblemKind::Unauthenticated,
+            "send a bearer token in the Authorization header",
+        )
+    };
+    let value = values.next().ok_or_else(absent)?;
+    if values.next().is_some() {
+        let detail = "must be sent once";
+        return Err(Problem::invalid_value("header", "Authorization", detail));
+    }
+    let malformed = || Problem::bad_token(TokenError::Malformed);
+    let text = value.to_str().map_err(|_| malformed())?;
+    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(absent());
+    }
+    if token.is_empty() || token.contains(' ') {
+        Err(malformed())
+    } else {
+        Ok(token)
+    }
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(USER_AGENT_CHARACTERS_MAX) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}{CUT_MARK}", &text[..end]),
+    }
+}
+
+#[cfg(test)]
+mod fuzz;

@@ -1,0 +1,128 @@
+//! What a row of the table of routes says.
+
+use actix_web::http::Method;
+
+use crate::domain::{Operation, Scope};
+use crate::problem::ProblemKind;
+
+/// Paths, as the router, the document, the metrics and the log name them.
+pub(in crate::http) mod path {
+    pub(in crate::http) const SHARE: &str = "/images/{image_id}/shares/{account_id}";
+    pub(in crate::http) const IMAGES: &str = "/images";
+    pub(in crate::http) const IMAGE: &str = "/images/{image_id}";
+    pub(in crate::http) const SHARES: &str = "/images/{image_id}/shares";
+    pub(in crate::http) const EVENTS: &str = "/audit/events";
+    pub(in crate::http) const EVENT: &str = "/audit/events/{id}";
+    pub(in crate::http) const ENTRIES: &str = "/audit/entries";
+    pub(in crate::http) const SUMMARY: &str = "/audit/summary";
+    pub(in crate::http) const OPENAPI: &str = "/openapi.json";
+    pub(in crate::http) const LIVEZ: &str = "/livez";
+    pub(in crate::http) const READYZ: &str = "/readyz";
+    pub(in crate::http) const METRICS: &str = "/metrics";
+    pub(in crate::http) const ROOT: &str = "/";
+    pub(in crate::http) const SWAGGER_UI: &str = "/swagger-ui";
+    /// The page itself; [`SWAGGER_UI_FILE`] serves it.
+    pub(in crate::http) const SWAGGER_UI_PAGE: &str = "/swagger-ui/";
+    pub(in crate::http) const SWAGGER_UI_FILE: &str = "/swagger-ui/{file:.*}";
+}
+
+/// What a route lets its caller do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) enum Permission {
+    /// Nobody has to be anybody for it.
+    Anybody,
+    /// Changes one account's share.
+    Change(Operation),
+    /// Changes several accounts' shares, each decided by itself.
+    ChangeMany,
+    /// Makes a list exactly this: it shows the list, and each change is decided by itself.
+    ReplaceList,
+    /// Lists images, each of them decided by itself.
+    ListImages,
+    /// Shows an image and who may use it.
+    ListShares,
+    /// Reads the trail.
+    ReadAudit,
+}
+
+impl Permission {
+    /// Scopes without which nobody may do it.
+    pub(in crate::http) fn scopes(self) -> &'static [Scope] {
+        match self {
+            Self::Anybody => &[],
+            Self::Change(_) | Self::ChangeMany => &[Scope::SharesWrite],
+            Self::ReplaceList => &[Scope::SharesRead, Scope::SharesWrite],
+            Self::ListImages | Self::ListShares => &[Scope::SharesRead],
+            Self::ReadAudit => &[Scope::AuditRead],
+        }
+    }
+
+    /// Whether it asks for changes.
+    pub(in crate::http) fn changes(self) -> bool {
+        match self {
+            Self::Change(_) | Self::ChangeMany | Self::ReplaceList => true,
+            Self::Anybody | Self::ListImages | Self::ListShares | Self::ReadAudit => false,
+        }
+    }
+}
+
+/// What a request takes from its subject's limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) enum Cost {
+    /// Nothing: nobody is known.
+    Nothing,
+    /// One.
+    Request,
+    /// A tenth of the accounts that it names, rounded up.
+    Accounts,
+}
+
+/// One method of a path.
+#[derive(Debug)]
+pub(in crate::http) struct Route {
+    /// `GET` stands for `HEAD` too.
+    pub(in crate::http) method: Method,
+    /// Who answers.
+    pub(in crate::http) handler: fn() -> actix_web::Route,
+    /// What it lets its caller do.
+    pub(in crate::http) permission: Permission,
+    /// What it costs.
+    pub(in crate::http) cost: Cost,
+    /// What can go wrong beside what can everywhere, and for every caller.
+    pub(in crate::http) problems: &'static [ProblemKind],
+}
+
+/// A path and all that may be asked of it.
+#[derive(Debug)]
+pub(in crate::http) struct Resource {
+    /// The pattern.
+    pub(in crate::http) path: &'static str,
+    /// Its methods.
+    pub(in crate::http) routes: &'static [Route],
+}
+
+impl Resource {
+    /// The route of a method.
+    pub(in crate::http) fn route(&self, method: &Method) -> Option<&'static Route> {
+        let asked = if method == Method::HEAD {
+            &Method::GET
+        } else {
+            method
+        };
+        self.routes.iter().find(|route| route.method == *asked)
+    }
+
+    /// The header `Allow` (RFC 9110, section 10.2.1).
+    pub(in crate::http) fn allow(&self) -> String {
+        let mut methods: Vec<&str> = self
+            .routes
+            .iter()
+            .map(|route| route.method.as_str())
+            .collect();
+        if methods.contains(&"GET") {
+            methods.push("HEAD");
+        }
+        methods.sort_unstable();
+        methods.join(", ")
+    }
+}

@@ -1,0 +1,140 @@
+//! Log lines on their way to stderr.
+//!
+//! Whoever reads stderr may stop reading. So a line is put into a bounded queue and written by a thread of its own;
+//! where the queue is full the line is lost and counted, and nothing waits.
+
+use std::str::FromStr as _;
+
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::config::LogFormat;
+
+/// What is logged where nobody says otherwise. What the others say at INFO is noise beside the gateway's own lines.
+const DEFAULT_FILTER: &str = "info,sqlx=warn,actix_server=warn";
+/// Lines that wait to be written; at some 400 bytes each.
+const LINES_WAITING_MAX: usize = 16 * 1024;
+/// Beginnings of the targets that a filter may name without a level.
+const TARGETS: [&str; 10] = [
+    "image_share_gateway",
+    "actix",
+    "sqlx",
+    "reqwest",
+    "hyper",
+    "rustls",
+    "tokio",
+    "tower",
+    "cedar",
+    "jsonwebtoken",
+];
+
+/// Logging goes on as long as this lives; what waits then is written, for a second at most.
+#[derive(Debug)]
+pub struct Logging {
+    _writes: WorkerGuard,
+    lost: LostLines,
+}
+
+/// How many lines were lost because nobody read them. Clones count the same.
+#[derive(Debug, Clone)]
+pub struct LostLines(ErrorCounter);
+
+impl LostLines {
+    /// So many since the start.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        u64::try_from(self.0.dropped_lines()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Logging {
+    /// The lines that were lost.
+    #[must_use]
+    pub fn lost(&self) -> LostLines {
+        self.lost.clone()
+    }
+}
+
+/// Sends this process' log lines to stderr from now on. `filter` (`RUST_LOG`) chooses them.
+///
+/// A second call in one process changes nothing.
+#[must_use]
+pub fn start_logging(format: LogFormat, filter: Option<&str>) -> Logging {
+    let (filter, odd) = match filter.map(read_filter) {
+        None => (EnvFilter::new(DEFAULT_FILTER), None),
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(odd)) => (EnvFilter::new(DEFAULT_FILTER), Some(odd)),
+    };
+    let (stderr, writes) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(LINES_WAITING_MAX)
+        .thread_name("log")
+        .finish(std::io::stderr());
+    let lost = LostLines(stderr.error_counter());
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = match format {
+        LogFormat::Json => {
+            let lines = fmt::layer()
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false);
+            registry.with(lines.with_writer(stderr)).try_init()
+        }
+        LogFormat::Text => registry.with(fmt::layer().with_writer(stderr)).try_init(),
+    };
+    drop(started);
+    if let Some(odd) = odd {
+        tracing::warn!("RUST_LOG {odd}; the log is as without it: {DEFAULT_FILTER}");
+    }
+    Logging {
+        _writes: writes,
+        lost,
+    }
+}
+
+/// Reads a filter. A word that is neither a level nor a target of this program would silence all others.
+fn read_filter(text: &str) -> Result<EnvFilter, String> {
+    let mut words = text
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty());
+    let is_known = |word: &str| {
+        word.contains(['=', '['])
+            || LevelFilter::from_str(word).is_ok()
+            || TARGETS.iter().any(|target| word.starts_with(target))
+    };
+    if let Some(odd) = words.find(|word| !is_known(word)) {
+        let odd: String = odd.chars().take(40).collect();
+        return Err(format!(
+            "names no level and no target: `{}`",
+            odd.escape_debug()
+        ));
+    }
+    EnvFilter::try_new(text).map_err(|error| format!("cannot be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_would_silence_everything_is_told() {
+        for good in [
+            "",
+            "debug",
+            "WARN",
+            "off",
+            "info,sqlx=debug",
+            "image_share_gateway",
+            "sqlx::query=trace, info",
+        ] {
+            assert!(read_filter(good).is_ok(), "{good}");
+        }
+        for bad in ["debgu", "inof,sqlx=warn", "info,gateway", "sqlx=loud"] {
+            assert!(read_filter(bad).is_err(), "{bad}");
+        }
+    }
+}
