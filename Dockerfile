@@ -1,8 +1,11 @@
 # Builds the gateway and puts it, alone, into an image that runs as nobody on a read-only root:
 #
 #   docker build -t image-share-gateway .
-#   docker run --read-only --cap-drop ALL -p 8080:8080 -v isg-data:/data \
-#     -v ./gateway.toml:/etc/image-share-gateway.toml:ro -v ./secrets:/run/secrets:ro image-share-gateway
+#   docker run --read-only --cap-drop ALL -p 8080:8080 -v isg-data:/data -v ./secrets:/run/secrets:ro \
+#     -e ISG__AUTH__ISSUER=… image-share-gateway
+#
+# A file that is mounted at /etc/image-share-gateway.toml takes the place of the one inside (deploy/docker): it has to
+# say where the gateway listens, which by default is loopback alone.
 
 FROM rust:1.95-slim-bookworm AS build
 # aws-lc-sys and SQLite are C; nothing else is needed to build.
@@ -25,17 +28,16 @@ RUN find src -name '*.rs' -exec touch {} + && cargo build --locked --profile dis
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 COPY --from=build /build/target/dist/image-share-gateway /usr/local/bin/image-share-gateway
-# 65532: a user that owns nothing but the trail.
-COPY --from=build --chown=65532:65532 /empty /data
-USER 65532:65532
+# What is said here and not in the environment, which would beat a file that is mounted in its place.
+COPY deploy/docker/image-share-gateway.toml /etc/image-share-gateway.toml
+# Any user of group 0 may run it, as platforms do that give each project users of its own; 65532 owns nothing but the trail.
+COPY --from=build --chown=65532:0 --chmod=0770 /empty /data
+USER 65532:0
 WORKDIR /data
 VOLUME /data
-ENV ISG__SERVER__BIND=0.0.0.0:8080 \
-    ISG__SERVER__ADMIN_BIND=0.0.0.0:9090 \
-    ISG__AUDIT__DATABASE_URL=sqlite:///data/audit.db
 EXPOSE 8080 9090
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=6s --start-period=5s \
-    CMD ["image-share-gateway", "healthcheck", "--url", "http://127.0.0.1:9090"]
+    CMD ["image-share-gateway", "healthcheck", "--config", "/etc/image-share-gateway.toml"]
 ENTRYPOINT ["image-share-gateway"]
 CMD ["serve", "--config", "/etc/image-share-gateway.toml"]

@@ -37,6 +37,12 @@ fn read_keys(path: &Path) -> Result<KeySet, String> {
 /// As [`read_keys`], and says in the log which keys are left out.
 pub(super) fn load_keys(path: &Path) -> Result<KeySet, String> {
     let keys = read_keys(path)?;
+    if keys.hold_secrets() && config::is_readable_by_others(path) {
+        tracing::warn!(
+            "auth.jwks_file: `{}` holds secret keys and can be read by others (chmod o-r)",
+            path.display()
+        );
+    }
     for left_out in keys.left_out() {
         tracing::warn!("auth.jwks_file: {left_out}; it is left out");
     }
@@ -79,5 +85,15 @@ pub(super) fn tls_settings(files: &TlsFiles) -> Result<rustls::ServerConfig, Str
     let settings = rustls::ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(certificates, key);
-    settings.map_err(|_| "does not fit the certificate".to_owned())
+    let mut settings = settings.map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => {
+            "does not fit the certificate of server.tls_cert_file".to_owned()
+        }
+        rustls::Error::InvalidCertificate(why) => {
+            format!("cannot be used with the certificate of server.tls_cert_file: {why}")
+        }
+        other => format!("cannot be used: {other}"),
+    })?;
+    settings.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(settings)
 }

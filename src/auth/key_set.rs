@@ -40,6 +40,7 @@ const RSA: [Algorithm; 6] = [
 pub struct KeySet {
     keys: Vec<Key>,
     left_out: Vec<String>,
+    holds_secrets: bool,
 }
 
 /// One key and the algorithms that it may be used with.
@@ -81,6 +82,13 @@ pub(super) enum NoKey {
     Ambiguous,
 }
 
+/// A symmetric key, or one with its private part (RFC 7518, section 6).
+fn is_secret(entry: &Value) -> bool {
+    ["k", "d"]
+        .into_iter()
+        .any(|member| entry.get(member).is_some())
+}
+
 impl KeySet {
     /// Reads a JWK Set. Private parts are ignored.
     ///
@@ -115,8 +123,19 @@ impl KeySet {
         if keys.is_empty() {
             Err(KeySetError::NoUsableKey(left_out))
         } else {
-            Ok(Self { keys, left_out })
+            let holds_secrets = entries.iter().any(is_secret);
+            Ok(Self {
+                keys,
+                left_out,
+                holds_secrets,
+            })
         }
+    }
+
+    /// Whether whoever reads the set can sign with it.
+    #[must_use]
+    pub fn hold_secrets(&self) -> bool {
+        self.holds_secrets
     }
 
     /// Keys of the set that are not used, each with the reason.

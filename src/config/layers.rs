@@ -212,6 +212,14 @@ pub fn read_text_file(path: &Path) -> Result<String, String> {
     Ok(text)
 }
 
+/// Whether whoever is on the machine may read a file.
+#[must_use]
+pub fn is_readable_by_others(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(path).map(|file| file.permissions().mode());
+    mode.is_ok_and(|mode| mode & 0o004 != 0)
+}
+
 pub(super) fn read_secret(path: &Path) -> Result<String, String> {
     let text = read_text_file(path).map_err(|message| format!("`{}` {message}", path.display()))?;
     let secret = text.trim();

@@ -21,7 +21,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::domain::Region;
-pub use layers::read_text_file;
+pub use layers::{is_readable_by_others, read_text_file};
 pub use proxy::Proxy;
 use reader::KeyReader;
 pub use values::{key_source_url, parse_duration, trail_file};

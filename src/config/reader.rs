@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::layers::{Given, Layer, environment_layer, file_layer, is_key, read_secret, variable};
+use super::layers::{
+    Given, Layer, environment_layer, file_layer, is_key, is_readable_by_others, read_secret,
+    variable,
+};
 use super::proxy::ProxyVariables;
 use super::values::parse_duration;
 use super::{Fault, FileCheck, Sources, TlsCheck, TlsFiles};
@@ -59,9 +62,7 @@ impl KeyReader {
 
     /// Notes that a file with a secret can be read by whoever is on the machine.
     fn warn_of_readable(&mut self, key: &str, path: &Path) {
-        use std::os::unix::fs::PermissionsExt as _;
-        let mode = std::fs::metadata(path).map(|file| file.permissions().mode());
-        if mode.is_ok_and(|mode| mode & 0o004 != 0) {
+        if is_readable_by_others(path) {
             let path = path.display();
             self.warnings
                 .push(format!("{key}: `{path}` can be read by others (chmod o-r)"));

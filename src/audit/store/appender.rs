@@ -2,8 +2,7 @@
 //!
 //! The file is only ever opened through SQLite: one plain open and close would drop its POSIX locks.
 
-use std::fs::{File, TryLockError};
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
@@ -14,7 +13,8 @@ use sqlx::{Arguments as _, AssertSqlSafe, ConnectOptions as _, Connection as _, 
 
 use crate::domain::{EventId, Timestamp};
 
-use super::{StoreError, beside};
+use super::StoreError;
+use super::files::{Files, take_lock};
 use crate::audit::chain::{Hash, Sealed, Tip};
 use crate::audit::columns::COLUMNS;
 use crate::audit::entry::{Cell, LookedAfter};
@@ -309,63 +309,5 @@ impl Appender {
     pub(crate) async fn close(self) -> Result<(), StoreError> {
         self.connection.close().await?;
         Ok(())
-    }
-}
-
-/// Which files lie at a path: device and inode of the database and of its write-ahead log.
-///
-/// In WAL mode SQLite goes on committing, without an error, into files that were moved or deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Files {
-    database: (u64, u64),
-    log: (u64, u64),
-}
-
-impl Files {
-    /// Also gives the length of the log.
-    async fn at(path: &Path) -> Result<(Self, u64), StoreError> {
-        let (path, log) = (path.to_owned(), beside(path, "-wal"));
-        let look = move || {
-            let (database, log) = (std::fs::metadata(&path)?, std::fs::metadata(&log)?);
-            let identity = |file: &std::fs::Metadata| (file.dev(), file.ino());
-            let files = Self {
-                database: identity(&database),
-                log: identity(&log),
-            };
-            Ok::<_, std::io::Error>((files, log.len()))
-        };
-        let looked = tokio::task::spawn_blocking(look).await;
-        looked
-            .map_err(|_| StoreError::Moved)?
-            .map_err(|_| StoreError::Moved)
-    }
-}
-
-fn take_lock(path: &Path) -> Result<File, StoreError> {
-    if let Some(directory) = path
-        .parent()
-        .filter(|directory| !directory.as_os_str().is_empty())
-    {
-        let refused = |source| StoreError::Beside {
-            path: directory.into(),
-            source,
-        };
-        std::fs::create_dir_all(directory).map_err(refused)?;
-    }
-    let lock_path = beside(path, ".lock");
-    let refused = |source| StoreError::Beside {
-        path: lock_path.clone(),
-        source,
-    };
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&lock_path)
-        .map_err(refused)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.into() }),
-        Err(TryLockError::Error(source)) => Err(refused(source)),
     }
 }

@@ -6,6 +6,7 @@
 mod appender;
 mod connections;
 mod events;
+mod files;
 mod limits;
 mod reading;
 mod rows;

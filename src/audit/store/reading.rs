@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteLockingMode};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::appender::options;
-use super::{beside, primary_code};
+use super::{beside, primary_code, resolved};
 
 /// Rows that a connection may read ahead of whoever takes them: a page, so that the next page is read while
 /// this one is looked at.
@@ -14,13 +14,15 @@ pub(super) const ROWS_AT_ONCE: usize = 512;
 
 /// How to open the trail at `path` so that `look` succeeds; nothing is made where there is none.
 ///
-/// Where the disk is read-only, or the directory not ours to write in, SQLite cannot make the files that readers
-/// and a writer share. Without a write-ahead log nobody is writing, and the file is read as one that does not
-/// change: a gateway that is started meanwhile may make a walk find a break that is none.
+/// Where the disk is read-only, or the directory not ours to write in, SQLite cannot make the file that readers
+/// and a writer share (`-shm`). Where there is none nobody is writing, and the trail is read as one that does not change,
+/// its write-ahead log by an index in memory: a gateway that is started meanwhile may make a walk find a break that is
+/// none.
 pub(super) async fn reading(
     path: &Path,
     look: &'static str,
 ) -> Result<SqliteConnectOptions, sqlx::Error> {
+    let path = &resolved(path).await;
     let usual = options(path)
         .create_if_missing(false)
         .read_only(true)
@@ -31,12 +33,23 @@ pub(super) async fn reading(
     };
     // SQLITE_READONLY, SQLITE_CANTOPEN
     let read_only = matches!(primary_code(&refused), Some(8 | 14));
-    let log = tokio::fs::try_exists(beside(path, "-wal")).await;
-    let unchanging = usual.immutable(true);
-    if read_only && !log.unwrap_or(true) && try_out(&unchanging, look).await.is_ok() {
-        return Ok(unchanging);
+    let exists = async |suffix| tokio::fs::try_exists(beside(path, suffix)).await;
+    if !read_only || exists("-shm").await.unwrap_or(true) {
+        return Err(refused);
     }
-    Err(refused)
+    let unchanging = if exists("-wal").await.unwrap_or(true) {
+        // Without locks of the system, which a file that is only read cannot be given, and with the log's index in memory
+        // (sqlite.org/wal.html, section 8).
+        usual
+            .vfs("unix-none")
+            .locking_mode(SqliteLockingMode::Exclusive)
+    } else {
+        usual.immutable(true)
+    };
+    match try_out(&unchanging, look).await {
+        Ok(()) => Ok(unchanging),
+        Err(_) => Err(refused),
+    }
 }
 
 async fn try_out(options: &SqliteConnectOptions, look: &'static str) -> Result<(), sqlx::Error> {

@@ -68,7 +68,8 @@ impl Program {
         Self::started(command, directory, arguments, environment)
     }
 
-    fn started(
+    /// Starts what `command` says.
+    pub(crate) fn started(
         mut command: Command,
         directory: &Path,
         arguments: &[&str],
