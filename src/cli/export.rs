@@ -10,9 +10,6 @@ pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, Failure> {
     if !ordered {
         return Err(Failure::usage("--from must be before --to"));
     }
-    let path = trail_at(args.database_url, args.config.as_deref())?;
-    let reader = Reader::open(&path).await;
-    let reader = reader.map_err(|error| Failure::could_not_run(&error))?;
     let format = match args.format {
         ExportFormat::Ndjson if args.bom => {
             return Err(Failure::usage("--bom goes with --format csv alone"));
@@ -21,6 +18,9 @@ pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, Failure> {
         ExportFormat::Csv if args.bom => Format::CsvWithMark,
         ExportFormat::Csv => Format::Csv,
     };
+    let path = trail_at(args.database_url, args.config.as_deref())?;
+    let reader = Reader::open(&path).await;
+    let reader = reader.map_err(|error| Failure::could_not_run(&error))?;
     let order = match args.order {
         ExportOrder::Desc => Order::Descending,
         ExportOrder::Asc => Order::Ascending,

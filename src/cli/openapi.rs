@@ -13,9 +13,9 @@ pub(super) fn run(format: DocumentFormat) -> Result<ExitCode, Failure> {
                 .map_err(|error| Failure::could_not_run(&error))?
                 + "\n"
         }
-        DocumentFormat::Yaml => document()
-            .to_yaml()
-            .map_err(|error| Failure::could_not_run(&error))?,
+        DocumentFormat::Yaml => {
+            serde_saphyr::to_string(document()).map_err(|error| Failure::could_not_run(&error))?
+        }
     };
     print(&text)?;
     Ok(ExitCode::SUCCESS)

@@ -27,7 +27,7 @@ fn yaml_is_the_same_document() {
         .unwrap();
     let yaml = String::from_utf8(printed.stdout).unwrap();
     assert!(
-        yaml.starts_with("openapi: 3.1.0"),
+        yaml.starts_with("openapi: \"3.1.0\""),
         "{}",
         &yaml[..yaml.len().min(80)]
     );
