@@ -123,6 +123,179 @@ fn rooms_import_only_those_below_them() {
     );
 }
 
+/// What each room of `http` may use of the others; the table of routes and what is beside it may use all.
+fn rooms_of_http() -> BTreeMap<&'static str, &'static [&'static str]> {
+    BTreeMap::from([
+        ("wire", &[][..]),
+        ("edge", &["wire"]),
+        ("routes", &["wire", "edge"]),
+    ])
+}
+
+/// The text of a file without comments and tests.
+fn program(text: &str) -> String {
+    let program = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let lines = program
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// All paths of a file that begin so, with groups taken apart: `super::{a::B, c}` is `super::a::B` and `super::c`.
+fn paths(program: &str, begin: &str) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for rest in program.split(begin).skip(1) {
+        flatten(rest, &mut vec![], &mut found);
+    }
+    found
+}
+
+/// Reads one path or group at the beginning of `text`; gives what follows it.
+fn flatten<'a>(text: &'a str, before: &mut Vec<String>, found: &mut Vec<Vec<String>>) -> &'a str {
+    let text = text.trim_start();
+    if let Some(mut rest) = text.strip_prefix('{') {
+        loop {
+            rest = flatten(rest, &mut before.clone(), found).trim_start();
+            match rest.strip_prefix(',') {
+                Some(more) if !more.trim_start().starts_with('}') => rest = more,
+                other => {
+                    let rest = other.unwrap_or(rest).trim_start();
+                    return rest.strip_prefix('}').unwrap_or(rest);
+                }
+            }
+        }
+    }
+    let end = text
+        .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .unwrap_or(text.len());
+    before.push(text[..end].to_owned());
+    match text[end..].strip_prefix("::") {
+        Some(rest) if !rest.starts_with('<') => flatten(rest, before, found),
+        _ => {
+            found.push(before.clone());
+            &text[end..]
+        }
+    }
+}
+
+/// The modules of `http` by their path below it, and the files that they are in.
+fn modules_of_http() -> BTreeMap<Vec<String>, PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
+    let mut modules = BTreeMap::new();
+    for file in files(&root) {
+        let inside = file.strip_prefix(&root).unwrap().with_extension("");
+        let mut path: Vec<String> = inside
+            .iter()
+            .map(|part| part.to_str().unwrap().to_owned())
+            .collect();
+        if path.last().is_some_and(|last| last == "mod") {
+            path.pop();
+        }
+        modules.insert(path, file);
+    }
+    modules
+}
+
+/// Which other files of `http` each of them uses: by paths from the crate, from its parent, and of a door from itself.
+fn uses_of_http() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
+    let modules = modules_of_http();
+    let longest = |path: &[String]| {
+        let mut path = path.to_vec();
+        while !modules.contains_key(&path) {
+            path.pop()?;
+        }
+        Some(path)
+    };
+    let mut uses = BTreeMap::new();
+    for (module, file) in &modules {
+        // Tests of a room may look anywhere.
+        if module
+            .last()
+            .is_some_and(|last| last == "fuzz" || last == "tests")
+        {
+            continue;
+        }
+        let program = program(&std::fs::read_to_string(file).unwrap());
+        let mut named: Vec<Vec<String>> = paths(&program, "crate::http::");
+        let (parents, own) = (paths(&program, "super::"), paths(&program, "use "));
+        let parent = &module[..module.len().saturating_sub(1)];
+        for path in parents {
+            // `super::super::x` comes again by its second `super`.
+            if path[0] != "super" {
+                named.push([parent, &path].concat());
+            }
+        }
+        for path in own {
+            let path = [module.as_slice(), &path].concat();
+            if path.len() > module.len() && modules.contains_key(&path[..=module.len()]) {
+                named.push(path);
+            }
+        }
+        let files = named.iter().filter_map(|path| longest(path));
+        let others: BTreeSet<_> = files.filter(|file| file != module).collect();
+        uses.insert(module.clone(), others);
+    }
+    uses
+}
+
+#[test]
+fn http_has_three_rooms_with_one_direction_between_them() {
+    let (rooms, mut seen) = (rooms_of_http(), BTreeSet::new());
+    let mut broken = Vec::new();
+    for (module, uses) in uses_of_http() {
+        let Some(allowed) = module.first().and_then(|room| rooms.get(room.as_str())) else {
+            continue;
+        };
+        seen.insert(module[0].clone());
+        for used in uses {
+            let room = used.first().map_or("", String::as_str);
+            if room != module[0] && !allowed.contains(&room) {
+                broken.push(format!("{} uses {}", module.join("/"), used.join("/")));
+            }
+        }
+    }
+    assert_eq!(broken, Vec::<String>::new());
+    assert_eq!(seen.len(), rooms.len(), "each room was looked at: {seen:?}");
+}
+
+#[test]
+fn no_files_of_http_use_one_another_in_a_circle() {
+    let mut left = uses_of_http();
+    assert!(left.len() > 30 && left.values().any(|uses| uses.len() > 3));
+    // Whoever uses nobody that is left is part of no circle.
+    loop {
+        let free: Vec<Vec<String>> = left
+            .iter()
+            .filter(|(_, uses)| !uses.iter().any(|used| left.contains_key(used)))
+            .map(|(module, _)| module.clone())
+            .collect();
+        if free.is_empty() {
+            break;
+        }
+        for module in free {
+            left.remove(&module);
+        }
+    }
+    let circles: Vec<String> = left
+        .iter()
+        .map(|(module, uses)| {
+            let uses: Vec<String> = uses.iter().map(|used| used.join("/")).collect();
+            format!("{} uses {}", module.join("/"), uses.join(", "))
+        })
+        .collect();
+    assert_eq!(circles, Vec::<String>::new());
+}
+
+#[test]
+fn the_reader_of_paths_takes_groups_apart() {
+    let text = "use super::{a::B, c::{self, D}};\nlet x = super::e::f();\nuse super::g;";
+    let found: Vec<String> = paths(text, "super::")
+        .iter()
+        .map(|path| path.join("::"))
+        .collect();
+    assert_eq!(found, ["a::B", "c::self", "c::D", "e::f", "g"]);
+}
+
 #[test]
 fn the_reader_of_imports_reads_imports() {
     let text = "use crate::audit::Writer;\nuse crate::{domain, http::Parts};\n// crate::cli\nlet x = crate::app::y();\n\

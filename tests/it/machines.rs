@@ -315,6 +315,7 @@ async fn calls_go_through_the_proxy_that_is_named_and_through_none_where_none_is
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, mut asked) = tokio::sync::mpsc::unbounded_channel();
+    #[expect(clippy::disallowed_methods, reason = "the proxy ends with its test")]
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut head = [0; 1024];

@@ -436,7 +436,7 @@ async fn every_route_answers_whatever_is_odd_and_nothing_is_forwarded_or_written
             for (kind, body) in bodies {
                 let mut head = format!("Content-Length: {}\r\n", body.len());
                 if !kind.is_empty() {
-                    head.push_str(&format!("Content-Type: {kind}\r\n"));
+                    head = format!("{head}Content-Type: {kind}\r\n");
                 }
                 cases.push((format!("{real}?x=1"), head, body.to_vec()));
             }

@@ -8,7 +8,7 @@ use crate::sharing::{
     BulkError, ChangeError, DifferenceError, ListError, RehearsalError, Told, UpstreamWords,
 };
 
-use super::Problem;
+use super::details::Problem;
 use super::sent::UpstreamBody;
 
 impl Problem {

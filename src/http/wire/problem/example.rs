@@ -4,7 +4,7 @@ use crate::authorization::Refusal;
 use crate::domain::{EventId, Scope};
 use crate::problem::{Effect, ProblemKind};
 
-use super::Problem;
+use super::details::Problem;
 use super::sent::UpstreamBody;
 
 /// What a problem of `kind` looks like, for the document.
