@@ -250,3 +250,33 @@ async fn a_token_of_four_hundred_groups_passes_and_one_that_is_too_long_does_not
         .assert_problem(401, "unauthenticated");
     assert_eq!(ISSUER, "https://issuer.example");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn anybody_learns_whether_a_check_holds_and_who_runs_the_gateway_learns_why() {
+    let server = KeyServer::start(KeyAnswer::Close).await;
+    let url = format!("{}/keys", server.url);
+    let settings = [
+        ("auth.jwks_url", url.as_str()),
+        ("limits.failed_authentications_per_minute", "1"),
+    ];
+    let gateway = Gateway::with_keys_from(&settings).await;
+    let told = gateway.nobody().get("/readyz").await;
+    for check in told.json()["checks"].as_array().unwrap() {
+        let members: Vec<&str> = check
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        assert_eq!(members, ["name", "ok"], "{told:?}");
+    }
+    let (_, detail) = ready(&gateway).await;
+    assert!(detail.contains(&url), "with its port: {detail}");
+    // What cannot be judged is no failure of whoever asks.
+    let token = good("k", SECRET);
+    for _ in 0..5 {
+        assert_eq!(status(&gateway, &token).await, 503);
+    }
+    assert_eq!(status(&gateway, "a.b.c").await, 401);
+    assert_eq!(status(&gateway, "a.b.c").await, 429);
+}

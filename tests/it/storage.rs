@@ -348,11 +348,15 @@ async fn a_trail_on_a_read_only_disk_can_be_looked_at_and_not_served() {
     let database = disk.0.join("audit.db");
     let running = Running::begin(Program::spawn, directory.path(), &upstream, &database).await;
     running.stop_and_verify(&database).await;
-    let remounted = Command::new("mount")
-        .args(["-o", "remount,ro"])
-        .arg(&disk.0)
-        .status();
-    assert!(remounted.unwrap().success());
+    // A thread that read it may close it a moment later.
+    eventually("nobody has it open", async || {
+        let remounted = Command::new("mount")
+            .args(["-o", "remount,ro"])
+            .arg(&disk.0)
+            .status();
+        remounted.unwrap().success().then_some(())
+    })
+    .await;
 
     let mut refused = serve(Program::spawn, directory.path(), &upstream, &database);
     assert_eq!(refused.wait().await, Some(1));

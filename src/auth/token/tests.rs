@@ -77,7 +77,11 @@ fn good_claims() -> Value {
 const SECRET: [u8; 64] = [7; 64];
 
 /// Signs any header and payload with the secret, as an attacker with a key could.
-fn signed_raw(header: &str, payload: &str, algorithm: jsonwebtoken::Algorithm) -> String {
+fn signed_raw(
+    header: impl AsRef<[u8]>,
+    payload: impl AsRef<[u8]>,
+    algorithm: jsonwebtoken::Algorithm,
+) -> String {
     let message = format!("{}.{}", base64(header), base64(payload));
     let key = EncodingKey::from_secret(&SECRET);
     let signature = crypto::sign(message.as_bytes(), &key, algorithm).expect("signs");
@@ -87,7 +91,7 @@ fn signed_raw(header: &str, payload: &str, algorithm: jsonwebtoken::Algorithm) -
 fn with_claims(claims: &Value) -> String {
     signed_raw(
         r#"{"alg":"HS256","kid":"secret"}"#,
-        &claims.to_string(),
+        claims.to_string(),
         jsonwebtoken::Algorithm::HS256,
     )
 }
@@ -646,5 +650,55 @@ fn the_first_key_that_can_sign_is_taken_and_none_that_the_gateway_leaves_out() {
         );
         let mint = sign_with(json!([unusable, ed25519_key()])).expect("the second can sign");
         assert!(mint.sign(&grant).is_ok());
+    }
+}
+
+#[test]
+fn header_and_payload_are_utf_8_as_a_whole() {
+    const HEADER: &[u8] = br#"{"alg":"HS256","kid":"secret"}"#;
+    let signed =
+        |header: &[u8], payload: &[u8]| signed_raw(header, payload, jsonwebtoken::Algorithm::HS256);
+    let claims = good_claims().to_string();
+    // A member that nobody reads, and a byte in it that is no text.
+    let odd = |json: &[u8]| {
+        let mut odd = json[..json.len() - 1].to_vec();
+        odd.extend_from_slice(b",\"unread\":\"\xff\"}");
+        odd
+    };
+    assert!(checked(&signed(HEADER, claims.as_bytes())).is_ok());
+    for token in [
+        signed(&odd(HEADER), claims.as_bytes()),
+        signed(HEADER, &odd(claims.as_bytes())),
+    ] {
+        assert_eq!(checked(&token), Err(TokenError::Malformed));
+    }
+}
+
+#[test]
+fn nobody_takes_a_name_of_the_gateways_own_or_one_that_cannot_be_read() {
+    let with = |member: &str, value: &str| {
+        let mut claims = good_claims();
+        claims[member] = json!(value);
+        checked(&with_claims(&claims))
+    };
+    for name in ["system:reconcile", "system:expiry"] {
+        assert_eq!(with("sub", name), Err(TokenError::SystemSubject), "{name}");
+    }
+    for good in [
+        "system:serviceaccount:ci:deployer",
+        "system:reconciler",
+        "System:reconcile",
+    ] {
+        assert!(with("sub", good).is_ok(), "{good}");
+    }
+    for odd in ["a\nb", "a\u{0}", "\u{7f}", "a\u{85}", "\u{9b}31m"] {
+        for member in ["sub", "jti"] {
+            let refused = with(member, odd);
+            assert_eq!(
+                refused,
+                Err(TokenError::ControlCharacter(member)),
+                "{odd:?}"
+            );
+        }
     }
 }
