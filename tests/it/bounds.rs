@@ -53,11 +53,10 @@ async fn served(more: &[(&str, &str)]) -> Served {
     let mut variables = environment("http://127.0.0.1:9");
     variables.extend(more);
     let program = Program::spawn(directory.path(), &["serve"], &variables);
-    let client = reqwest::Client::builder().no_proxy().tls_certs_only([]);
     Served {
         base_url: program.base_url().await,
         program,
-        client: client.build().unwrap(),
+        client: crate::support::client(),
         _directory: directory,
     }
 }
@@ -172,11 +171,7 @@ async fn a_log_that_nobody_reads_stops_nothing_and_is_counted() {
         .unwrap();
     // Held, and read by nobody.
     let mut log = child.stderr.take().unwrap();
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .tls_certs_only([])
-        .build()
-        .unwrap();
+    let client = crate::support::client();
     let lost = async || {
         let text = client
             .get(format!("http://{admin}/metrics"))

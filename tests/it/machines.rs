@@ -9,8 +9,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{
-    Answer, Gateway, Program, Reply, SECRET, Scripted, binary, environment, keys_file, set_of,
-    token, token_with,
+    Gateway, Program, Reply, SECRET, Scripted, binary, environment, keys_file, set_of, share,
 };
 
 fn run(directory: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
@@ -56,14 +55,7 @@ async fn a_trail_may_be_named_by_a_link_and_its_lock_is_that_of_the_file() {
     };
     let mut program = spawn(&with("sqlite://link.db"));
     let base_url = program.base_url().await;
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .tls_certs_only([])
-        .build()
-        .unwrap();
-    let put = client.put(format!("{base_url}/images/img/shares/7"));
-    let put = put.bearer_auth(token("team-a", "shares:write"));
-    assert_eq!(put.send().await.unwrap().status(), 200);
+    assert_eq!(share(&base_url).await.status, 200);
     for other in [
         "sqlite://real/trail.db",
         "sqlite://folder/trail.db",
@@ -113,14 +105,7 @@ async fn a_trail_is_its_owners_alone_whatever_the_umask() {
         variables.push(("ISG__AUDIT__DATABASE_URL", &database));
         let mut program = Program::started(command, directory.path(), &["serve"], &variables);
         let base_url = program.base_url().await;
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .tls_certs_only([])
-            .build()
-            .unwrap();
-        let put = client.put(format!("{base_url}/images/img/shares/7"));
-        let put = put.bearer_auth(token("team-a", "shares:write"));
-        assert_eq!(put.send().await.unwrap().status(), 200);
+        assert_eq!(share(&base_url).await.status, 200);
         for name in [
             "audit.db",
             "audit.db-wal",
@@ -226,18 +211,7 @@ async fn files_of_editors_that_put_a_mark_before_are_read_and_others_are_told() 
     let arguments = ["serve", "--config", "gateway.toml"];
     let mut program = Program::spawn(directory.path(), &arguments, &[]);
     let base_url = program.base_url().await;
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .tls_certs_only([])
-        .build()
-        .unwrap();
-    let put = client.put(format!("{base_url}/images/img/shares/7"));
-    let put = put.bearer_auth(token_with(
-        "test",
-        SECRET,
-        &json!({"scope": "shares:write"}),
-    ));
-    assert_eq!(put.send().await.unwrap().status(), 200);
+    assert_eq!(share(&base_url).await.status, 200);
     let calls = upstream.calls();
     assert_eq!(calls[0].fields["PublicKey"], "the-public-key");
     assert!(
@@ -332,19 +306,12 @@ async fn calls_go_through_the_proxy_that_is_named_and_through_none_where_none_is
     let directory = tempfile::tempdir().unwrap();
     keys_file(directory.path());
     let proxy = format!("http://{address}");
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .tls_certs_only([])
-        .build()
-        .unwrap();
     let mut asks = async |more: &[(&str, &str)]| {
         let mut variables = environment("https://api.example.invalid");
         variables.push(("ISG__UPSTREAM__MAX_RETRIES", "0"));
         variables.extend(more);
         let program = Program::spawn(directory.path(), &["serve"], &variables);
-        let put = client.put(format!("{}/images/img/shares/7", program.base_url().await));
-        let put = put.bearer_auth(token("team-a", "shares:write"));
-        assert_eq!(put.send().await.unwrap().status(), 503);
+        assert_eq!(share(&program.base_url().await).await.status, 503);
         drop(program);
         std::fs::remove_file(directory.path().join("log")).unwrap();
         asked.try_recv().ok()
@@ -391,21 +358,12 @@ async fn a_reload_that_finds_the_policies_gone_keeps_them() {
         &variables,
     );
     let base_url = program.base_url().await;
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .tls_certs_only([])
-        .build()
-        .unwrap();
-    let put = async || {
-        let put = client.put(format!("{base_url}/images/img/shares/7"));
-        Answer::of(put.bearer_auth(token("team-a", "shares:write"))).await
-    };
-    put().await.assert_problem(403, "forbidden");
+    share(&base_url).await.assert_problem(403, "forbidden");
     config("");
     program.signal(Signal::HUP);
     program.wait_for_log("the policies of before stay").await;
     program.wait_for_log("reloaded: ").await;
-    put().await.assert_problem(403, "forbidden");
+    share(&base_url).await.assert_problem(403, "forbidden");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -427,14 +385,7 @@ async fn the_environment_takes_a_files_key_back() {
         &["serve", "--config", "gateway.toml"],
         &variables,
     );
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .tls_certs_only([])
-        .build()
-        .unwrap();
-    let put = client.put(format!("{}/images/img/shares/7", program.base_url().await));
-    let put = put.bearer_auth(token("team-a", "shares:write"));
-    assert_eq!(put.send().await.unwrap().status(), 200);
+    assert_eq!(share(&program.base_url().await).await.status, 200);
     assert!(!upstream.calls()[0].fields.contains_key("ProjectId"));
 }
 

@@ -244,7 +244,7 @@ fn headers_that_an_attacker_could_send_are_refused() {
     for (header, error) in cases {
         let token = signed_raw(
             header,
-            &good_claims().to_string(),
+            good_claims().to_string(),
             jsonwebtoken::Algorithm::HS256,
         );
         assert_eq!(checked(&token), Err(error), "{header}");
@@ -253,7 +253,7 @@ fn headers_that_an_attacker_could_send_are_refused() {
         let header = format!(r#"{{"alg":"HS256","kid":"secret","typ":"{typ}"}}"#);
         let token = signed_raw(
             &header,
-            &good_claims().to_string(),
+            good_claims().to_string(),
             jsonwebtoken::Algorithm::HS256,
         );
         assert!(checked(&token).is_ok(), "{typ}");
@@ -495,7 +495,7 @@ fn a_key_marked_for_one_algorithm_serves_no_other() {
 fn without_kid_the_only_key_that_fits_is_taken() {
     let token = signed_raw(
         r#"{"alg":"HS256"}"#,
-        &good_claims().to_string(),
+        good_claims().to_string(),
         jsonwebtoken::Algorithm::HS256,
     );
     assert!(check(&token, &set(&[rsa_key(), secret_key(64)]), &rules(), now()).is_ok());

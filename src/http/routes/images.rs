@@ -9,7 +9,7 @@ use serde::Serialize;
 use url::form_urlencoded;
 use utoipa::ToSchema;
 
-use crate::authorization::{Authorizer, Request};
+use crate::authorization::Authorizer;
 use crate::domain::{Image, ImageId, Region, Scope};
 use crate::problem::ProblemKind;
 use crate::sharing::Sharing;
@@ -116,11 +116,9 @@ pub(in crate::http) async fn list_images(
         )
         .await?;
     let may_list = |image: &Image| {
-        let asked = Request::ListShares {
-            region: &region,
-            image_id: &image.image_id,
-        };
-        caller.may(&authorizer, asked).is_ok()
+        caller
+            .may_list(&authorizer, &region, &image.image_id)
+            .is_ok()
     };
     let images = page.images.into_iter().filter(may_list);
     let images = images.map(ImageBody::from).collect();
@@ -162,11 +160,7 @@ pub(in crate::http) async fn get_image(
     let region = parser.region(&bounds);
     let image_id = parser.finish(image_id)?;
     caller.admit(0)?;
-    let asked = Request::ListShares {
-        region: &region,
-        image_id: &image_id,
-    };
-    caller.may(&authorizer, asked)?;
+    caller.may_list(&authorizer, &region, &image_id)?;
     let deadline = wire::deadline(&request, &bounds);
     let party = caller.caller().party();
     let image = sharing.image(party, region, image_id, deadline).await?;

@@ -5,7 +5,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::authorization::{Authorizer, Request};
+use crate::authorization::Authorizer;
 use crate::domain::ImageId;
 use crate::http::edge::Authenticated;
 use crate::http::wire::params::{ImagePath, RegionQuery};
@@ -66,11 +66,7 @@ pub(in crate::http) async fn list_shares(
     );
     let image_id = parser.finish(image_id)?;
     caller.admit(0)?;
-    let asked = Request::ListShares {
-        region: &region,
-        image_id: &image_id,
-    };
-    caller.may(&authorizer, asked)?;
+    caller.may_list(&authorizer, &region, &image_id)?;
     let deadline = wire::deadline(&request, &bounds);
     let party = caller.caller().party();
     let shares = sharing.list(party, region, image_id, deadline).await?;

@@ -5,7 +5,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::authorization::{Authorizer, Request};
+use crate::authorization::Authorizer;
 use crate::domain::{AccountId, Change, Deadline, ImageId, Operation, Reason, Region};
 use crate::http::edge::Authenticated;
 use crate::http::wire::params::{
@@ -205,11 +205,7 @@ pub(in crate::http) async fn get_share(
     let region = parser.region(&bounds);
     let (image_id, account_id) = parser.finish(image_id.zip(account_id))?;
     caller.admit(0)?;
-    let asked = Request::ListShares {
-        region: &region,
-        image_id: &image_id,
-    };
-    caller.may(&authorizer, asked)?;
+    caller.may_list(&authorizer, &region, &image_id)?;
     let deadline = wire::deadline(&request, &bounds);
     let found = sharing
         .find(

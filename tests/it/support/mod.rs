@@ -40,6 +40,18 @@ where
     }
 }
 
+/// A client that goes to loopback in the clear, whatever the environment says of proxies.
+pub(crate) fn client() -> reqwest::Client {
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only([]);
+    client.build().unwrap()
+}
+
+/// Shares an image with account 7, as team-a.
+pub(crate) async fn share(base_url: &str) -> Answer {
+    let put = client().put(format!("{base_url}/images/img/shares/7"));
+    Answer::of(put.bearer_auth(token("team-a", "shares:write"))).await
+}
+
 /// How many rounds a long test makes: `few` in `tests/run`, `many` where `ISG_TEST_FULL` is set.
 pub(crate) fn rounds(few: u32, many: u32) -> u32 {
     if std::env::var_os("ISG_TEST_FULL").is_some() {

@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::auth::{Authenticator, TokenError};
 use crate::authorization::{Authorizer, Request};
-use crate::domain::{Caller, Principal, RequestId, Stopwatch};
+use crate::domain::{Caller, ImageId, Principal, Region, RequestId, Stopwatch};
 use crate::problem::ProblemKind;
 
 use super::client_address::ClientAddress;
@@ -52,6 +52,19 @@ impl Authenticated {
         request: Request<'_>,
     ) -> Result<(), Problem> {
         Ok(authorizer.check(&self.caller, request)?)
+    }
+
+    /// Whether it may see an image and who may use it.
+    ///
+    /// # Errors
+    /// 403.
+    pub(in crate::http) fn may_list(
+        &self,
+        authorizer: &Authorizer,
+        region: &Region,
+        image_id: &ImageId,
+    ) -> Result<(), Problem> {
+        self.may(authorizer, Request::ListShares { region, image_id })
     }
 
     /// For what goes on longer than a request.
