@@ -13,6 +13,11 @@ pub(super) fn most_connections(config: &Config) -> usize {
     // A call has a connection, and one more may be opened ahead of it.
     let kept = OTHERS + 2 * config.upstream.max_in_flight;
     let fitting = limit.saturating_sub(kept).max(limit / 2);
+    if limit < 2 * kept {
+        tracing::warn!(
+            "the limit of open files is {limit}: half of it is for callers' connections, and {kept} may be wanted besides"
+        );
+    }
     match config.server.max_connections {
         None => fitting,
         Some(most) if most > fitting => {

@@ -31,8 +31,6 @@ use descriptors::most_connections;
 pub use files::with_file_checks;
 use files::{load_keys, load_policies, tls_settings};
 
-/// How often connections are looked through for those on which nothing is asked.
-const CUT_INTERVAL: Duration = Duration::from_secs(5);
 /// Connections of the admin listener at once: scrapers and probes.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// What work in flight gets to write down where it stands once its time is up.
@@ -527,20 +525,11 @@ where
         key,
         source,
     })?;
-    let (connections, cut_after) = (serving.connections.clone(), serving.cut_after());
     let stopping = tasks.clone();
-    tasks.serve(async move {
-        let cut = async {
-            loop {
-                tokio::time::sleep(CUT_INTERVAL.min(cut_after)).await;
-                connections.cut_idle(Deadline::now().instant(), cut_after);
-            }
-        };
-        tokio::select! {
-            () = cut => {}
-            () = stopping.stopping() => {}
-        }
+    let tending = serving.connections.tend(serving.cut_after(), async move {
+        stopping.stopping().await;
     });
+    tasks.serve(tending);
     Ok(run(address, server))
 }
 

@@ -9,6 +9,8 @@ use serde::Serialize;
 use serde_json::Serializer;
 use serde_json::ser::Formatter;
 
+use crate::domain::write_on_one_line;
+
 /// Appends `record` as JSON that is one line, without its end.
 pub fn append_line(lines: &mut Vec<u8>, record: &impl Serialize) {
     let mut serializer = Serializer::with_formatter(lines, OneLine);
@@ -25,7 +27,7 @@ impl Formatter for OneLine {
         writer: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
-        write_escaped(writer, fragment)
+        write_on_one_line(writer, fragment)
     }
 
     fn write_raw_fragment<W: io::Write + ?Sized>(
@@ -33,23 +35,8 @@ impl Formatter for OneLine {
         writer: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
-        write_escaped(writer, fragment)
+        write_on_one_line(writer, fragment)
     }
-}
-
-fn write_escaped<W: io::Write + ?Sized>(writer: &mut W, mut fragment: &str) -> io::Result<()> {
-    while let Some(at) =
-        fragment.find(|c| matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}'))
-    {
-        let (plain, rest) = fragment.split_at(at);
-        writer.write_all(plain.as_bytes())?;
-        let mut rest = rest.chars();
-        if let Some(c) = rest.next() {
-            write!(writer, "\\u{:04x}", u32::from(c))?;
-        }
-        fragment = rest.as_str();
-    }
-    writer.write_all(fragment.as_bytes())
 }
 
 #[cfg(test)]

@@ -53,12 +53,13 @@ impl ProxyVariables {
         }
     }
 
-    /// The proxy that the environment names.
+    /// The proxy that the environment names for `url`.
     ///
     /// # Errors
     /// Which variable names what is no HTTP proxy.
-    pub(super) fn proxy(&self) -> Result<Option<Proxy>, String> {
-        let Some((name, text)) = &self.named else {
+    pub(super) fn proxy(&self, url: Option<&Url>) -> Result<Option<Proxy>, String> {
+        let host = url.and_then(Url::host_str).unwrap_or_default();
+        let Some((name, text)) = self.named.as_ref().filter(|_| !self.excepts(host)) else {
             return Ok(None);
         };
         let url = proxy_url(text).map_err(|why| format!("{name} of the environment {why}"))?;
@@ -66,6 +67,18 @@ impl ProxyVariables {
             url,
             except: self.except.clone(),
         }))
+    }
+}
+
+impl ProxyVariables {
+    /// Whether `NO_PROXY` names a host, or a domain that it is of; what else it may hold is for the client to read.
+    fn excepts(&self, host: &str) -> bool {
+        let mut named = self.except.iter().flat_map(|all| all.split(','));
+        named.any(|one| {
+            let one = one.trim().trim_start_matches('.');
+            let domain = host.strip_suffix(one).unwrap_or("x");
+            one == "*" || (!one.is_empty() && (domain.is_empty() || domain.ends_with('.')))
+        })
     }
 }
 

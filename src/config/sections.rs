@@ -121,14 +121,19 @@ pub(super) fn auth(reader: &mut KeyReader, sandbox: bool) -> Option<Auth> {
             "only one of auth.jwks_file, auth.jwks_url and auth.oidc_discovery may be set",
         ),
     };
-    let proxy = match &keys {
-        Some(KeySource::Url(url)) if !is_loopback(url) => reader.proxies.proxy(),
-        Some(KeySource::Discovery) => reader.proxies.proxy(),
-        _ => Ok(None),
+    let (key, asked) = match &keys {
+        Some(KeySource::Url(url)) => ("auth.jwks_url", Some(url.clone())),
+        Some(KeySource::Discovery) => {
+            let url = issuer.as_deref().and_then(|issuer| Url::parse(issuer).ok());
+            ("auth.oidc_discovery", url)
+        }
+        _ => ("", None),
     };
-    let proxy = match proxy {
-        Ok(proxy) => Some(proxy),
-        Err(message) => reader.fault("the source of keys in auth", &message),
+    let asked = asked.filter(|url| !is_loopback(url));
+    let proxy = match asked.as_ref().map(|url| reader.proxies.proxy(Some(url))) {
+        None => Some(None),
+        Some(Ok(proxy)) => Some(proxy),
+        Some(Err(why)) => reader.fault(key, &format!("{why}; name its host in NO_PROXY")),
     };
     Some(Auth {
         proxy: proxy?,
@@ -249,7 +254,7 @@ fn upstream_proxy(reader: &mut KeyReader, base_url: Option<&Url>) -> Option<Opti
         Some(text) => proxy_url(text).map(|url| Some(Proxy { url, except: None })),
         None if direct || reader.is_given(KEY) => Ok(None),
         None => {
-            let named = reader.proxies.proxy();
+            let named = reader.proxies.proxy(base_url);
             named.map_err(|why| format!("{why}; set upstream.proxy to another, or to none"))
         }
     };

@@ -7,6 +7,7 @@ mod caller;
 mod change;
 mod ids;
 mod image;
+mod line;
 mod time;
 
 pub use caller::{Author, Caller, Party, Principal, SYSTEM_SUBJECTS, Scope};
@@ -18,4 +19,5 @@ pub use ids::{
     InvalidImageId, InvalidRegion, InvalidRequestId, Region, RequestId, TraceId,
 };
 pub use image::Image;
+pub use line::write_on_one_line;
 pub use time::{Deadline, InvalidTimestamp, Stopwatch, Timestamp};

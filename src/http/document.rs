@@ -8,7 +8,7 @@ use actix_web::http::Method;
 use utoipa::OpenApi as _;
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
@@ -55,6 +55,27 @@ pub fn document() -> &'static Document {
 /// The document as JSON.
 pub(super) fn text() -> &'static str {
     &TEXT
+}
+
+/// The names of the parameters that a route takes in its query.
+pub(super) fn query_parameters(path: &str, method: &Method) -> Vec<&'static str> {
+    let Some(item) = DOCUMENT.paths.paths.get(path) else {
+        return Vec::new();
+    };
+    let operation = match *method {
+        Method::PUT => &item.put,
+        Method::DELETE => &item.delete,
+        Method::PATCH => &item.patch,
+        _ => &item.get,
+    };
+    let parameters = operation.iter().flat_map(|operation| &operation.parameters);
+    let in_query = |parameter: &'static RefOr<Parameter>| match parameter {
+        RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query => {
+            Some(parameter.name.as_str())
+        }
+        _ => None,
+    };
+    parameters.flatten().filter_map(in_query).collect()
 }
 
 fn add_bearer(document: &mut Document) {

@@ -6,11 +6,8 @@ use actix_web::http::{Method, Uri};
 
 use crate::domain::{AccountId, Change, ImageId, Operation, Reason, Region};
 
-use super::table;
 use super::wire::{FieldError, Parser, Permission, RequestBounds, Resource};
-
-/// Parameters of the images' routes, whichever they are.
-const PARAMETERS: [&str; 5] = ["region", "reason", "dry_run", "limit", "cursor"];
+use super::{document, table};
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,19 +92,21 @@ pub fn requested(
             allow,
         }
     })?;
-    let headers = HeaderMap::new();
-    let parser = || Parser::of(&segments, &query, &headers, &PARAMETERS);
+    let (headers, known) = (
+        HeaderMap::new(),
+        document::query_parameters(resource.path, &route.method),
+    );
+    let mut parser = Parser::of(&segments, &query, &headers, &known);
     match route.permission {
         Permission::Anybody => Ok(Requested::Anything),
-        Permission::ReadAudit => Ok(Requested::ReadAudit),
+        Permission::ReadAudit => finish(parser, Some(Requested::ReadAudit)),
         Permission::ChangeMany | Permission::ReplaceList => Err(NotRequested::Bulk),
-        Permission::Change(operation) => change(operation, parser(), bounds),
+        Permission::Change(operation) => change(operation, parser, bounds),
         Permission::ListImages => {
-            let mut parser = parser();
             parser.region(bounds);
             finish(parser, Some(Requested::ListImages))
         }
-        Permission::ListShares => list_shares(resource, parser(), bounds),
+        Permission::ListShares => list_shares(resource, parser, bounds),
     }
 }
 
@@ -120,6 +119,7 @@ fn change(
     let account_id = parser.segment::<AccountId>("account_id");
     let region = parser.region(bounds);
     let reason = parser.parameter("reason", str::parse::<Reason>);
+    parser.mode();
     let change = image_id
         .zip(account_id)
         .map(|(image_id, account_id)| Change {

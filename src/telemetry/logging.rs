@@ -3,14 +3,16 @@
 //! Whoever reads stderr may stop reading. So a line is put into a bounded queue and written by a thread of its own;
 //! where the queue is full the line is lost and counted, and nothing waits.
 
+use std::io::{self, Write};
 use std::str::FromStr as _;
 
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::config::LogFormat;
+use crate::domain::write_on_one_line;
 
 /// What is logged where nobody says otherwise. What the others say at INFO is noise beside the gateway's own lines.
 const DEFAULT_FILTER: &str = "info,sqlx=warn,actix_server=warn";
@@ -62,6 +64,7 @@ impl Logging {
 /// A second call in one process changes nothing.
 #[must_use]
 pub fn start_logging(format: LogFormat, filter: Option<&str>) -> Logging {
+    let filter = filter.filter(|text| !text.trim().is_empty());
     let (filter, odd) = match filter.map(read_filter) {
         None => (EnvFilter::new(DEFAULT_FILTER), None),
         Some(Ok(filter)) => (filter, None),
@@ -81,6 +84,7 @@ pub fn start_logging(format: LogFormat, filter: Option<&str>) -> Logging {
                 .flatten_event(true)
                 .with_current_span(false)
                 .with_span_list(false);
+            let stderr = move || OneLine(stderr.clone());
             registry.with(lines.with_writer(stderr)).try_init()
         }
         LogFormat::Text => registry.with(fmt::layer().with_writer(stderr)).try_init(),
@@ -95,6 +99,25 @@ pub fn start_logging(format: LogFormat, filter: Option<&str>) -> Logging {
     }
 }
 
+/// Lines of JSON, each of which is one for every reader whatever a caller sent.
+struct OneLine(NonBlocking);
+
+impl Write for OneLine {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut whole = Vec::with_capacity(line.len());
+        match std::str::from_utf8(line) {
+            Ok(text) => write_on_one_line(&mut whole, text)?,
+            Err(_) => whole.extend_from_slice(line),
+        }
+        self.0.write_all(&whole)?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// Reads a filter. A word that is neither a level nor a target of this program would silence all others.
 fn read_filter(text: &str) -> Result<EnvFilter, String> {
     let mut words = text
@@ -102,9 +125,10 @@ fn read_filter(text: &str) -> Result<EnvFilter, String> {
         .map(str::trim)
         .filter(|word| !word.is_empty());
     let is_known = |word: &str| {
-        word.contains(['=', '['])
-            || LevelFilter::from_str(word).is_ok()
-            || TARGETS.iter().any(|target| word.starts_with(target))
+        let target = word.split(['=', '[']).next().unwrap_or_default();
+        LevelFilter::from_str(word).is_ok()
+            || (target.is_empty() && word.starts_with('['))
+            || TARGETS.iter().any(|known| target.starts_with(known))
     };
     if let Some(odd) = words.find(|word| !is_known(word)) {
         let odd: String = odd.chars().take(40).collect();
@@ -133,7 +157,13 @@ mod tests {
         ] {
             assert!(read_filter(good).is_ok(), "{good}");
         }
-        for bad in ["debgu", "inof,sqlx=warn", "info,gateway", "sqlx=loud"] {
+        for bad in [
+            "debgu",
+            "inof,sqlx=warn",
+            "info,gateway",
+            "sqlx=loud",
+            "foo=debug",
+        ] {
             assert!(read_filter(bad).is_err(), "{bad}");
         }
     }

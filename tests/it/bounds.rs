@@ -138,6 +138,16 @@ async fn a_request_has_one_line_that_says_who_from_where_with_what_and_why_not()
         .send()
         .await
         .unwrap();
+    // What a caller sends ends no line early, and obeys in no terminal.
+    let nasty = "a\u{85}b\u{2028}c\u{9b}31m".as_bytes();
+    let request = served.client.get(format!("{}/nothing", served.base_url));
+    let request = request.header("X-Request-Id", "nasty");
+    let nasty = reqwest::header::HeaderValue::from_bytes(nasty).unwrap();
+    request.header("User-Agent", nasty).send().await.unwrap();
+    let line = served.line("nasty").await;
+    assert_eq!(line["user_agent.original"], "a\u{85}b\u{2028}c\u{9b}31m");
+    let odd = |c: char| c != '\n' && (c.is_control() || c == '\u{2028}');
+    assert!(!served.program.log().contains(odd));
     for id in ["long", "odd"] {
         let line = served.line(id).await.to_string();
         assert!(line.len() < 2000, "{id}: {} bytes", line.len());
@@ -206,6 +216,10 @@ async fn a_log_that_nobody_reads_stops_nothing_and_is_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_filter_that_means_nothing_is_told_and_silences_nothing() {
+    let empty = served(&[("RUST_LOG", "")]).await;
+    let request = empty.client.get(format!("{}/nothing", empty.base_url));
+    request.header("X-Request-Id", "told").send().await.unwrap();
+    empty.line("told").await;
     let served = served(&[("RUST_LOG", "debgu")]).await;
     served
         .program

@@ -5,7 +5,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::{Gateway, Program, environment, eventually, keys_file, token};
+use crate::support::{
+    Gateway, Program, Reply, Scripted, environment, eventually, keys_file, token,
+};
 
 async fn connect(base_url: &str) -> TcpStream {
     let address = base_url.strip_prefix("http://").unwrap();
@@ -151,7 +153,7 @@ fn open_files_limit(process: u32) -> String {
 async fn idle_connections_stop_no_gateway_and_take_one_descriptor_each() {
     let directory = tempfile::tempdir().unwrap();
     keys_file(directory.path());
-    let upstream = crate::support::Scripted::start(|_| crate::support::Reply::Done).await;
+    let upstream = Scripted::start(|_| Reply::Done).await;
     let environment = environment(&upstream.url);
     let program = Program::started(
         behind_a_limit(256, 700),
@@ -227,4 +229,82 @@ async fn an_idle_connection_is_kept_as_long_as_configured() {
     assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
     let ended = tokio::time::timeout(Duration::from_secs(30), stream.read(&mut [0; 1])).await;
     assert!(matches!(ended.unwrap(), Ok(0) | Err(_)), "it is ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_is_left_as_it_is_wherever_its_chunks_begin() {
+    let gateway = Gateway::spawn().await;
+    let bearer = token("team-a", "shares:write");
+    let mut stream = connect(&gateway.base_url).await;
+    let chunks = ["{\"reason\":\"please ", "upgrade the image", "\"}"];
+    let chunks = chunks.map(|chunk| format!("{:x}\r\n{chunk}\r\n", chunk.len()));
+    let chunks = chunks.concat();
+    for account in [7, 8] {
+        let request = format!(
+            "PUT /images/img/shares/{account} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bearer}\r\n\
+             Connection: upgrade\r\nUpgrade: websocket\r\nContent-Type: application/json\r\n\
+             Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+    }
+    for event in gateway.events().await {
+        assert_eq!(event["reason"], "please upgrade the image");
+    }
+}
+
+/// Whoever sends a request and resets the connection at once has no address any more; asked before it is gone it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_reset_at_once_acts_for_nobody_from_nowhere() {
+    let upstream = Scripted::start(|_| Reply::Done).await;
+    let gateway = Gateway::with_upstream(&upstream).await;
+    let address = gateway.base_url.strip_prefix("http://").unwrap().to_owned();
+    let bearer = token("team-a", "shares:write");
+    let resets = (1..=200_u32).map(|account| {
+        let request = format!(
+            "PUT /images/img/shares/{account} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bearer}\r\n\r\n"
+        );
+        let address = address.clone();
+        async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.set_zero_linger().unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+        }
+    });
+    futures_util::future::join_all(resets).await;
+    // Behind all of them.
+    assert_eq!(
+        gateway.sharer().put("/images/img/shares/999").await.status,
+        200
+    );
+    eventually("all have ended", async || {
+        let events = gateway.events().await;
+        events
+            .iter()
+            .all(|event| event["outcome"] != "pending")
+            .then_some(())
+    })
+    .await;
+    for event in gateway.events().await {
+        assert_eq!(event["client_ip"], "127.0.0.1", "{event}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_nobody_takes_keeps_no_stop_waiting() {
+    let settings = [("server.shutdown_timeout", "25s")];
+    let mut gateway = Gateway::in_front_of("http://127.0.0.1:9", &settings).await;
+    let mut hoarders = Vec::new();
+    for _ in 0..4 {
+        let mut stream = connect(&gateway.base_url).await;
+        let request = "GET /swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n";
+        stream
+            .write_all(request.repeat(6).as_bytes())
+            .await
+            .unwrap();
+        stream.read_exact(&mut [0; 12]).await.unwrap();
+        hoarders.push(stream);
+    }
+    let stopped = tokio::time::timeout(Duration::from_secs(15), gateway.stop()).await;
+    assert!(stopped.unwrap(), "in order, and long before its time is up");
 }

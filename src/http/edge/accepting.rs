@@ -15,6 +15,7 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, Server, ServiceRequest, ServiceResponse, fn_service};
 use actix_web::rt::net::TcpStream;
 use actix_web::{App, Error};
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
@@ -101,12 +102,12 @@ where
             async move { stopping.notified().await }
         },
     };
-    let connections = serving.connections.clone();
+    let (connections, given_up_after) = (serving.connections.clone(), serving.cut_after());
     let server = match serving.tls.clone().map(TlsAcceptor::from) {
         None => server.listen("http", listener, move || {
             let connections = connections.clone();
             let take_in = move |stream: TcpStream| {
-                let taken = taken_in(&connections, stream);
+                let taken = taken_in(&connections, stream, given_up_after);
                 async move {
                     let (socket, peer) = taken?;
                     Ok((WithoutUpgrade::new(socket), peer))
@@ -117,7 +118,8 @@ where
         Some(acceptor) => server.listen("https", listener, move || {
             let (connections, acceptor) = (connections.clone(), acceptor.clone());
             let take_in = move |stream: TcpStream| {
-                let (taken, acceptor) = (taken_in(&connections, stream), acceptor.clone());
+                let taken = taken_in(&connections, stream, given_up_after);
+                let acceptor = acceptor.clone();
                 async move {
                     let (socket, peer) = taken?;
                     let secure = timeout(HEAD_TIMEOUT, acceptor.accept(socket)).await;
@@ -136,13 +138,22 @@ where
 fn taken_in(
     connections: &Connections,
     stream: TcpStream,
+    given_up_after: Duration,
 ) -> Result<(Guarded<TcpStream>, Option<SocketAddr>), DispatchError> {
-    // Answers are written whole; waiting for more would only hold them up. Where it fails they are late.
+    // Whoever reset the connection already has no address any more, and what it sent could still be read: it would be
+    // asked for by nobody from nowhere.
+    let peer = stream.peer_addr().map_err(DispatchError::Io)?;
+    // Answers are written whole; waiting for more would only hold them up. Where these fail they are late, or a peer that
+    // vanished is noticed late.
     let _ = stream.set_nodelay(true);
-    let peer = stream.peer_addr().ok();
+    let _ = set_tcp_user_timeout(&stream, millis(given_up_after));
     let full = || DispatchError::Io(io::ErrorKind::QuotaExceeded.into());
     let socket = connections.take_in(stream).ok_or_else(full)?;
-    Ok((socket, peer))
+    Ok((socket, Some(peer)))
+}
+
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// A stream of which it is known which connection it is.

@@ -121,11 +121,11 @@ fn entries(
     for value in headers.get_all(name) {
         // What a client put there may be any bytes; what its proxy put behind it can be read all the same.
         let text = String::from_utf8_lossy(value.as_bytes());
+        // An empty one too is what some proxy wrote for an address.
         let all = split(&text);
-        let given = all.iter().filter(|entry| !entry.trim().is_empty());
         entries
             .get_or_insert_with(Vec::new)
-            .extend(given.map(|entry| read(entry)));
+            .extend(all.iter().map(|entry| read(entry)));
     }
     entries
 }
@@ -250,6 +250,9 @@ mod tests {
             (vec!["unknown"], "none"),
             (vec![""], "none"),
             (vec![" , "], "none"),
+            (vec!["6.6.6.6, "], "none"),
+            (vec!["6.6.6.6", ""], "none"),
+            (vec!["", "1.1.1.1"], "1.1.1.1"),
             // What a client wrote cannot hide what its proxy put behind it.
             (vec!["\", 1.1.1.1"], "1.1.1.1"),
             (vec!["\u{e9}, 1.1.1.1"], "1.1.1.1"),

@@ -21,6 +21,11 @@ use crate::domain::Deadline;
 
 /// Where there are too many, one in so many is cut, so that not each newcomer looks through all.
 const CUT_ONE_IN: usize = 64;
+/// How often connections are looked through for those that are of no use.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// The same at a stop, and how long an answer may not be taken then.
+const LOOK_INTERVAL_AT_STOP: Duration = Duration::from_millis(500);
+const STALLED_AT_STOP: Duration = Duration::from_secs(3);
 
 /// All connections of a listener.
 #[derive(Debug, Clone)]
@@ -40,8 +45,6 @@ pub(in crate::http) struct Connection {
 #[derive(Debug)]
 struct State {
     answering: usize,
-    /// Whether anything was ever asked.
-    has_asked: bool,
     idle_since: Instant,
     /// Since when the socket takes nothing of what is to be sent.
     stalled_since: Option<Instant>,
@@ -75,7 +78,6 @@ impl Connections {
             waker: AtomicWaker::new(),
             state: Mutex::new(State {
                 answering: 0,
-                has_asked: false,
                 idle_since: Deadline::now().instant(),
                 stalled_since: None,
             }),
@@ -84,20 +86,47 @@ impl Connections {
         Some(Guarded { socket, connection })
     }
 
-    /// Cuts what has not begun to be answered, or whose answer was not taken, for so long.
-    pub fn cut_idle(&self, now: Instant, longest: Duration) {
+    /// Cuts what is of no use for so long, until nobody serves them any more. Once `stopping` resolves, whoever takes
+    /// nothing of its answer keeps nobody waiting.
+    pub fn tend<S: Future<Output = ()>>(
+        &self,
+        longest: Duration,
+        stopping: S,
+    ) -> impl Future<Output = ()> + use<S> {
+        let (all, most) = (Arc::downgrade(&self.all), self.most);
+        async move {
+            let mut stopping = std::pin::pin!(stopping);
+            let (mut interval, mut stalled) = (LOOK_INTERVAL.min(longest), longest);
+            let mut serving = true;
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(interval) => {}
+                    () = &mut stopping, if serving => {
+                        serving = false;
+                        (interval, stalled) = (LOOK_INTERVAL_AT_STOP, stalled.min(STALLED_AT_STOP));
+                    }
+                }
+                let Some(all) = all.upgrade() else {
+                    return;
+                };
+                Self { all, most }.cut(Deadline::now().instant(), longest, stalled);
+            }
+        }
+    }
+
+    /// Cuts what has not begun to be answered for so long, and that of which nothing was taken for as long as `stalled`.
+    fn cut(&self, now: Instant, longest: Duration, stalled: Duration) {
         self.all().retain(|connection| {
             let Some(connection) = connection.upgrade() else {
                 return false;
             };
             let stays = {
                 let state = connection.state();
-                let since = match state.stalled_since {
-                    None if state.answering > 0 => now,
-                    None => state.idle_since,
-                    Some(stalled) => stalled,
-                };
-                now.saturating_duration_since(since) < longest
+                let lasted = |since| now.saturating_duration_since(since);
+                match state.stalled_since {
+                    None => state.answering > 0 || lasted(state.idle_since) < longest,
+                    Some(since) => lasted(since) < stalled,
+                }
             };
             if !stays {
                 connection.cut();
@@ -111,13 +140,13 @@ impl Connections {
     }
 }
 
-/// Returns whether any was idle. Those on which nothing was ever asked go first.
+/// Returns whether any was idle. How long it has been idle alone counts: who asks now and then keeps its place however many
+/// come who ask for nothing, and whoever has just come has one, however many asked once and hold theirs.
 fn cut_the_idlest(all: &mut Vec<Weak<Connection>>) -> bool {
     let idle = |connection: &Weak<Connection>| {
         let connection = connection.upgrade()?;
         let state = connection.state();
-        let idle = state.answering == 0;
-        idle.then_some((state.has_asked, state.idle_since))
+        (state.answering == 0).then_some(state.idle_since)
     };
     let mut since: Vec<_> = all.iter().filter_map(idle).collect();
     if since.is_empty() {
@@ -145,7 +174,6 @@ impl Connection {
     pub(super) fn begin(self: &Arc<Self>) -> Answering {
         let mut state = self.state();
         state.answering += 1;
-        state.has_asked = true;
         Answering(Arc::clone(self))
     }
 
@@ -172,21 +200,24 @@ impl Drop for Answering {
     }
 }
 
-/// A body that is made while it is sent; the request is being answered until it ends.
+/// What the server writes at once.
+const ONE_WRITE_BYTES: u64 = 32 * 1024;
+
+/// A body that is sent piece by piece; the request is being answered until it ends.
 struct Streaming {
     body: BoxBody,
     _answering: Answering,
 }
 
 impl Answering {
-    /// Goes on until `body` is sent, where that is made on the way.
+    /// Goes on until `body` is sent, where that takes more than one write.
     pub(super) fn until_sent(self, body: BoxBody) -> BoxBody {
         match body.size() {
-            BodySize::Stream => BoxBody::new(Streaming {
+            BodySize::None | BodySize::Sized(..=ONE_WRITE_BYTES) => body,
+            BodySize::Stream | BodySize::Sized(_) => BoxBody::new(Streaming {
                 body,
                 _answering: self,
             }),
-            BodySize::None | BodySize::Sized(_) => body,
         }
     }
 }
@@ -308,14 +339,14 @@ mod tests {
         let (mut busy, _far) = taken_in(&connections);
         drop(taken_in(&connections));
         let answering = busy.connection().begin();
-        connections.cut_idle(now() + LONGEST / 2, LONGEST);
+        connections.cut(now() + LONGEST / 2, LONGEST, LONGEST);
         assert!(is_open(&mut idle).await);
-        connections.cut_idle(now() + LONGEST * 2, LONGEST);
+        connections.cut(now() + LONGEST * 2, LONGEST, LONGEST);
         assert!(!is_open(&mut idle).await && is_open(&mut busy).await);
         drop(answering);
-        connections.cut_idle(now() + LONGEST / 2, LONGEST);
+        connections.cut(now() + LONGEST / 2, LONGEST, LONGEST);
         assert!(is_open(&mut busy).await, "it is idle for a moment only");
-        connections.cut_idle(now() + LONGEST * 2, LONGEST);
+        connections.cut(now() + LONGEST * 2, LONGEST, LONGEST);
         assert!(!is_open(&mut busy).await);
         assert!(connections.all().is_empty(), "what is gone is forgotten");
     }
@@ -333,26 +364,30 @@ mod tests {
         far.read_exact(&mut [0; 16]).await.expect("it was sent");
         let sent = futures_util::poll!(Box::pin(slow.write(&[7; 8])));
         assert!(sent.is_ready(), "the other end took something");
-        connections.cut_idle(now() + LONGEST * 2, LONGEST);
+        connections.cut(now() + LONGEST * 2, LONGEST, LONGEST);
         assert!(!is_open(&mut stalled).await && is_open(&mut slow).await);
     }
 
     #[tokio::test]
     async fn newcomers_take_the_places_of_those_that_are_idle_the_longest() {
-        let connections = Connections::at_most(3);
+        let connections = Connections::at_most(4);
+        let (mut silent, _far) = taken_in(&connections);
         let (mut asked, _far) = taken_in(&connections);
-        drop(asked.connection().begin());
         let (mut busy, _far) = taken_in(&connections);
         let _answering = busy.connection().begin();
-        let (mut silent, _far) = taken_in(&connections);
-        let (mut newcomer, _far) = taken_in(&connections);
-        assert!(!is_open(&mut silent).await, "it never asked for anything");
-        assert!(is_open(&mut asked).await && is_open(&mut newcomer).await);
-        let _answering = [asked.connection().begin(), newcomer.connection().begin()];
-        assert!(is_open(&mut busy).await);
-        assert!(
-            connections.take_in(duplex(16).0).is_none(),
-            "nobody is idle"
-        );
+        let (mut young, _far) = taken_in(&connections);
+        drop(asked.connection().begin());
+        let (mut first, _far) = taken_in(&connections);
+        assert!(!is_open(&mut silent).await, "it came first");
+        let (mut second, _far) = taken_in(&connections);
+        assert!(!is_open(&mut young).await, "the other has asked since");
+        let (mut third, _far) = taken_in(&connections);
+        assert!(!is_open(&mut asked).await, "the others came since");
+        for other in [&mut busy, &mut first, &mut second, &mut third] {
+            assert!(is_open(other).await);
+        }
+        let _answering = [&first, &second, &third].map(|one| one.connection().begin());
+        let one_more = connections.take_in(duplex(16).0);
+        assert!(one_more.is_none(), "nobody is idle");
     }
 }

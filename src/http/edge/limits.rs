@@ -81,12 +81,12 @@ impl RateLimits {
     }
 
     /// Notes that an authentication from this address failed; a problem, where too many did.
-    pub(super) fn authentication_failed(&self, client: Option<IpAddr>) -> Result<(), Problem> {
+    pub(super) fn authentication_failed(&self, client: IpAddr) -> Result<(), Problem> {
         let Some(failures) = &self.failed_authentications else {
             return Ok(());
         };
         failures
-            .take(&client.map(network), 1)
+            .take(&network(client), 1)
             .map_err(|wait| limited(wait, "too many authentications from this address failed"))
     }
 }

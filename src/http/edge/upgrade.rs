@@ -3,9 +3,9 @@
 //! A server may ignore `Upgrade` (RFC 9110, section 7.8), and clients send it without being told to: Java's
 //! `HttpClient` offers `h2c` with its every plain request. Actix's codec cannot ignore it: `Connection: upgrade` makes
 //! it end the connection with the answer, and `Upgrade: websocket` makes it take all that follows for a body without an
-//! end. Neither can be taken back by a handler. So [`WithoutUpgrade`] reads along, before the codec does, and where a
-//! line begins with one of these names it writes another word over it, `upgradd`. Only whole lines of heads can
-//! be met: a body is JSON here, in which no line begins so.
+//! end. Neither can be taken back by a handler. So [`WithoutUpgrade`] reads along, before the codec does, and in heads it
+//! writes another word over it, `upgradd`. Bodies pass as they are: it knows by the head how long each is (RFC 9112,
+//! section 6). Should it be wrong about that the codec is not: a letter is all that it ever changes.
 
 use std::io;
 use std::pin::Pin;
@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// What the last letter of the word becomes: it may come in two pieces, and then its first was passed on already.
 const REWRITTEN: u8 = b'd';
 const UPGRADE: &[u8] = b"upgrade";
-const CONNECTION: &[u8] = b"connection";
+/// Letters of the longest name that matters, and one more.
+const NAME_BYTES: usize = "transfer-encoding".len() + 1;
 
 /// A stream whose reader meets no upgrade.
 #[derive(Debug)]
@@ -38,84 +39,195 @@ impl<S> WithoutUpgrade<S> {
     }
 }
 
-/// Where in a line the next byte stands.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Where the next byte stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Position {
-    /// In the middle of what does not matter.
-    #[default]
-    Elsewhere,
-    /// In the name of a field, so many bytes of it read; which names it may still become.
-    Name {
-        read: usize,
-        upgrade: bool,
-        connection: bool,
-    },
-    /// In the value of `Connection`: how many bytes of `upgrade` the present option has, `None` where it is another.
-    Options { matched: Option<usize> },
+    /// In a line of a head, before its first colon: so many bytes of it are known.
+    Name,
+    /// In what follows the name.
+    Value(Field),
+    /// In a body, so many bytes before its end.
+    Body(u64),
+    /// In the size of a chunk.
+    ChunkSize(u64),
+    /// Behind it, in an extension or the end of the line.
+    AfterSize(u64),
+    /// In a chunk, so many bytes before its end.
+    Chunk(u64),
+    /// In the line's end behind a chunk.
+    AfterChunk,
+    /// In a line behind the last chunk.
+    Trailer { is_empty: bool },
 }
 
-const LINE: Position = Position::Name {
-    read: 0,
-    upgrade: true,
-    connection: true,
-};
+/// A field of a head, as far as it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Other,
+    /// How many letters of `upgrade` the present option has, `None` where it is another.
+    Connection {
+        matched: Option<usize>,
+    },
+    ContentLength,
+    TransferEncoding,
+}
 
 /// Reads along and rewrites.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Rewriter {
-    place: Position,
+    position: Position,
+    /// The name of the present field in lower case, as far as names that matter go.
+    name: [u8; NAME_BYTES],
+    named: usize,
+    /// What the head says of the body.
+    length: u64,
+    is_chunked: bool,
+}
+
+impl Default for Rewriter {
+    fn default() -> Self {
+        Self {
+            position: Position::Name,
+            name: [0; NAME_BYTES],
+            named: 0,
+            length: 0,
+            is_chunked: false,
+        }
+    }
 }
 
 impl Rewriter {
-    fn rewrite(&mut self, bytes: &mut [u8]) {
-        for byte in bytes {
-            self.place = self.next(byte);
+    fn rewrite(&mut self, mut bytes: &mut [u8]) {
+        while !bytes.is_empty() {
+            // What is no head passes in one go.
+            if let Position::Body(left) | Position::Chunk(left) = self.position
+                && left > 0
+            {
+                let passed = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+                self.pass(passed as u64);
+                bytes = &mut bytes[passed..];
+            } else {
+                let (first, rest) = bytes.split_at_mut(1);
+                self.read(&mut first[0]);
+                bytes = rest;
+            }
         }
     }
 
-    fn next(&self, byte: &mut u8) -> Position {
-        if *byte == b'\n' {
-            return LINE;
-        }
-        let lower = byte.to_ascii_lowercase();
-        match self.place {
-            Position::Elsewhere => Position::Elsewhere,
-            Position::Name {
-                read,
-                upgrade,
-                connection,
-            } => {
-                if lower == b':' && connection && read == CONNECTION.len() {
-                    return Position::Options { matched: Some(0) };
+    /// Passes bytes of a body or a chunk, at most all that are left of it.
+    fn pass(&mut self, passed: u64) {
+        self.position = match self.position {
+            Position::Body(left) if left > passed => Position::Body(left - passed),
+            Position::Body(_) => Position::Name,
+            Position::Chunk(left) if left > passed => Position::Chunk(left - passed),
+            Position::Chunk(_) => Position::AfterChunk,
+            other => other,
+        };
+    }
+
+    fn read(&mut self, byte: &mut u8) {
+        self.position = match self.position {
+            Position::Name => self.read_name(byte),
+            Position::Value(_) if *byte == b'\n' => self.begin_line(),
+            Position::Value(field) => Position::Value(self.read_value(field, byte)),
+            Position::Body(_) => Position::Name,
+            Position::ChunkSize(size) => match char::from(*byte).to_digit(16) {
+                Some(digit) => {
+                    Position::ChunkSize(size.saturating_mul(16).saturating_add(digit.into()))
                 }
-                let upgrade = upgrade && UPGRADE.get(read) == Some(&lower);
-                let connection = connection && CONNECTION.get(read) == Some(&lower);
-                if upgrade && read + 1 == UPGRADE.len() {
+                None => after_size(size, *byte),
+            },
+            Position::AfterSize(size) => after_size(size, *byte),
+            Position::Chunk(_) | Position::AfterChunk if *byte == b'\n' => Position::ChunkSize(0),
+            Position::Chunk(_) | Position::AfterChunk => Position::AfterChunk,
+            Position::Trailer { is_empty: true } if *byte == b'\n' => self.begin_head(),
+            Position::Trailer { is_empty } => Position::Trailer {
+                is_empty: *byte == b'\n' || (is_empty && *byte == b'\r'),
+            },
+        };
+    }
+
+    fn read_name(&mut self, byte: &mut u8) -> Position {
+        match *byte {
+            b'\r' if self.named == 0 => Position::Name,
+            // An empty line ends the head; before one it says nothing.
+            b'\n' if self.named == 0 => self.end_head(),
+            b'\n' => self.begin_line(),
+            b':' => Position::Value(match &self.name[..self.named] {
+                b"connection" => Field::Connection { matched: Some(0) },
+                b"content-length" => {
+                    self.length = 0;
+                    Field::ContentLength
+                }
+                b"transfer-encoding" => Field::TransferEncoding,
+                _ => Field::Other,
+            }),
+            _ if self.named == NAME_BYTES => Position::Name,
+            _ => {
+                self.name[self.named] = byte.to_ascii_lowercase();
+                self.named += 1;
+                if self.name[..self.named] == *UPGRADE {
                     *byte = REWRITTEN;
                 }
-                if upgrade || connection {
-                    Position::Name {
-                        read: read + 1,
-                        upgrade,
-                        connection,
-                    }
-                } else {
-                    Position::Elsewhere
+                Position::Name
+            }
+        }
+    }
+
+    fn read_value(&mut self, field: Field, byte: &mut u8) -> Field {
+        match field {
+            Field::Other => {}
+            Field::ContentLength => {
+                if let Some(digit) = char::from(*byte).to_digit(10) {
+                    self.length = self.length.saturating_mul(10).saturating_add(digit.into());
                 }
             }
-            Position::Options { matched } => Position::Options {
-                matched: match (lower, matched) {
+            // Nothing but `chunked` and `identity` passes the codec.
+            Field::TransferEncoding => self.is_chunked |= byte.eq_ignore_ascii_case(&b'k'),
+            Field::Connection { matched } => {
+                let matched = match (byte.to_ascii_lowercase(), matched) {
                     (b',', _) | (b' ' | b'\t', Some(0)) => Some(0),
-                    (_, Some(read)) if UPGRADE.get(read) == Some(&lower) => {
+                    (lower, Some(read)) if UPGRADE.get(read) == Some(&lower) => {
                         if read + 1 == UPGRADE.len() {
                             *byte = REWRITTEN;
                         }
                         Some(read + 1)
                     }
                     _ => None,
-                },
-            },
+                };
+                return Field::Connection { matched };
+            }
         }
+        field
+    }
+
+    fn begin_line(&mut self) -> Position {
+        self.named = 0;
+        Position::Name
+    }
+
+    fn begin_head(&mut self) -> Position {
+        (self.length, self.is_chunked) = (0, false);
+        self.begin_line()
+    }
+
+    fn end_head(&mut self) -> Position {
+        let (length, is_chunked) = (self.length, self.is_chunked);
+        let next = self.begin_head();
+        match (is_chunked, length) {
+            (true, _) => Position::ChunkSize(0),
+            (false, 0) => next,
+            (false, length) => Position::Body(length),
+        }
+    }
+}
+
+/// What follows a chunk's size: the chunk behind the end of the line, or the last of them.
+fn after_size(size: u64, byte: u8) -> Position {
+    match (byte, size) {
+        (b'\n', 0) => Position::Trailer { is_empty: true },
+        (b'\n', size) => Position::Chunk(size),
+        _ => Position::AfterSize(size),
     }
 }
 
@@ -195,9 +307,16 @@ mod tests {
                 "GET /upgrade HTTP/1.1\r\nX-Upgrade: upgrade\r\nConnections: upgrade\r\nConnection: not-upgrade\r\n\r\n",
                 "GET /upgrade HTTP/1.1\r\nX-Upgrade: upgrade\r\nConnections: upgrade\r\nConnection: not-upgrade\r\n\r\n",
             ),
+            // Bodies pass, of whatever length, and the next head does not.
             (
-                "{\"reason\": \"upgrade\",\n \"upgrade\": 1}",
-                "{\"reason\": \"upgrade\",\n \"upgrade\": 1}",
+                "PUT / HTTP/1.1\r\nContent-Length: 19\r\n\r\n\nupgrade: websocket\nGET / HTTP/1.1\r\nUpgrade: h2c\r\n\r\n",
+                "PUT / HTTP/1.1\r\nContent-Length: 19\r\n\r\n\nupgrade: websocket\nGET / HTTP/1.1\r\nUpgradd: h2c\r\n\r\n",
+            ),
+            (
+                "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nUpgrade: h2c\r\n\r\n3\r\nabc\r\n0A;x=1\r\nupgrade: a\r\n7\r\nupgrade\r\n0\r\n\
+                 X: y\r\n\r\nGET / HTTP/1.1\r\nupgrade: h2c\r\n\r\n",
+                "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nUpgradd: h2c\r\n\r\n3\r\nabc\r\n0A;x=1\r\nupgrade: a\r\n7\r\nupgrade\r\n0\r\n\
+                 X: y\r\n\r\nGET / HTTP/1.1\r\nupgradd: h2c\r\n\r\n",
             ),
         ] {
             for piece in 1..=text.len() {

@@ -4,9 +4,13 @@
 //! again without getting it again.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io::Read as _;
+use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 
+use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::header::{
     self, AcceptEncoding, ContentEncoding, ETag, Encoding, EntityTag, Header as _, IfNoneMatch,
 };
@@ -112,9 +116,9 @@ impl Asset {
         response.content_type(self.content_type.as_str());
         if gzip {
             response.insert_header(ContentEncoding::Gzip);
-            return response.body(self.stored.clone());
+            return response.body(Pieces(self.stored.clone()));
         }
-        response.body(self.plain())
+        response.body(Pieces(self.plain()))
     }
 
     fn plain(&self) -> Bytes {
@@ -129,6 +133,28 @@ impl Asset {
         } else {
             self.stored.clone()
         }
+    }
+}
+
+/// Bytes that go out piece by piece: a body in one piece is copied whole for each connection, taken or not.
+struct Pieces(Bytes);
+
+const PIECE_BYTES: usize = 16 * 1024;
+
+impl MessageBody for Pieces {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.0.len() as u64)
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        let length = self.0.len().min(PIECE_BYTES);
+        let piece = self.0.split_to(length);
+        Poll::Ready((!piece.is_empty()).then_some(Ok(piece)))
     }
 }
 

@@ -183,7 +183,7 @@ fn no_forged_authorization_header_is_accepted() {
             requests: None,
             failed_authentications: None,
         })),
-        client_ip: None,
+        client_ip: std::net::Ipv4Addr::LOCALHOST.into(),
     };
     let accepts = |value: &[u8]| {
         // What is no header value is refused before anybody looks at it.

@@ -145,7 +145,7 @@ enum Refused {
 struct Surroundings {
     authenticator: Data<Authenticator>,
     limits: Data<RateLimits>,
-    client_ip: Option<IpAddr>,
+    client_ip: IpAddr,
 }
 
 impl Surroundings {
@@ -156,7 +156,7 @@ impl Surroundings {
         let data = request.app_data::<Data<RateLimits>>();
         let limits = data.ok_or_else(lacking)?.clone();
         let client = request.extensions().get::<ClientAddress>().copied();
-        let client_ip = client.map(|client| client.client).transpose()?;
+        let client_ip = client.ok_or_else(lacking)?.client?;
         Ok(Self {
             authenticator,
             limits,
@@ -206,7 +206,7 @@ impl Surroundings {
         let arrival = extensions.get::<Arrival>();
         let caller = Caller {
             principal,
-            client_ip: self.client_ip,
+            client_ip: Some(self.client_ip),
             user_agent: request
                 .headers()
                 .get(header::USER_AGENT)
