@@ -45,6 +45,8 @@ pub(in crate::http) struct Connection {
 #[derive(Debug)]
 struct State {
     answering: usize,
+    /// Whether a body is being made while it is sent.
+    streaming: bool,
     idle_since: Instant,
     /// Since when the socket takes nothing of what is to be sent.
     stalled_since: Option<Instant>,
@@ -78,6 +80,7 @@ impl Connections {
             waker: AtomicWaker::new(),
             state: Mutex::new(State {
                 answering: 0,
+                streaming: false,
                 idle_since: Deadline::now().instant(),
                 stalled_since: None,
             }),
@@ -87,7 +90,7 @@ impl Connections {
     }
 
     /// Cuts what is of no use for so long, until nobody serves them any more. Once `stopping` resolves, whoever takes
-    /// nothing of its answer keeps nobody waiting.
+    /// nothing of an answer that is there already keeps nobody waiting; streams are calls in flight, and are waited for.
     pub fn tend<S: Future<Output = ()>>(
         &self,
         longest: Duration,
@@ -114,7 +117,8 @@ impl Connections {
         }
     }
 
-    /// Cuts what has not begun to be answered for so long, and that of which nothing was taken for as long as `stalled`.
+    /// Cuts what has not begun to be answered for so long, or of which nothing was taken; of an answer that is there
+    /// already for as long as `stalled`.
     fn cut(&self, now: Instant, longest: Duration, stalled: Duration) {
         self.all().retain(|connection| {
             let Some(connection) = connection.upgrade() else {
@@ -125,6 +129,7 @@ impl Connections {
                 let lasted = |since| now.saturating_duration_since(since);
                 match state.stalled_since {
                     None => state.answering > 0 || lasted(state.idle_since) < longest,
+                    Some(since) if state.streaming => lasted(since) < longest,
                     Some(since) => lasted(since) < stalled,
                 }
             };
@@ -196,6 +201,7 @@ impl Drop for Answering {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.answering -= 1;
+        state.streaming = false;
         state.idle_since = Deadline::now().instant();
     }
 }
@@ -212,7 +218,9 @@ struct Streaming {
 impl Answering {
     /// Goes on until `body` is sent, where that takes more than one write.
     pub(super) fn until_sent(self, body: BoxBody) -> BoxBody {
-        match body.size() {
+        let size = body.size();
+        self.0.state().streaming = size == BodySize::Stream;
+        match size {
             BodySize::None | BodySize::Sized(..=ONE_WRITE_BYTES) => body,
             BodySize::Stream | BodySize::Sized(_) => BoxBody::new(Streaming {
                 body,
