@@ -94,6 +94,8 @@ pub(super) fn tls_settings(files: &TlsFiles) -> Result<rustls::ServerConfig, Str
         }
         other => format!("cannot be used: {other}"),
     })?;
-    settings.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Whoever offers nothing of these is refused in the handshake (RFC 7301, section 3.2); curl offers the older one alone
+    // where it is told to speak it.
+    settings.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     Ok(settings)
 }

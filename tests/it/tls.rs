@@ -45,6 +45,22 @@ async fn rest_is_served_over_tls_where_a_certificate_is_configured() {
         .await
         .unwrap();
     assert_eq!(answer.status(), 200);
+    // What clients offer in the handshake, and an upgrade behind it.
+    for offer in [
+        &["--http1.0"][..],
+        &["--http1.1"],
+        &["--http2"],
+        &["--no-alpn"],
+        &["-H", "Connection: Upgrade", "-H", "Upgrade: websocket"],
+    ] {
+        let asked = std::process::Command::new("curl")
+            .args(["-s", "-f", "-k", "--noproxy", "*"])
+            .args(offer)
+            .arg(format!("{}/livez", gateway.base_url))
+            .output()
+            .unwrap();
+        assert!(asked.status.success(), "{offer:?}: {asked:?}");
+    }
     let plain = gateway.base_url.replace("https://", "http://");
     assert!(
         reqwest::get(format!("{plain}/livez")).await.is_err(),
