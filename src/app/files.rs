@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::ParsedCertificate;
 
 use crate::auth::KeySet;
 use crate::authorization::Policies;
@@ -67,11 +68,9 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String
     let text = config::read_text_file(path)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     let certificates = certificates.map_err(|_| "holds no certificates in PEM")?;
-    if certificates.is_empty() {
-        Err("holds no certificates in PEM".into())
-    } else {
-        Ok(certificates)
-    }
+    let first = certificates.first().ok_or("holds no certificates in PEM")?;
+    ParsedCertificate::try_from(first).map_err(|_| "holds what is no certificate (X.509)")?;
+    Ok(certificates)
 }
 
 fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {

@@ -233,6 +233,9 @@ impl App {
     pub async fn reload(&self, sources: &Sources) -> Result<(), Faults> {
         let config = Config::load(sources)?;
         self.check_reload(&config.auth)?;
+        for odd in &config.warnings {
+            tracing::warn!("{odd}");
+        }
         let fault = |key: &str| {
             let key = key.to_owned();
             move |message| {
@@ -269,6 +272,8 @@ impl App {
             public: config.upstream.public_key,
             private: config.upstream.private_key,
         });
+        let policies = if policies_gone { "" } else { "policies, " };
+        tracing::info!("reloaded: keys for tokens, {policies}keys for the upstream");
         Ok(())
     }
 

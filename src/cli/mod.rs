@@ -259,7 +259,9 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 }
 
 fn parse_limit(text: &str) -> Result<usize, &'static str> {
-    let limit = text.parse().ok().filter(|limit| *limit > 0);
+    // As the API reads it: digits alone, none of them a leading zero.
+    let plain = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+    let limit = text.parse().ok().filter(|limit| plain && *limit > 0);
     limit.ok_or("must be an integer from 1 up")
 }
 

@@ -11,7 +11,7 @@ use super::{Failure, ServeArgs, print};
 use crate::app::{App, with_file_checks};
 use crate::audit::Accepted;
 use crate::auth::{Grant, KeySet, Mint, throw_away_set};
-use crate::config::{Config, KeySource, Sources, read_text_file};
+use crate::config::{Config, KeySource, Sources};
 use crate::sandbox::{Sandbox, Settings};
 use crate::telemetry::start_logging;
 
@@ -51,12 +51,8 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::could_not_run(&error))?;
     app.count_lost_lines(logging.lost());
     if args.sandbox {
-        let set = match &key_source {
-            KeySource::File(path) => read_text_file(path).ok(),
-            KeySource::Sandbox => throw_away,
-            KeySource::Url(_) | KeySource::Discovery => None,
-        };
-        let mint = set.and_then(|set| Mint::from_set(&set, None).ok());
+        // What is signed with other keys might be good elsewhere.
+        let mint = throw_away.and_then(|set| Mint::from_set(&set, None).ok());
         print(&banner(&app.base_url(), mint.as_ref(), &issuer, &audience))?;
     }
     let mut served = true;
@@ -75,9 +71,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
                     () = stop.recv() => break,
                 };
                 match reloaded {
-                    Ok(()) => {
-                        tracing::info!("reloaded: keys for tokens, policies, keys for the upstream");
-                    }
+                    Ok(()) => {}
                     Err(faults) => for fault in faults.0 {
                         tracing::error!("not reloaded: {fault}");
                     },
@@ -205,7 +199,11 @@ fn banner(base_url: &str, mint: Option<&Mint>, issuer: &str, audience: &str) -> 
         ),
         _ => write!(
             text,
-            "\nThe configured key set cannot sign: bring a token of your own. Ctrl-C stops it.\n"
+            "\nThe keys are those of the configuration: bring a token of your own.\n\
+             \nShare an image with an account:\n\
+             curl -i -X PUT -H \"Authorization: Bearer $TOKEN\" \
+             '{base_url}/images/compshareImage-sandbox1/shares/12345?reason=trying%20it%20out'\n\
+             \nCtrl-C stops it.\n"
         ),
     };
     text

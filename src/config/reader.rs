@@ -180,6 +180,11 @@ impl KeyReader {
         let is_odd = |secret: &str| secret.contains(odd) || secret.trim() != secret;
         if secret.as_deref().is_some_and(is_odd) {
             let why = "holds a control character, a byte order mark or white space around it";
+            let file_key = format!("{key}_file");
+            let of_file = |layer: &Layer| !layer.contains_key(key) && layer.contains_key(&file_key);
+            let named = |layer: &&Layer| layer.contains_key(key) || of_file(layer);
+            let from_file = self.layers.iter().find(named).is_some_and(of_file);
+            let key = if from_file { &file_key } else { key };
             return self.fault(key, why);
         }
         if secret.is_none() && self.faults.len() == faults_before {

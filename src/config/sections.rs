@@ -250,7 +250,10 @@ fn upstream_proxy(reader: &mut KeyReader, base_url: Option<&Url>) -> Option<Opti
     const KEY: &str = "upstream.proxy";
     let direct = base_url.is_some_and(is_loopback);
     let proxy = match reader.text(KEY).as_deref() {
-        Some("none") => Ok(None),
+        Some(text) if text.eq_ignore_ascii_case("none") => Ok(None),
+        Some(text) if !text.contains("://") => {
+            Err("must be an HTTP proxy, such as http://proxy.example.com:3128, or none".into())
+        }
         Some(text) => proxy_url(text).map(|url| Some(Proxy { url, except: None })),
         None if direct || reader.is_given(KEY) => Ok(None),
         None => {

@@ -204,6 +204,14 @@ fn a_secret_comes_from_its_file_without_what_editors_put_around_it_and_never_fro
         .expect("the environment is above the file");
     let private = secrecy::ExposeSecret::expose_secret(&over.upstream.private_key);
     assert_eq!(private, "k e y");
+    let two_lines = directory.path().join("two");
+    std::fs::write(&two_lines, "a\nb\n").expect("writes");
+    let two_lines = [(
+        "ISG__UPSTREAM__PRIVATE_KEY_FILE",
+        two_lines.to_str().expect("UTF-8"),
+    )];
+    let faulty = load(&without, &two_lines).err();
+    assert_eq!(faulty, Some(vec!["upstream.private_key_file".to_owned()]));
     for odd in ["a\nb", " a", "a\u{feff}"] {
         let given = [("ISG__UPSTREAM__PRIVATE_KEY", odd)];
         let faulty = load(&without, &given).err();

@@ -6,6 +6,8 @@ use actix_web::http::{Method, Uri};
 
 use crate::domain::{AccountId, Change, ImageId, Operation, Reason, Region};
 
+use super::routes::audit::events::LIMIT_MAX as LIMIT_MAX_EVENTS;
+use super::routes::images::LIMIT_MAX as LIMIT_MAX_IMAGES;
 use super::wire::{FieldError, Parser, Permission, RequestBounds, Resource};
 use super::{document, table};
 
@@ -99,11 +101,15 @@ pub fn requested(
     let mut parser = Parser::of(&segments, &query, &headers, &known);
     match route.permission {
         Permission::Anybody => Ok(Requested::Anything),
-        Permission::ReadAudit => finish(parser, Some(Requested::ReadAudit)),
+        Permission::ReadAudit => {
+            parser.whole_number("limit", 1..=LIMIT_MAX_EVENTS);
+            finish(parser, Some(Requested::ReadAudit))
+        }
         Permission::ChangeMany | Permission::ReplaceList => Err(NotRequested::Bulk),
         Permission::Change(operation) => change(operation, parser, bounds),
         Permission::ListImages => {
             parser.region(bounds);
+            parser.whole_number("limit", 1..=LIMIT_MAX_IMAGES);
             finish(parser, Some(Requested::ListImages))
         }
         Permission::ListShares => list_shares(resource, parser, bounds),

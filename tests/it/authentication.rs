@@ -142,8 +142,16 @@ async fn a_gateway_without_keys_lets_nobody_in_and_is_not_ready() {
         (Some("none"), Some(true))
     );
     // What is no token under any keys is told so.
-    for garbage in ["x", "a.b.c"] {
-        let answer = gateway.with(garbage.to_owned()).put(SHARE).await;
+    let claims =
+        |claims: serde_json::Value| crate::support::token_with("k", b"any secret", &claims);
+    for never in [
+        "x".to_owned(),
+        "a.b.c".to_owned(),
+        claims(serde_json::json!({"iss": "https://other.example"})),
+        claims(serde_json::json!({"aud": "another"})),
+        claims(serde_json::json!({"exp": 1})),
+    ] {
+        let answer = gateway.with(never).put(SHARE).await;
         answer.assert_problem(401, "unauthenticated");
     }
     let ready = gateway.readiness().await;

@@ -138,3 +138,24 @@ async fn streams_that_nobody_takes_are_cut_and_give_their_places_back() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::disallowed_methods, reason = "what is promised is a time")]
+async fn a_stream_that_is_taken_slowly_is_not_cut() {
+    let gateway = Gateway::with_long_trail(&[("server.keep_alive", "1s")]).await;
+    let address = gateway.base_url.strip_prefix("http://").unwrap();
+    // A small window, as slow lines have it.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let mut stream = socket.connect(address.parse().unwrap()).await.unwrap();
+    let token = reader(&json!({}));
+    let head =
+        format!("GET /audit/entries HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // 16 KB a second, for twice as long as one lives of which nothing is taken.
+    let mut buffer = [0; 4 * 1024];
+    for _ in 0..100 {
+        stream.read_exact(&mut buffer).await.expect("it goes on");
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}

@@ -15,7 +15,7 @@ use super::events::{
     fetch_events,
 };
 use super::limits::{BoundedRead, ReadGate, Turns, read_failed};
-use super::reading::reading;
+use super::reading::{check_there, reading};
 use super::rows::{StoredRow, select_rows};
 
 /// Connections for what people ask.
@@ -67,6 +67,7 @@ pub(crate) struct Asker {
 impl ReadConnections {
     /// Opens the trail for reading. Nothing is made where it does not exist.
     pub(crate) async fn open(path: &Path, bounded: bool) -> Result<Self, StoreError> {
+        check_there(path).await?;
         let open = |error| StoreError::open(path, error);
         // A trail of an older version fails here and not at somebody's query.
         let options = reading(path, "SELECT id FROM audit_log LIMIT 0")

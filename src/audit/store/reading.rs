@@ -6,11 +6,24 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteLockingMode};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::appender::options;
-use super::{beside, primary_code, resolved};
+use super::{StoreError, beside, primary_code, resolved};
 
 /// Rows that a connection may read ahead of whoever takes them: a page, so that the next page is read while
 /// this one is looked at.
 pub(super) const ROWS_AT_ONCE: usize = 512;
+
+/// Why there is nothing to look at, in words of its own where SQLite would say a code.
+pub(super) async fn check_there(path: &Path) -> Result<(), StoreError> {
+    let why = match tokio::fs::metadata(resolved(path).await).await {
+        Ok(file) if file.is_dir() => "it is a directory".to_owned(),
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            "there is no such file".to_owned()
+        }
+        Err(error) => error.to_string(),
+    };
+    Err(StoreError::open(path, why))
+}
 
 /// How to open the trail at `path` so that `look` succeeds; nothing is made where there is none.
 ///

@@ -12,7 +12,7 @@ use sqlx::{
 };
 
 use super::StoreError;
-use super::reading::{ROWS_AT_ONCE, reading};
+use super::reading::{ROWS_AT_ONCE, check_there, reading};
 use crate::audit::columns::COLUMNS;
 use crate::audit::entry::CellRef;
 
@@ -183,6 +183,7 @@ pub(crate) struct RowReader(SqliteConnection);
 impl RowReader {
     /// Opens the trail for reading; fails where there is none.
     pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
+        check_there(path).await?;
         let open = |error| StoreError::open(path, error);
         // A file that is no trail fails here and not as a broken chain.
         let options = reading(path, "SELECT hash FROM audit_entries LIMIT 0").await;

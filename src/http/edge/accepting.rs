@@ -15,7 +15,7 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, Server, ServiceRequest, ServiceResponse, fn_service};
 use actix_web::rt::net::TcpStream;
 use actix_web::{App, Error};
-use rustix::net::sockopt::set_tcp_user_timeout;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
@@ -29,6 +29,10 @@ use super::upgrade::WithoutUpgrade;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much longer than it is kept idle a connection may be: the next head comes meanwhile.
 const CUT_GRACE: Duration = Duration::from_secs(10);
+/// What the system holds of an answer, and as much again for its bookkeeping. A socket takes more once about a third of it is free, and by that is seen whether
+/// its peer takes anything: with the megabytes that the system gives by itself a slow reader would pass for one that takes
+/// nothing.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// Connections that may wait to be accepted; std's own bind allows 128.
 const BACKLOG: u32 = 1024;
 
@@ -102,12 +106,12 @@ where
             async move { stopping.notified().await }
         },
     };
-    let (connections, given_up_after) = (serving.connections.clone(), serving.cut_after());
+    let connections = serving.connections.clone();
     let server = match serving.tls.clone().map(TlsAcceptor::from) {
         None => server.listen("http", listener, move || {
             let connections = connections.clone();
             let take_in = move |stream: TcpStream| {
-                let taken = taken_in(&connections, stream, given_up_after);
+                let taken = taken_in(&connections, stream);
                 async move {
                     let (socket, peer) = taken?;
                     Ok((WithoutUpgrade::new(socket), peer))
@@ -118,7 +122,7 @@ where
         Some(acceptor) => server.listen("https", listener, move || {
             let (connections, acceptor) = (connections.clone(), acceptor.clone());
             let take_in = move |stream: TcpStream| {
-                let taken = taken_in(&connections, stream, given_up_after);
+                let taken = taken_in(&connections, stream);
                 let acceptor = acceptor.clone();
                 async move {
                     let (socket, peer) = taken?;
@@ -138,22 +142,16 @@ where
 fn taken_in(
     connections: &Connections,
     stream: TcpStream,
-    given_up_after: Duration,
 ) -> Result<(Guarded<TcpStream>, Option<SocketAddr>), DispatchError> {
     // Whoever reset the connection already has no address any more, and what it sent could still be read: it would be
     // asked for by nobody from nowhere.
     let peer = stream.peer_addr().map_err(DispatchError::Io)?;
-    // Answers are written whole; waiting for more would only hold them up. Where these fail they are late, or a peer that
-    // vanished is noticed late.
+    // Answers are written whole; waiting for more would only hold them up. Nothing depends on either.
     let _ = stream.set_nodelay(true);
-    let _ = set_tcp_user_timeout(&stream, millis(given_up_after));
+    let _ = set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
     let full = || DispatchError::Io(io::ErrorKind::QuotaExceeded.into());
     let socket = connections.take_in(stream).ok_or_else(full)?;
     Ok((socket, Some(peer)))
-}
-
-fn millis(time: Duration) -> u32 {
-    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// A stream of which it is known which connection it is.

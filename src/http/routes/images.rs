@@ -19,7 +19,7 @@ use crate::http::wire::params::{ImagePath, RegionQuery};
 use crate::http::wire::{self, Parser, Problem, RequestBounds, path};
 
 /// Most images of a page: what one call of the upstream gives.
-const LIMIT_MAX: usize = 100;
+pub(in crate::http) const LIMIT_MAX: usize = 100;
 /// Where a page can begin at most; a cursor beyond was not made here.
 const OFFSET_MAX: usize = 1_000_000_000;
 

@@ -21,7 +21,7 @@ use super::reading::{log_broken_stream, on_main_runtime};
 use crate::http::edge::Authenticated;
 use crate::http::wire::{self, Length, Parser, Problem, StreamPlace, Streams, path};
 
-const LIMIT_MAX: usize = 1000;
+pub(in crate::http) const LIMIT_MAX: usize = 1000;
 const LIMIT_DEFAULT: usize = 100;
 
 /// What a caller can ask for; the first unless it says.
