@@ -140,7 +140,6 @@ async fn streams_that_nobody_takes_are_cut_and_give_their_places_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::disallowed_methods, reason = "what is promised is a time")]
 async fn a_stream_that_is_taken_slowly_is_not_cut() {
     let gateway = Gateway::with_long_trail(&[("server.keep_alive", "1s")]).await;
     let address = gateway.base_url.strip_prefix("http://").unwrap();
