@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use actix_web::App as ActixApp;
 use actix_web::body::MessageBody;
-use actix_web::dev::{Server, ServerHandle, ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::dev::{Server, ServerHandle};
 use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use tokio::time::{timeout, timeout_at};
@@ -510,13 +510,7 @@ fn serve<A, B>(
     app: impl Fn() -> ActixApp<A> + Clone + Send + 'static,
 ) -> Result<Listening, StartError>
 where
-    A: ServiceFactory<
-            ServiceRequest,
-            Config = (),
-            Response = ServiceResponse<B>,
-            Error = actix_web::Error,
-            InitError = (),
-        > + 'static,
+    A: http::Answers<B>,
     B: MessageBody + 'static,
 {
     let refused = |source| StartError::Listen {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use reqwest::NoProxy;
 use url::Url;
 
 /// An HTTP proxy that connects to others (`CONNECT`).
@@ -14,6 +15,17 @@ pub struct Proxy {
     pub url: Url,
     /// Hosts that are asked without it, as `NO_PROXY` lists them.
     pub except: Option<String>,
+}
+
+impl Proxy {
+    /// What an HTTP client makes of it.
+    ///
+    /// # Errors
+    /// What the client says of the URL.
+    pub fn for_client(&self) -> reqwest::Result<reqwest::Proxy> {
+        let except = self.except.as_deref().and_then(NoProxy::from_string);
+        Ok(reqwest::Proxy::https(self.url.clone())?.no_proxy(except))
+    }
 }
 
 /// Without what its URL may keep secret.
@@ -68,9 +80,7 @@ impl ProxyVariables {
             except: self.except.clone(),
         }))
     }
-}
 
-impl ProxyVariables {
     /// Whether `NO_PROXY` names a host, or a domain that it is of; what else it may hold is for the client to read.
     fn excepts(&self, host: &str) -> bool {
         let mut named = self.except.iter().flat_map(|all| all.split(','));

@@ -103,7 +103,7 @@ fn add_problems(route: &Route, operation: &mut Operation) {
         Permission::Anybody => &[],
         _ => OF_CALLERS,
     };
-    let mut kinds = [EVERYWHERE, of_callers, route.problems].concat();
+    let mut kinds = [EVERYWHERE, of_callers, &route.problems.concat()].concat();
     kinds.sort_by_key(|kind| kind.status());
     for same_status in kinds.chunk_by(|one, other| one.status() == other.status()) {
         let response = problem_response(same_status, route.permission.changes());

@@ -25,7 +25,9 @@ use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
 pub use document::document;
-pub use edge::{Connections, RateLimits, Serving, TrustedProxies, cors, listen, observe, serve};
+pub use edge::{
+    Answers, Connections, RateLimits, Serving, TrustedProxies, cors, listen, observe, serve,
+};
 pub use requested::{NotRequested, Requested, requested};
 pub use routes::admin::{Check, Readiness};
 pub use wire::{RequestBounds, Requests, Streams};

@@ -11,56 +11,8 @@ use crate::problem::ProblemKind as Kind;
 use super::routes::{admin, audit, bulk, document, images, pages, share_list, shares};
 use super::wire::{Cost, FieldError, Permission, ProblemBody, Resource, Route, path};
 
-/// Of a change that may have a body.
-const OF_PUTS: &[Kind] = &[
-    Kind::NotFound,
-    Kind::RequestTimeout,
-    Kind::PayloadTooLarge,
-    Kind::UnsupportedMediaType,
-    Kind::InvalidAccount,
-    Kind::UpstreamError,
-    Kind::UpstreamUnavailable,
-    Kind::AuditUnavailable,
-    Kind::Overloaded,
-    Kind::OutcomeUnrecorded,
-    Kind::UpstreamTimeout,
-];
-const OF_DELETES: &[Kind] = &[
-    Kind::NotFound,
-    Kind::RequestTimeout,
-    Kind::InvalidAccount,
-    Kind::UpstreamError,
-    Kind::UpstreamUnavailable,
-    Kind::AuditUnavailable,
-    Kind::Overloaded,
-    Kind::OutcomeUnrecorded,
-    Kind::UpstreamTimeout,
-];
-/// Of a bulk: what concerns one account stands in its result.
-const OF_BULKS: &[Kind] = &[
-    Kind::NotFound,
-    Kind::RequestTimeout,
-    Kind::PayloadTooLarge,
-    Kind::UnsupportedMediaType,
-    Kind::UpstreamError,
-    Kind::UpstreamUnavailable,
-    Kind::AuditUnavailable,
-    Kind::Overloaded,
-    Kind::UpstreamTimeout,
-];
-const OF_REPLACEMENTS: &[Kind] = &[
-    Kind::NotFound,
-    Kind::RequestTimeout,
-    Kind::TooManyRemovals,
-    Kind::PayloadTooLarge,
-    Kind::UnsupportedMediaType,
-    Kind::UpstreamError,
-    Kind::UpstreamUnavailable,
-    Kind::AuditUnavailable,
-    Kind::Overloaded,
-    Kind::UpstreamTimeout,
-];
-const OF_LISTS: &[Kind] = &[
+/// Of whatever asks the upstream.
+const OF_UPSTREAM: &[Kind] = &[
     Kind::NotFound,
     Kind::UpstreamError,
     Kind::UpstreamUnavailable,
@@ -68,6 +20,12 @@ const OF_LISTS: &[Kind] = &[
     Kind::Overloaded,
     Kind::UpstreamTimeout,
 ];
+/// Of changes, since a body is waited for, also where none may come.
+const OF_CHANGES: &[Kind] = &[Kind::RequestTimeout];
+const OF_BODIES: &[Kind] = &[Kind::PayloadTooLarge, Kind::UnsupportedMediaType];
+/// Of one account's change; those of a bulk stand in its results.
+const OF_ONE_ACCOUNT: &[Kind] = &[Kind::InvalidAccount, Kind::OutcomeUnrecorded];
+const OF_REPLACEMENTS: &[Kind] = &[Kind::TooManyRemovals];
 const OF_STREAMS: &[Kind] = &[
     Kind::NotAcceptable,
     Kind::AuditUnavailable,
@@ -122,22 +80,22 @@ macro_rules! api {
 
 api! {
     path::SHARE => {
-        PUT    shares::put_share,    Permission::Change(Operation::Share),   Cost::Request, OF_PUTS;
-        DELETE shares::delete_share, Permission::Change(Operation::Unshare), Cost::Request, OF_DELETES;
-        GET    shares::get_share,    Permission::ListShares,                 Cost::Request, OF_LISTS;
+        PUT    shares::put_share,    Permission::Change(Operation::Share),   Cost::Request, &[OF_UPSTREAM, OF_CHANGES, OF_BODIES, OF_ONE_ACCOUNT];
+        DELETE shares::delete_share, Permission::Change(Operation::Unshare), Cost::Request, &[OF_UPSTREAM, OF_CHANGES, OF_ONE_ACCOUNT];
+        GET    shares::get_share,    Permission::ListShares,                 Cost::Request, &[OF_UPSTREAM];
     }
     path::SHARES => {
-        PUT   bulk::replace_shares, Permission::ReplaceList, Cost::Accounts, OF_REPLACEMENTS;
-        PATCH bulk::update_shares,  Permission::ChangeMany,  Cost::Accounts, OF_BULKS;
-        GET   share_list::list_shares, Permission::ListShares,  Cost::Request,  OF_LISTS;
+        PUT   bulk::replace_shares, Permission::ReplaceList, Cost::Accounts, &[OF_UPSTREAM, OF_CHANGES, OF_BODIES, OF_REPLACEMENTS];
+        PATCH bulk::update_shares,  Permission::ChangeMany,  Cost::Accounts, &[OF_UPSTREAM, OF_CHANGES, OF_BODIES];
+        GET   share_list::list_shares, Permission::ListShares,  Cost::Request,  &[OF_UPSTREAM];
     }
-    path::IMAGES  => { GET images::list_images,              Permission::ListImages, Cost::Request, OF_LISTS; }
-    path::IMAGE   => { GET images::get_image,                Permission::ListShares, Cost::Request, OF_LISTS; }
-    path::EVENTS  => { GET audit::events::list_events,       Permission::ReadAudit,  Cost::Request, OF_STREAMS; }
-    path::EVENT   => { GET audit::events::get_event,         Permission::ReadAudit,  Cost::Request, OF_ONE_EVENT; }
-    path::ENTRIES => { GET audit::entries::feed_entries,     Permission::ReadAudit,  Cost::Request, OF_STREAMS; }
-    path::SUMMARY => { GET audit::summary::summarize_events, Permission::ReadAudit,  Cost::Request, OF_SUMMARIES; }
-    path::OPENAPI => { GET document::openapi_json,           Permission::Anybody,    Cost::Nothing, OF_THE_DOCUMENT; }
+    path::IMAGES  => { GET images::list_images,              Permission::ListImages, Cost::Request, &[OF_UPSTREAM]; }
+    path::IMAGE   => { GET images::get_image,                Permission::ListShares, Cost::Request, &[OF_UPSTREAM]; }
+    path::EVENTS  => { GET audit::events::list_events,       Permission::ReadAudit,  Cost::Request, &[OF_STREAMS]; }
+    path::EVENT   => { GET audit::events::get_event,         Permission::ReadAudit,  Cost::Request, &[OF_ONE_EVENT]; }
+    path::ENTRIES => { GET audit::entries::feed_entries,     Permission::ReadAudit,  Cost::Request, &[OF_STREAMS]; }
+    path::SUMMARY => { GET audit::summary::summarize_events, Permission::ReadAudit,  Cost::Request, &[OF_SUMMARIES]; }
+    path::OPENAPI => { GET document::openapi_json,           Permission::Anybody,    Cost::Nothing, &[OF_THE_DOCUMENT]; }
     path::LIVEZ   => { GET admin::livez,                     Permission::Anybody,    Cost::Nothing, &[]; }
     path::READYZ  => { GET admin::readyz,                    Permission::Anybody,    Cost::Nothing, &[]; }
 }

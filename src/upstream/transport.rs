@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
-use reqwest::{Client, ClientBuilder, NoProxy, StatusCode, redirect};
+use reqwest::{Client, ClientBuilder, StatusCode, redirect};
 use tower::util::MapRequestLayer;
 use url::Url;
 
@@ -123,14 +123,9 @@ fn client(settings: &config::UpstreamSettings) -> reqwest::Result<ClientBuilder>
         return Ok(builder.tls_certs_only([]));
     }
     Ok(match &settings.proxy {
-        Some(named) => builder.proxy(proxy(named)?),
+        Some(proxy) => builder.proxy(proxy.for_client()?),
         None => builder,
     })
-}
-
-fn proxy(proxy: &config::Proxy) -> reqwest::Result<reqwest::Proxy> {
-    let except = proxy.except.as_deref().and_then(NoProxy::from_string);
-    Ok(reqwest::Proxy::https(proxy.url.clone())?.no_proxy(except))
 }
 
 /// A request id as the trail keeps it: bounded, and printable.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CACHE_CONTROL, HeaderMap};
-use reqwest::{Client, NoProxy, Response, StatusCode, redirect};
+use reqwest::{Client, Response, StatusCode, redirect};
 use serde::Deserialize;
 use url::Url;
 
@@ -90,11 +90,7 @@ impl Fetcher {
             // Plain HTTP is for loopback alone: no proxy lies between, and no CA store is needed.
             _ if plain => builder.tls_certs_only([]),
             None => builder,
-            Some(proxy) => {
-                let except = proxy.except.as_deref().and_then(NoProxy::from_string);
-                let named = reqwest::Proxy::https(proxy.url.clone());
-                builder.proxy(named.map_err(SourceError::Client)?.no_proxy(except))
-            }
+            Some(proxy) => builder.proxy(proxy.for_client().map_err(SourceError::Client)?),
         };
         let client = builder.build().map_err(SourceError::Client)?;
         Ok(Self { served, client })

@@ -74,6 +74,29 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?.into_std()
 }
 
+/// What an app is made of that answers with bodies of `B`.
+pub trait Answers<B>:
+    ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<B>,
+        Error = Error,
+        InitError = (),
+    > + 'static
+{
+}
+
+impl<B, A> Answers<B> for A where
+    A: ServiceFactory<
+            ServiceRequest,
+            Config = (),
+            Response = ServiceResponse<B>,
+            Error = Error,
+            InitError = (),
+        > + 'static
+{
+}
+
 /// Serves what `app` makes, once for each worker.
 ///
 /// # Errors
@@ -81,13 +104,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 pub fn serve<F, A, B>(listener: TcpListener, serving: &Serving, app: F) -> io::Result<Server>
 where
     F: Fn() -> App<A> + Clone + Send + 'static,
-    A: ServiceFactory<
-            ServiceRequest,
-            Config = (),
-            Response = ServiceResponse<B>,
-            Error = Error,
-            InitError = (),
-        > + 'static,
+    A: Answers<B>,
     B: MessageBody + 'static,
 {
     let mut server = Server::build().disable_signals();
@@ -195,13 +212,7 @@ where
     >
     where
         T: Known + AsyncRead + AsyncWrite + Unpin + 'static,
-        A: ServiceFactory<
-                ServiceRequest,
-                Config = (),
-                Response = ServiceResponse<B>,
-                Error = Error,
-                InitError = (),
-            > + 'static,
+        A: Answers<B>,
         B: MessageBody + 'static,
     {
         let app = app

@@ -10,7 +10,7 @@ mod limits;
 mod observe;
 mod upgrade;
 
-pub use accepting::{Serving, listen, serve};
+pub use accepting::{Answers, Serving, listen, serve};
 pub(super) use caller::{Authenticated, StandingCaller};
 pub use client_address::TrustedProxies;
 pub use connections::Connections;

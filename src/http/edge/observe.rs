@@ -29,7 +29,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Longest text of a caller's that a log line holds, in characters; a longer one is cut.
 const LOGGED_CHARACTERS_MAX: usize = 200;
 /// What stands at the end of a text that was cut.
-pub(super) const CUT_MARK: &str = "… (cut)";
+const CUT_MARK: &str = "… (cut)";
 
 /// Who a request's log line says that asked.
 pub(super) struct Asker(pub(super) Arc<Principal>);
@@ -224,7 +224,12 @@ fn log(
 
 /// So much of a caller's text as a log line holds.
 fn cut(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(LOGGED_CHARACTERS_MAX) {
+    cut_to(text, LOGGED_CHARACTERS_MAX)
+}
+
+/// The first so many characters of a text, with a mark where there are more.
+pub(super) fn cut_to(text: &str, characters_max: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(characters_max) {
         None => text.into(),
         Some((end, _)) => format!("{}{CUT_MARK}", &text[..end]).into(),
     }

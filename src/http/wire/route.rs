@@ -88,8 +88,8 @@ pub(in crate::http) struct Route {
     pub(in crate::http) permission: Permission,
     /// What it costs.
     pub(in crate::http) cost: Cost,
-    /// What can go wrong beside what can everywhere, and for every caller.
-    pub(in crate::http) problems: &'static [ProblemKind],
+    /// What can go wrong beside what can everywhere, and for every caller; by what the route has in common with others.
+    pub(in crate::http) problems: &'static [&'static [ProblemKind]],
 }
 
 /// A path and all that may be asked of it.

@@ -13,12 +13,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::auth::{Authenticator, TokenError};
 use crate::authorization::{Authorizer, Request};
-use crate::domain::{Caller, ImageId, Principal, Region, RequestId, Stopwatch};
+use crate::domain::{Caller, ImageId, Principal, Region};
 use crate::problem::ProblemKind;
 
 use super::client_address::ClientAddress;
 use super::limits::RateLimits;
-use super::observe::{Asker, CUT_MARK};
+use super::observe::{Asker, cut_to};
 use crate::http::wire::{Arrival, Cost, Problem, Resource};
 
 /// Longest `User-Agent` that the trail keeps, in characters; longer ones are cut and marked.
@@ -72,12 +72,10 @@ impl Authenticated {
         &self,
         request: &HttpRequest,
     ) -> Result<StandingCaller, Problem> {
-        let lacking = || Problem::new(ProblemKind::InternalError, "the gateway failed");
-        let authenticator = request.app_data::<Data<Authenticator>>();
         Ok(StandingCaller {
             caller: self.caller.clone(),
             token: bearer_token(request)?.into(),
-            authenticator: authenticator.ok_or_else(lacking)?.clone(),
+            authenticator: part(request)?,
         })
     }
 
@@ -141,6 +139,16 @@ enum Refused {
     Problem(Box<Problem>),
 }
 
+/// What every request of the REST listener comes with is not there.
+fn lacking() -> Problem {
+    Problem::new(ProblemKind::InternalError, "the gateway failed")
+}
+
+/// A part of the gateway that the routes share.
+fn part<T: 'static>(request: &HttpRequest) -> Result<Data<T>, Problem> {
+    request.app_data::<Data<T>>().cloned().ok_or_else(lacking)
+}
+
 /// What decides on a request, and where it came from.
 struct Surroundings {
     authenticator: Data<Authenticator>,
@@ -150,17 +158,11 @@ struct Surroundings {
 
 impl Surroundings {
     fn of(request: &HttpRequest) -> Result<Self, Problem> {
-        let lacking = || Problem::new(ProblemKind::InternalError, "the gateway failed");
-        let data = request.app_data::<Data<Authenticator>>();
-        let authenticator = data.ok_or_else(lacking)?.clone();
-        let data = request.app_data::<Data<RateLimits>>();
-        let limits = data.ok_or_else(lacking)?.clone();
         let client = request.extensions().get::<ClientAddress>().copied();
-        let client_ip = client.ok_or_else(lacking)?.client?;
         Ok(Self {
-            authenticator,
-            limits,
-            client_ip,
+            authenticator: part(request)?,
+            limits: part(request)?,
+            client_ip: client.ok_or_else(lacking)?.client?,
         })
     }
 
@@ -201,20 +203,20 @@ impl Surroundings {
         let method = request.method();
         let resource = request.app_data::<&'static Resource>();
         let route = resource.and_then(|resource| resource.route(method));
-        let mut extensions = request.extensions_mut();
-        extensions.insert(Asker(Arc::clone(&principal)));
-        let arrival = extensions.get::<Arrival>();
+        let arrival = Arrival::of(request);
+        let asker = Asker(Arc::clone(&principal));
+        request.extensions_mut().insert(asker);
         let caller = Caller {
             principal,
             client_ip: Some(self.client_ip),
             user_agent: request
                 .headers()
                 .get(header::USER_AGENT)
-                .map(|agent| cut(&String::from_utf8_lossy(agent.as_bytes()))),
-            request_id: arrival
-                .map_or_else(RequestId::generate, |arrival| arrival.request_id.clone()),
-            trace_id: arrival.and_then(|arrival| arrival.trace_id.clone()),
-            since_arrival: arrival.map_or_else(Stopwatch::start, |arrival| arrival.since),
+                .map(|agent| String::from_utf8_lossy(agent.as_bytes()))
+                .map(|agent| cut_to(&agent, USER_AGENT_CHARACTERS_MAX).into_owned()),
+            request_id: arrival.request_id,
+            trace_id: arrival.trace_id,
+            since_arrival: arrival.since,
         };
         Authenticated {
             caller,
@@ -249,13 +251,6 @@ fn bearer_token(request: &HttpRequest) -> Result<&str, Problem> {
         Err(malformed())
     } else {
         Ok(token)
-    }
-}
-
-fn cut(text: &str) -> String {
-    match text.char_indices().nth(USER_AGENT_CHARACTERS_MAX) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}{CUT_MARK}", &text[..end]),
     }
 }
 
