@@ -21,11 +21,9 @@ const TASKS: usize = 64;
 fn intent(event: u64) -> Intent {
     let facts = Facts::of(event);
     let principal = Principal {
-        subject: facts.team,
-        issuer: "https://login.example.com".into(),
         token_id: Some("b7f2c0ffee".into()),
         scopes: std::iter::once("shares:write".to_owned()).collect(),
-        groups: std::collections::BTreeSet::new(),
+        ..Principal::of_first_issuer(&facts.team, "https://login.example.com")
     };
     let caller = Caller {
         principal: Arc::new(principal),

@@ -16,6 +16,10 @@ use crate::config::{self, Sources, TlsFiles};
 pub fn with_file_checks(mut sources: Sources) -> Sources {
     sources.file_checks = vec![
         ("auth.jwks_file", |path| read_keys(path).map(drop)),
+        ("auth.fetch_ca_file", |path| {
+            read_certificates(path).map(drop)
+        }),
+        ("auth.fetch_token_file", |path| read_token(path)),
         ("authorization.policy_file", |path| {
             read_policies(path).map(drop)
         }),
@@ -35,19 +39,29 @@ fn read_keys(path: &Path) -> Result<KeySet, String> {
     KeySet::parse(&text).map_err(|error| error.to_string())
 }
 
-/// As [`read_keys`], and says in the log which keys are left out.
-pub(super) fn load_keys(path: &Path) -> Result<KeySet, String> {
+/// As [`read_keys`], and says in the log which keys are left out of the file that `key` names.
+pub(super) fn load_keys(key: &str, path: &Path) -> Result<KeySet, String> {
     let keys = read_keys(path)?;
     if keys.hold_secrets() && config::is_readable_by_others(path) {
         tracing::warn!(
-            "auth.jwks_file: `{}` holds secret keys and can be read by others (chmod o-r)",
+            "{key}: `{}` holds secret keys and can be read by others (chmod o-r)",
             path.display()
         );
     }
     for left_out in keys.left_out() {
-        tracing::warn!("auth.jwks_file: {left_out}; it is left out");
+        tracing::warn!("{key}: {left_out}; it is left out");
     }
     Ok(keys)
+}
+
+fn read_token(path: &Path) -> Result<(), String> {
+    let text = config::read_text_file(path)?;
+    let token = text.trim();
+    if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(())
+    } else {
+        Err("holds no bearer token".into())
+    }
 }
 
 fn read_policies(path: &Path) -> Result<Policies, String> {

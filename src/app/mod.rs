@@ -17,7 +17,7 @@ use actix_web::web::Data;
 use tokio::time::{timeout, timeout_at};
 
 use crate::audit::{self, Accepted, Health, Reader, StoreError, Writer, WriterTask};
-use crate::auth::{Authenticator, KeySet, Served, SourceError};
+use crate::auth::{Authenticator, KeySet, SourceError};
 use crate::authorization::Authorizer;
 use crate::config::{self, Config, Faults, KeySource, Sources};
 use crate::domain::{Deadline, Timestamp};
@@ -66,7 +66,7 @@ pub enum StartError {
     #[error("{key}: {message}")]
     File {
         /// The key that names it.
-        key: &'static str,
+        key: String,
         /// What is wrong.
         message: String,
     },
@@ -121,7 +121,7 @@ impl App {
             .transpose()?;
         let tls = config.server.tls.as_ref().map(tls_settings).transpose();
         let tls = tls.map_err(|message| StartError::File {
-            key: "server.tls_key_file",
+            key: "server.tls_key_file".into(),
             message,
         })?;
         let secure = tls.is_some();
@@ -129,13 +129,11 @@ impl App {
         let metrics = Metrics::new();
         let (tasks, requests) = (Tasks::on_this_runtime(), Requests::default());
         let authenticator = Arc::new(authenticator(&config.auth, sandbox_keys)?);
-        if let Some(served) = served(&config.auth) {
-            authenticator.follow(served, config.auth.proxy.as_ref(), &tasks)?;
-        }
+        authenticator.follow(&tasks)?;
         let authenticator = Data::from(authenticator);
         let policies = load_policies(config.authorization.policy_file.as_deref());
         let policies = policies.map_err(|message| StartError::File {
-            key: "authorization.policy_file",
+            key: "authorization.policy_file".into(),
             message,
         })?;
         let authorizer = Arc::new(Authorizer::new(policies));
@@ -246,19 +244,25 @@ impl App {
                 }])
             }
         };
-        let keys = match &config.auth.keys {
-            KeySource::File(path) => Some(load_keys(path).map_err(fault("auth.jwks_file"))?),
-            KeySource::Url(_) | KeySource::Discovery | KeySource::Sandbox => None,
-        };
+        let mut of_files = Vec::new();
+        for issuer in config.auth.issuers() {
+            if let KeySource::File(path) = &issuer.keys {
+                let key = jwks_file(issuer);
+                let keys = load_keys(&key, path).map_err(fault(&key))?;
+                of_files.push((issuer.name.as_ref(), keys));
+            }
+        }
         let policies = load_policies(config.authorization.policy_file.as_deref())
             .map_err(fault("authorization.policy_file"))?;
         let policies_gone = policies.is_none() && self.authorizer.has_policies();
-        match keys {
-            Some(keys) => self.authenticator.use_keys(keys),
-            None if !self.authenticator.reload().await => {
-                tracing::warn!("the key set could not be fetched; the old one works on");
-            }
-            None => {}
+        for (name, keys) in of_files {
+            self.authenticator.use_keys(name, keys);
+        }
+        for issuer in self.authenticator.reload().await {
+            tracing::warn!(
+                issuer,
+                "the key set could not be fetched; the old one works on"
+            );
         }
         if policies_gone {
             // Whoever takes all limits away has to stop the gateway for it; a variable is forgotten more easily.
@@ -280,21 +284,38 @@ impl App {
     /// Whoever is trusted to say who callers are is not changed on the way.
     fn check_reload(&self, new: &config::Auth) -> Result<(), Faults> {
         let now = &self.identity;
-        let same_source = match (&now.keys, &new.keys) {
-            (KeySource::File(_), KeySource::File(_)) => true,
-            (now, new) => now == new,
+        let names = |auth: &config::Auth| -> Vec<String> {
+            auth.issuers().map(config::Issuer::section).collect()
         };
-        let differing = [
-            ("auth.issuer", now.issuer == new.issuer),
-            ("auth.audience", now.audience == new.audience),
-            ("auth.leeway", now.leeway == new.leeway),
-            ("the source of keys in auth", same_source),
+        let mut differing = vec![
+            ("auth.leeway".to_owned(), now.leeway == new.leeway),
+            ("auth.issuers".to_owned(), names(now) == names(new)),
         ];
+        for (now, new) in now.issuers().zip(new.issuers()) {
+            let same_source = match (&now.keys, &new.keys) {
+                (KeySource::File(_), KeySource::File(_)) => true,
+                (now, new) => now == new,
+            };
+            let section = now.section();
+            differing.extend([
+                (format!("{section}.issuer"), now.iss == new.iss),
+                (format!("{section}.audience"), now.audience == new.audience),
+                (
+                    format!("what claims mean in {section}"),
+                    now.claims == new.claims,
+                ),
+                (format!("the source of keys in {section}"), same_source),
+                (
+                    format!("how keys are fetched in {section}"),
+                    now.fetch == new.fetch,
+                ),
+            ]);
+        }
         let faults: Vec<config::Fault> = differing
             .into_iter()
             .filter(|(_, same)| !same)
             .map(|(key, _)| config::Fault {
-                key: key.into(),
+                key,
                 origin: None,
                 message: "is another than at the start; that needs a restart".into(),
             })
@@ -407,33 +428,29 @@ async fn all_answered(requests: &Requests, mut answering: Pin<&mut impl Future<O
 
 fn authenticator(
     auth: &config::Auth,
-    sandbox_keys: Option<KeySet>,
+    mut sandbox_keys: Option<KeySet>,
 ) -> Result<Authenticator, StartError> {
-    let authenticator = Authenticator::new(auth.issuer.clone(), auth.audience.clone(), auth.leeway);
-    let keys = match &auth.keys {
-        KeySource::File(path) => {
-            let fault = |message| StartError::File {
-                key: "auth.jwks_file",
-                message,
-            };
-            Some(load_keys(path).map_err(fault)?)
+    let authenticator = Authenticator::new(auth);
+    for issuer in auth.issuers() {
+        let keys = match &issuer.keys {
+            KeySource::File(path) => {
+                let key = jwks_file(issuer);
+                let keys = load_keys(&key, path);
+                Some(keys.map_err(|message| StartError::File { key, message })?)
+            }
+            KeySource::Sandbox => sandbox_keys.take(),
+            KeySource::Url(_) | KeySource::Discovery => None,
+        };
+        if let Some(keys) = keys {
+            authenticator.use_keys(issuer.name.as_ref(), keys);
         }
-        KeySource::Sandbox => sandbox_keys,
-        KeySource::Url(_) | KeySource::Discovery => None,
-    };
-    if let Some(keys) = keys {
-        authenticator.use_keys(keys);
     }
     Ok(authenticator)
 }
 
-/// Where the keys are served, where somebody else does.
-fn served(auth: &config::Auth) -> Option<Served> {
-    match &auth.keys {
-        KeySource::Url(url) => Some(Served::At(url.clone())),
-        KeySource::Discovery => Some(Served::ByDiscovery(auth.issuer.clone())),
-        KeySource::File(_) | KeySource::Sandbox => None,
-    }
+/// The key that names an issuer's file of keys.
+fn jwks_file(issuer: &config::Issuer) -> String {
+    format!("{}.jwks_file", issuer.section())
 }
 
 fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, StartError> {

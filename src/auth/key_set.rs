@@ -3,6 +3,9 @@
 //! A key is usable for the algorithms named below alone: weak keys, keys for encryption, and
 //! types or curves without an algorithm are left out, each with a warning that names it. A set without a
 //! usable key is an error.
+//!
+//! Sets are read as identity providers publish them: a member that is `null` counts as absent, an empty list of uses says
+//! nothing, and one `kid` may name several keys, one an algorithm or an old and a new one.
 
 use std::fmt;
 
@@ -13,12 +16,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 /// Shortest RSA modulus (RFC 7518, section 3.3).
 const RSA_BITS_MIN: usize = 2048;
 /// Longest RSA modulus that verification is done with; longer ones cost too much a check.
 const RSA_BITS_MAX: usize = 8192;
 
+/// Keys of one `kid` that a signature is tried with.
+const TRIED_MAX: usize = 4;
 /// As much of a `kid` as is named.
 const KID_CHARACTERS_MAX: usize = 64;
 
@@ -46,8 +52,10 @@ pub struct KeySet {
 /// One key and the algorithms that it may be used with.
 pub(super) struct Key {
     kid: Option<String>,
-    pub(super) algorithms: Vec<Algorithm>,
+    algorithms: Vec<Algorithm>,
     pub(super) decoding: DecodingKey,
+    /// Of what makes it this key, so that it is known again however it is written.
+    thumbprint: [u8; 32],
 }
 
 /// The text is no JWK Set that tokens could be checked with.
@@ -75,10 +83,11 @@ fn first_of(reasons: &[String]) -> String {
 }
 
 /// Which key a token asks for, and why it gets none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NoKey {
     Unknown,
-    OtherAlgorithm,
+    /// With the names of the algorithms that would do.
+    OtherAlgorithm(Vec<&'static str>),
     Ambiguous,
 }
 
@@ -86,7 +95,12 @@ pub(super) enum NoKey {
 fn is_secret(entry: &Value) -> bool {
     ["k", "d"]
         .into_iter()
-        .any(|member| entry.get(member).is_some())
+        .any(|name| member(entry, name).is_some())
+}
+
+/// A member that says something.
+fn member<'a>(entry: &'a Value, name: &str) -> Option<&'a Value> {
+    entry.get(name).filter(|value| !value.is_null())
 }
 
 impl KeySet {
@@ -105,7 +119,7 @@ impl KeySet {
         let mut keys: Vec<Key> = Vec::new();
         let mut left_out = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
-            let name = match entry.get("kid").and_then(Value::as_str) {
+            let name = match member(entry, "kid").and_then(Value::as_str) {
                 Some(kid) => {
                     let kid: String = kid.chars().take(KID_CHARACTERS_MAX).collect();
                     format!("key {} (kid `{}`)", index + 1, kid.escape_debug())
@@ -113,9 +127,7 @@ impl KeySet {
                 None => format!("key {}", index + 1),
             };
             match read_key(entry) {
-                Ok(key) if key.kid.is_some() && keys.iter().any(|other| other.kid == key.kid) => {
-                    left_out.push(format!("{name} has the kid of an earlier key"));
-                }
+                Ok(key) if keys.iter().any(|other| other.is_same(&key)) => {}
                 Ok(key) => keys.push(key),
                 Err(why) => left_out.push(format!("{name} {why}")),
             }
@@ -144,20 +156,57 @@ impl KeySet {
         &self.left_out
     }
 
-    /// The key that a token means: the one with its `kid`, or without one the only key that fits.
-    pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<&Key, NoKey> {
-        let mut named = self
-            .keys
-            .iter()
-            .filter(|key| kid.is_none() || key.kid.as_deref() == kid)
-            .peekable();
-        named.peek().ok_or(NoKey::Unknown)?;
-        let mut fitting = named.filter(|key| key.algorithms.contains(&algorithm));
-        match (fitting.next(), fitting.next()) {
-            (Some(key), None) => Ok(key),
-            (None, _) => Err(NoKey::OtherAlgorithm),
-            (Some(_), Some(_)) => Err(NoKey::Ambiguous),
+    /// Whether another set holds the same keys, in whatever order and however they are written.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let all_in = |one: &Self, two: &Self| {
+            let is_in = |key: &Key| two.keys.iter().any(|other| other.is_same(key));
+            one.keys.iter().all(is_in)
+        };
+        self.keys.len() == other.keys.len() && all_in(self, other) && all_in(other, self)
+    }
+
+    /// The names of the keys that have one.
+    pub(super) fn kids(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().filter_map(|key| key.kid.as_deref())
+    }
+
+    /// The keys that a token may mean: those with its `kid`, or without one the only key that fits.
+    pub(super) fn candidates(
+        &self,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+    ) -> Result<Vec<&Key>, NoKey> {
+        let is_meant = |key: &&Key| kid.is_none() || key.kid.as_deref() == kid;
+        let meant: Vec<&Key> = self.keys.iter().filter(is_meant).collect();
+        if meant.is_empty() {
+            return Err(NoKey::Unknown);
         }
+        let fits = |key: &&&Key| key.algorithms.contains(&algorithm);
+        let fitting: Vec<&Key> = meant.iter().filter(fits).copied().collect();
+        let Some(first) = fitting.first() else {
+            let others = meant.iter().flat_map(|key| &key.algorithms);
+            let mut names: Vec<&str> = others.copied().filter_map(name).collect();
+            names.sort_unstable();
+            names.dedup();
+            return Err(NoKey::OtherAlgorithm(names));
+        };
+        if kid.is_some() {
+            return Ok(fitting.into_iter().take(TRIED_MAX).collect());
+        }
+        // One key that stands there for several algorithms, or twice, is one key.
+        let is_first = |key: &&Key| key.kid == first.kid && key.thumbprint == first.thumbprint;
+        if !fitting.iter().all(is_first) {
+            return Err(NoKey::Ambiguous);
+        }
+        Ok(vec![first])
+    }
+}
+
+impl Key {
+    fn is_same(&self, other: &Self) -> bool {
+        self.kid == other.kid
+            && self.thumbprint == other.thumbprint
+            && self.algorithms == other.algorithms
     }
 }
 
@@ -173,47 +222,62 @@ impl fmt::Debug for KeySet {
 
 /// Reads one key, or says why it is left out.
 pub(super) fn read_key(entry: &Value) -> Result<Key, &'static str> {
-    let kid = match entry.get("kid") {
+    let kid = match member(entry, "kid") {
         None => None,
         Some(Value::String(kid)) => Some(kid.clone()),
         Some(_) => return Err("has a kid that is not text"),
     };
-    let (algorithms, decoding) = match text(entry, "kty")? {
-        "oct" => hmac_key(entry),
-        "RSA" => rsa_key(entry),
-        "EC" => ec_key(entry),
-        "OKP" => okp_key(entry),
-        _ => Err("is of an unknown type"),
-    }?;
-    let for_signatures = match entry.get("use") {
-        None => true,
-        Some(purpose) => purpose == "sig",
+    let key_type = text(entry, "kty")?;
+    let ((algorithms, decoding), members) = match key_type {
+        "oct" => (hmac_key(entry)?, &["k"][..]),
+        "RSA" => (rsa_key(entry)?, &["n", "e"][..]),
+        "EC" => (ec_key(entry)?, &["crv", "x", "y"][..]),
+        "OKP" => (okp_key(entry)?, &["crv", "x"][..]),
+        _ => return Err("is of an unknown type"),
     };
-    let may_verify = match entry.get("key_ops") {
+    let for_signatures = member(entry, "use").is_none_or(|purpose| purpose == "sig");
+    let may_verify = match member(entry, "key_ops") {
         None => true,
-        Some(Value::Array(operations)) => operations.iter().any(|operation| operation == "verify"),
+        Some(Value::Array(operations)) => {
+            operations.is_empty() || operations.iter().any(|operation| operation == "verify")
+        }
         Some(_) => false,
     };
     if !for_signatures || !may_verify {
         return Err("is not meant for verifying signatures");
     }
-    let algorithms = match entry.get("alg") {
+    let algorithms = match member(entry, "alg") {
         None => algorithms,
         Some(Value::String(named)) => algorithms
             .into_iter()
-            .filter(|algorithm| name(*algorithm) == Some(named))
+            .filter(|known| algorithm(named) == Some(*known))
             .collect(),
         Some(_) => Vec::new(),
     };
     if algorithms.is_empty() {
-        Err("has an alg that does not fit it")
-    } else {
-        Ok(Key {
-            kid,
-            algorithms,
-            decoding,
-        })
+        return Err("has an alg that does not fit it");
     }
+    Ok(Key {
+        kid,
+        algorithms,
+        decoding,
+        thumbprint: thumbprint(entry, key_type, members)?,
+    })
+}
+
+/// A hash of the members that make a key the key that it is; RFC 7638 without its order, which nobody else sees.
+fn thumbprint(
+    entry: &Value,
+    key_type: &str,
+    members: &[&'static str],
+) -> Result<[u8; 32], &'static str> {
+    let mut hash = Sha256::new_with_prefix(key_type);
+    for member in members {
+        hash.update(text(entry, member)?);
+        // No text of base64url, nor a curve's name, holds it.
+        hash.update([0]);
+    }
+    Ok(hash.finalize().into())
 }
 
 type Usable = (Vec<Algorithm>, DecodingKey);
@@ -327,7 +391,7 @@ fn bytes(entry: &Value, member: &'static str) -> Result<Vec<u8>, &'static str> {
         .map_err(|_| "has a member that is not base64url")
 }
 
-/// The name of an algorithm that the gateway accepts, as tokens and keys write it (RFC 7518; RFC 8037).
+/// The name of an algorithm that the gateway accepts, as tokens and keys write it (RFC 7518, RFC 8037, RFC 9864).
 pub(super) fn name(algorithm: Algorithm) -> Option<&'static str> {
     NAMES
         .iter()
@@ -343,7 +407,13 @@ pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
         .map(|(algorithm, _)| *algorithm)
 }
 
-const NAMES: [(Algorithm, &str); 12] = [
+/// Their names, for people.
+pub(super) fn algorithm_names() -> String {
+    let names: Vec<&str> = NAMES.iter().map(|(_, name)| *name).collect();
+    names.join(", ")
+}
+
+const NAMES: [(Algorithm, &str); 13] = [
     (Algorithm::HS256, "HS256"),
     (Algorithm::HS384, "HS384"),
     (Algorithm::HS512, "HS512"),
@@ -356,4 +426,9 @@ const NAMES: [(Algorithm, &str); 12] = [
     (Algorithm::ES256, "ES256"),
     (Algorithm::ES384, "ES384"),
     (Algorithm::EdDSA, "EdDSA"),
+    // RFC 9864 names the curve with it.
+    (Algorithm::EdDSA, "Ed25519"),
 ];
+
+#[cfg(test)]
+mod tests;

@@ -1,120 +1,234 @@
 //! Who is calling: a bearer token becomes a [`Principal`], or a reason why not.
 //!
-//! The algorithm belongs to the key and never to the token (RFC 8725, section 3.1): a token names a key,
-//! the key says which algorithms it is for, and everything else is refused. What the principal may do is
-//! decided elsewhere.
+//! A token is of the issuer that its `iss` names, and held against that issuer's keys, audience and claims alone. The
+//! algorithm belongs to the key and never to the token (RFC 8725, section 3.1): a token names a key, the key says which
+//! algorithms it is for, and everything else is refused. What the principal may do is decided elsewhere.
 
 mod cache;
+mod claims;
+mod issuer;
 mod key_set;
 mod mint;
+mod refusal;
 mod source;
 mod token;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use futures_util::future::join_all;
 
-use crate::domain::{Principal, Timestamp};
+use crate::config;
+use crate::domain::{IssuerName, Principal, Timestamp};
+use crate::tasks::Tasks;
 
-use cache::VerifiedTokens;
+use cache::{Verified, VerifiedTokens};
+use claims::{Claims, TokenRules, other_issuer};
+use issuer::Issuer;
 pub use key_set::{KeySet, KeySetError};
 pub use mint::{Grant, Mint, MintError, throw_away_set};
+pub use refusal::{TokenError, TokenRefusal};
 use source::Source;
-pub use source::{Served, SourceError};
-pub use token::{TokenError, unverified};
+pub use source::SourceError;
+use token::Unsigned;
 
-/// Checks tokens against the present key set.
+/// Checks tokens against the present keys of their issuers.
 #[derive(Debug)]
 pub struct Authenticator {
-    rules: token::TokenRules,
-    keys: ArcSwapOption<Generation>,
-    source: OnceLock<Source>,
-}
-
-/// A key set and the tokens that were verified with it.
-#[derive(Debug)]
-struct Generation {
-    keys: KeySet,
+    issuers: Vec<Issuer>,
     verified: VerifiedTokens,
 }
 
 impl Authenticator {
-    /// Accepts tokens of `issuer` for `audience` once [`Self::use_keys`] was called; none before.
+    /// Accepts tokens of these issuers, of each once [`Self::use_keys`] was called for it.
     #[must_use]
-    pub fn new(issuer: String, audience: String, leeway: Duration) -> Self {
+    pub fn new(auth: &config::Auth) -> Self {
+        let issuers = auth.issuers().map(|issuer| TokenRules::of(issuer, auth));
         Self {
-            rules: token::TokenRules {
-                issuer,
-                audience,
-                leeway,
-            },
-            keys: ArcSwapOption::empty(),
-            source: OnceLock::new(),
+            issuers: issuers.map(Issuer::new).collect(),
+            verified: VerifiedTokens::new(),
         }
     }
 
-    /// Puts `keys` in the place of those before, for every token from now on; what was verified with those is
-    /// forgotten with them.
-    pub fn use_keys(&self, keys: KeySet) {
-        let verified = VerifiedTokens::new();
-        self.keys
-            .store(Some(Arc::new(Generation { keys, verified })));
+    /// Puts `keys` in the place of those that the issuer had before, for every token from now on; what was verified with
+    /// those is forgotten with them.
+    pub fn use_keys(&self, name: Option<&IssuerName>, keys: KeySet) {
+        if let Some(issuer) = self.named(name) {
+            issuer.use_keys(keys);
+        }
     }
 
-    /// Whether there are keys to check tokens with.
+    fn named(&self, name: Option<&IssuerName>) -> Option<&Issuer> {
+        let is_it = |issuer: &&Issuer| issuer.rules.issuer.name.as_ref() == name;
+        self.issuers.iter().find(is_it)
+    }
+
+    /// Takes the keys that somebody else serves from there, from now on.
+    ///
+    /// # Errors
+    /// Where no client can be made.
+    pub fn follow(self: &Arc<Self>, tasks: &Tasks) -> Result<(), SourceError> {
+        for issuer in &self.issuers {
+            let settings = &issuer.rules.issuer;
+            let (authenticator, name) = (Arc::downgrade(self), settings.name.clone());
+            let use_keys = move |keys| {
+                if let Some(authenticator) = authenticator.upgrade() {
+                    authenticator.use_keys(name.as_ref(), keys);
+                }
+            };
+            if let Some(source) = Source::begin(settings, use_keys, tasks)? {
+                // Followed once, before anybody asks.
+                let _ = issuer.source.set(source);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there are keys to check anybody's tokens with.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.keys.load().is_some()
+        self.issuers
+            .iter()
+            .any(|issuer| issuer.generation().is_some())
     }
 
-    /// Has the keys fetched anew, where they are, and waits until that is done. Returns whether it was.
-    pub async fn reload(&self) -> bool {
-        match self.source.get() {
-            Some(source) => source.reload().await,
-            None => true,
-        }
+    /// Has all keys fetched anew that somebody else serves, and waits until that is done. Returns whose were not.
+    pub async fn reload(&self) -> Vec<String> {
+        let reloads = self.issuers.iter().map(|issuer| async move {
+            let done = match issuer.source.get() {
+                Some(source) => source.reload().await,
+                None => true,
+            };
+            (!done).then(|| issuer.section())
+        });
+        join_all(reloads).await.into_iter().flatten().collect()
     }
 
-    /// Where the keys come from and how old they are, where they are fetched.
+    /// Where keys come from and how old they are, where they are fetched; where there are several issuers, of each.
     #[must_use]
     pub fn detail(&self) -> Option<String> {
-        self.source.get().map(Source::detail)
+        if let [only] = self.issuers.as_slice() {
+            return only.detail();
+        }
+        let details = self.issuers.iter().map(|issuer| {
+            let keys = match issuer.generation() {
+                Some(_) => "keys are loaded",
+                None => "no keys are loaded",
+            };
+            let detail = issuer.detail().unwrap_or_else(|| keys.to_owned());
+            format!("{}: {detail}", issuer.section())
+        });
+        Some(details.collect::<Vec<_>>().join("; "))
     }
 
-    /// Checks a bearer token whose key was not known a moment ago: fetches the keys first, where that may be.
+    /// Checks a bearer token that was refused, and might not be by newer keys: has them fetched first, where that may be.
     ///
     /// # Errors
     /// As [`Self::authenticate`].
-    pub async fn authenticate_anew(&self, token: &str) -> Result<Arc<Principal>, TokenError> {
-        match self.source.get() {
+    pub async fn authenticate_anew(
+        &self,
+        token: &str,
+        refusal: TokenRefusal,
+    ) -> Result<Arc<Principal>, TokenRefusal> {
+        let place = refusal.issuer_to_ask();
+        let issuer = place.and_then(|place| self.issuers.get(place));
+        match issuer.and_then(|issuer| issuer.source.get()) {
             Some(source) if source.ask().await => self.authenticate(token),
-            _ if !self.is_ready() => Err(TokenError::NoKeys),
-            _ => Err(TokenError::UnknownKey),
+            _ => Err(refusal),
         }
-    }
-
-    /// Whether it makes sense to fetch keys because of a token that was refused so.
-    #[must_use]
-    pub fn may_be_new(&self, error: TokenError) -> bool {
-        matches!(error, TokenError::UnknownKey | TokenError::NoKeys) && self.source.get().is_some()
     }
 
     /// Checks a bearer token.
     ///
     /// # Errors
-    /// Why the token is refused, in words that its holder may read.
-    pub fn authenticate(&self, token: &str) -> Result<Arc<Principal>, TokenError> {
+    /// Why the token is refused.
+    pub fn authenticate(&self, token: &str) -> Result<Arc<Principal>, TokenRefusal> {
         self.authenticate_at(token, Timestamp::now())
     }
 
-    fn authenticate_at(&self, token: &str, now: Timestamp) -> Result<Arc<Principal>, TokenError> {
-        let generation = self.keys.load();
-        let Some(Generation { keys, verified }) = generation.as_deref() else {
-            token::check_without_keys(token, &self.rules, now)?;
-            return Err(TokenError::NoKeys);
+    fn authenticate_at(&self, token: &str, now: Timestamp) -> Result<Arc<Principal>, TokenRefusal> {
+        let key = VerifiedTokens::key(token);
+        if let Some(known) = self.verified.get(&key) {
+            let issuer = &self.issuers[known.issuer];
+            if issuer.generation() == Some(known.generation) {
+                issuer.rules.check_end(known.expires, now)?;
+                return Ok(Arc::clone(&known.principal));
+            }
+        }
+        let verified = Arc::new(self.verify(token, now)?);
+        let principal = Arc::clone(&verified.principal);
+        self.verified.insert(key, verified);
+        Ok(principal)
+    }
+
+    /// Its form, its issuer, its key, its signature, then its claims.
+    fn verify(&self, token: &str, now: Timestamp) -> Result<Verified, TokenRefusal> {
+        let unsigned = Unsigned::read(token)?;
+        let claims = unsigned.claims()?;
+        let place = self.issuer_of(&claims)?;
+        let issuer = &self.issuers[place];
+        let fetch_anew = issuer.source.get().map(|_| place);
+        let Some(present) = issuer.keys.load_full() else {
+            // What can be good under no keys whatever is told so.
+            claims.check(&issuer.rules, now)?;
+            return Err(TokenRefusal::from(TokenError::NoKeys).unless_keys_are_new(fetch_anew));
         };
-        let verify = || token::verify(token, keys, &self.rules, now);
-        verified.principal(token, &self.rules, now, verify)
+        unsigned.check_signature(&present.keys).map_err(|refusal| {
+            let may_be_new = refusal.error == TokenError::UnknownKey || !unsigned.names_key();
+            refusal.unless_keys_are_new(fetch_anew.filter(|_| may_be_new))
+        })?;
+        let checked = claims.check(&issuer.rules, now)?;
+        Ok(Verified {
+            principal: Arc::new(checked.principal),
+            expires: checked.expires,
+            issuer: place,
+            generation: present.number,
+        })
+    }
+
+    fn issuer_of(&self, claims: &Claims<'_>) -> Result<usize, TokenRefusal> {
+        let iss = claims.issuer()?;
+        let place = self
+            .issuers
+            .iter()
+            .position(|issuer| issuer.rules.issuer.iss == iss);
+        place.ok_or_else(|| {
+            let trusted = self
+                .issuers
+                .iter()
+                .map(|issuer| issuer.rules.issuer.iss.as_str());
+            other_issuer(trusted, &iss)
+        })
     }
 }
+
+/// The principal that a token's claims, or claims alone, tell of to the issuer that they name; nothing is verified. For
+/// whoever tries policies. Claims that name no issuer are read as the first one's; where no issuers are known the one that
+/// is named is the first.
+///
+/// # Errors
+/// Where they cannot be read, or are of no issuer.
+pub fn unverified(text: &str, auth: Option<&config::Auth>) -> Result<Principal, TokenRefusal> {
+    let text = token::unverified_claims(text)?;
+    let claims: Claims<'_> = token::object(&text)?;
+    let named = claims.named_issuer()?;
+    let Some(auth) = auth else {
+        let iss = named.unwrap_or_default();
+        let first = config::Issuer::first(&iss, "", config::KeySource::Sandbox);
+        return claims.principal(&TokenRules::of(
+            &first,
+            &config::Auth::of_one(first.clone(), Duration::ZERO),
+        ));
+    };
+    let issuer = match named {
+        None => &auth.first,
+        Some(iss) => auth
+            .issuers()
+            .find(|issuer| issuer.iss == iss)
+            .ok_or_else(|| other_issuer(auth.issuers().map(|issuer| issuer.iss.as_str()), &iss))?,
+    };
+    claims.principal(&TokenRules::of(issuer, auth))
+}
+
+#[cfg(test)]
+mod tests;

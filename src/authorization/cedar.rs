@@ -32,7 +32,7 @@ static TYPES: LazyLock<Types> = LazyLock::new(Types::new);
 
 /// What prepared entities may take together, roughly.
 const PREPARED_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// What a subject with an image takes besides its groups and scopes, and each of those.
+/// What a subject with an image takes besides its groups, scopes and claims, and each of those.
 const PREPARED_BYTES: usize = 1024;
 const MEMBER_BYTES: usize = 200;
 
@@ -244,19 +244,23 @@ impl Prepared {
         client_ip: IpAddr,
     ) -> Result<Self, String> {
         let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
-        let subject = Types::uid(&TYPES.subject, &principal.subject);
+        let subject = principal.in_policies(&principal.subject);
+        let subject = Types::uid(&TYPES.subject, &subject);
         let groups: HashSet<EntityUid> = principal
             .groups
             .iter()
-            .map(|group| Types::uid(&TYPES.group, group))
+            .map(|group| Types::uid(&TYPES.group, &principal.in_policies(group)))
             .collect();
         let scopes =
             RestrictedExpression::new_set(principal.scopes.iter().map(|scope| text(scope)));
         let attributes = HashMap::from([
             ("scopes".to_owned(), scopes),
+            ("subject".to_owned(), text(&principal.subject)),
             ("issuer".to_owned(), text(&principal.issuer)),
         ]);
-        let mut all = vec![entity(subject.clone(), attributes, groups)];
+        let claims = principal.claims.iter();
+        let tags = claims.map(|(name, value)| (name.clone(), text(value)));
+        let mut all = vec![entity(subject.clone(), attributes, groups, tags.collect())];
         let resource = match image {
             None => TYPES.trail.clone(),
             Some((region, image_id)) => {
@@ -265,7 +269,12 @@ impl Prepared {
                     ("image_id".to_owned(), text(image_id.as_str())),
                     ("region".to_owned(), text(region.as_str())),
                 ]);
-                all.push(entity(uid.clone(), attributes, HashSet::new()));
+                all.push(entity(
+                    uid.clone(),
+                    attributes,
+                    HashSet::new(),
+                    HashMap::new(),
+                ));
                 uid
             }
         };
@@ -283,7 +292,11 @@ impl Prepared {
     fn weight(&self) -> u32 {
         let of = &self.principal;
         let members = of.groups.iter().chain(&of.scopes);
-        let members: usize = members.map(|text| MEMBER_BYTES + text.len()).sum();
+        let claims = of.claims.iter();
+        let members = members
+            .map(String::len)
+            .chain(claims.map(|(name, value)| name.len() + value.len()));
+        let members: usize = members.map(|bytes| MEMBER_BYTES + bytes).sum();
         let bytes = PREPARED_BYTES + 2 * (of.subject.len() + of.issuer.len()) + members;
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
@@ -299,8 +312,9 @@ fn entity(
     uid: EntityUid,
     attributes: HashMap<String, RestrictedExpression>,
     parents: HashSet<EntityUid>,
+    tags: HashMap<String, RestrictedExpression>,
 ) -> Entity {
-    Entity::new(uid, attributes, parents).expect("texts and sets of texts evaluate")
+    Entity::new_with_tags(uid, attributes, parents, tags).expect("texts and sets of texts evaluate")
 }
 
 /// What a request is, and what else policies see of it.

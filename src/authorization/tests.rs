@@ -10,11 +10,9 @@ pub(super) fn caller(subject: &str, groups: &[&str], scopes: &[&str]) -> Caller 
     };
     Caller {
         principal: Arc::new(Principal {
-            subject: subject.into(),
-            issuer: "https://issuer.example".into(),
-            token_id: None,
             scopes: set(scopes),
             groups: set(groups),
+            ..Principal::of_first_issuer(subject, "https://issuer.example")
         }),
         client_ip: "10.0.0.7".parse().ok(),
         user_agent: None,

@@ -1,5 +1,5 @@
 //! `policy check`: says whether a request would be allowed, and why, so that policies can be tried before they are
-//! live.
+//! live. Tokens are read by the rules of the configured issuers, and of which one a token is is said too.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use url::form_urlencoded;
 
 use super::{Failure, PolicyCheckArgs, print};
-use crate::auth::unverified;
+use crate::auth::{TokenError, unverified};
 use crate::authorization::{Authorizer, Decision, Policies, Refusal, Request};
 use crate::config::{Config, Sources, read_text_file};
 use crate::domain::{Caller, Principal, RequestId, Scope, Stopwatch};
@@ -22,9 +22,15 @@ pub(super) fn run(args: &PolicyCheckArgs) -> Result<ExitCode, Failure> {
     for warning in policies.warnings() {
         eprintln!("image-share-gateway: {}: {warning}", args.policy.display());
     }
-    let principal = principal(args)?;
     let requested =
         http::requested(&args.method, &args.path, &bounds(args)?).map_err(Failure::usage)?;
+    let Who { principal, of } = match who(args)? {
+        Ok(who) => who,
+        Err(why) => {
+            print(&format!("deny: {why}\n"))?;
+            return Ok(ExitCode::FAILURE);
+        }
+    };
     let caller = Caller {
         principal: principal.into(),
         client_ip: Some(args.client_ip.to_canonical()),
@@ -43,22 +49,30 @@ pub(super) fn run(args: &PolicyCheckArgs) -> Result<ExitCode, Failure> {
         Requested::ListImages => {
             match Authorizer::check_scope(&caller.principal, Scope::SharesRead) {
                 Ok(()) => {
-                    print(
-                        "allow: which images are listed is decided image by image, as GET of one\n",
-                    )?;
-                    return Ok(ExitCode::SUCCESS);
+                    let how = "which images are listed is decided image by image, as GET of one";
+                    return allow(how, &of);
                 }
                 Err(refusal) => Decision::Refused(refusal),
             }
         }
-        Requested::Anything => {
-            print("allow: this needs no token\n")?;
-            return Ok(ExitCode::SUCCESS);
-        }
+        Requested::Anything => return allow("this needs no token", &of),
+        Requested::Itself => return allow("any good token may ask this", &of),
     };
     let (line, code) = told(&decision);
-    print(&format!("{line}\n"))?;
+    print(&format!("{line}\n{of}"))?;
     Ok(code)
+}
+
+fn allow(why: &str, of: &str) -> Result<ExitCode, Failure> {
+    print(&format!("allow: {why}\n{of}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whose token it is.
+struct Who {
+    principal: Principal,
+    /// Of which issuer, in a line; nothing where it names none.
+    of: String,
 }
 
 fn of_lines(path: &Path, faults: &[String]) -> Failure {
@@ -68,7 +82,8 @@ fn of_lines(path: &Path, faults: &[String]) -> Failure {
     Failure::usages(lines.collect())
 }
 
-fn principal(args: &PolicyCheckArgs) -> Result<Principal, Failure> {
+/// Whose token it is; or why the gateway would not take it from anybody.
+fn who(args: &PolicyCheckArgs) -> Result<Result<Who, String>, Failure> {
     let (what, text) = match (&args.token, &args.claims) {
         (Some(token), _) => ("--token".to_owned(), token.clone()),
         (None, Some(path)) => {
@@ -78,7 +93,32 @@ fn principal(args: &PolicyCheckArgs) -> Result<Principal, Failure> {
         }
         (None, None) => return Err(Failure::usage("give --token or --claims")),
     };
-    unverified(&text).map_err(|error| Failure::usage(format!("{what}: {error}")))
+    let configured = Config::load_auth(&Sources::of_this_process(args.config.as_deref()))?;
+    match unverified(&text, configured.as_ref()) {
+        Ok(principal) => {
+            let place = match (&configured, &principal.issuer_name) {
+                (None, _) => "none is configured".to_owned(),
+                (Some(_), None) => "auth".to_owned(),
+                (Some(_), Some(name)) => format!("auth.issuers.{name}"),
+            };
+            let of = match principal.issuer.escape_debug().to_string() {
+                unnamed if unnamed.is_empty() => String::new(),
+                issuer => format!("issuer: {issuer} ({place})\n"),
+            };
+            Ok(Ok(Who { principal, of }))
+        }
+        Err(refusal)
+            if matches!(
+                refusal.error,
+                TokenError::OtherIssuer
+                    | TokenError::SystemSubject
+                    | TokenError::OtherIssuersSubject(_)
+            ) =>
+        {
+            Ok(Err(refusal.for_log()))
+        }
+        Err(refusal) => Err(Failure::usage(format!("{what}: {}", refusal.for_log()))),
+    }
 }
 
 fn told(decision: &Decision) -> (String, ExitCode) {

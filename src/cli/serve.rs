@@ -34,14 +34,17 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     let config = Config::load(&sources)?;
     let filter = sources.environment.get("RUST_LOG");
     let logging = start_logging(config.telemetry.log_format, filter.map(String::as_str));
-    let key_source = config.auth.keys.clone();
+    let key_source = config.auth.first.keys.clone();
     let throw_away = (key_source == KeySource::Sandbox).then(throw_away_set);
     let keys = throw_away.as_deref().map(KeySet::parse).transpose();
     let keys = keys.map_err(|error| Failure::could_not_run(&error))?;
     let running = upstream
         .map(|upstream| upstream.start(&config))
         .transpose()?;
-    let (issuer, audience) = (config.auth.issuer.clone(), config.auth.audience.clone());
+    let (issuer, audience) = (
+        config.auth.first.iss.clone(),
+        config.auth.first.audience.clone(),
+    );
     let accepted = Accepted {
         clock: args.accept_clock,
         cut_trail: args.accept_cut_trail,

@@ -11,7 +11,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Every key there is, so that a command which reads some of them still refuses unknown ones.
-const KEYS: [&str; 41] = [
+const KEYS: [&str; 48] = [
     "server.bind",
     "server.admin_bind",
     "server.shutdown_timeout",
@@ -30,6 +30,13 @@ const KEYS: [&str; 41] = [
     "auth.jwks_url",
     "auth.oidc_discovery",
     "auth.leeway",
+    "auth.scope_claims",
+    "auth.scopes",
+    "auth.groups_claim",
+    "auth.policy_claims",
+    "auth.fetch_ca_file",
+    "auth.fetch_token_file",
+    "auth.issuers",
     "authorization.policy_file",
     "upstream.base_url",
     "upstream.region",
@@ -55,8 +62,29 @@ const KEYS: [&str; 41] = [
     "telemetry.otlp_endpoint",
 ];
 
+/// Keys of each table of `auth.issuers` beside those of `auth`.
+const OF_FURTHER_ISSUERS: [&str; 2] = ["name", "grant"];
+/// Keys of `auth` that its further issuers do not have.
+const OF_THE_FIRST_ISSUER: [&str; 2] = ["auth.leeway", "auth.issuers"];
+
 pub(super) fn is_key(key: &str) -> bool {
     KEYS.contains(&key)
+}
+
+/// Whether `name` is a key of the tables of `auth.issuers`.
+pub(super) fn is_key_of_issuer(name: &str) -> bool {
+    let of_auth = format!("auth.{name}");
+    OF_FURTHER_ISSUERS.contains(&name)
+        || (is_key(&of_auth) && !OF_THE_FIRST_ISSUER.contains(&of_auth.as_str()))
+}
+
+/// The key of the list that a key of a further issuer's table is like: `auth.issuers.ci.jwks_file` is `auth.jwks_file`.
+pub(super) fn like(key: &str) -> String {
+    let in_table = key.strip_prefix("auth.issuers.");
+    match in_table.and_then(|rest| rest.split_once('.')) {
+        Some((_, name)) => format!("auth.{name}"),
+        None => key.to_owned(),
+    }
 }
 
 /// A value and where it came from.

@@ -4,10 +4,12 @@
 //! where it came from. A key that nothing reads is a fault too: a misspelt key must not pass for a
 //! default. Secrets are held so that they do not print.
 
+mod identity;
 mod layers;
 mod proxy;
 mod reader;
 mod sections;
+mod tables;
 mod values;
 
 use std::collections::BTreeMap;
@@ -21,6 +23,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::domain::Region;
+pub use identity::{Auth, ClaimRules, Fetch, Issuer, KeySource};
 pub use layers::{is_readable_by_others, read_text_file};
 pub use proxy::Proxy;
 use reader::KeyReader;
@@ -92,34 +95,6 @@ pub struct TlsFiles {
     pub cert_file: PathBuf,
     /// The private key.
     pub key_file: PathBuf,
-}
-
-/// Which tokens are accepted.
-#[derive(Debug, Clone)]
-pub struct Auth {
-    /// What `iss` must be.
-    pub issuer: String,
-    /// What `aud` must be or contain.
-    pub audience: String,
-    /// Where the JWK Set comes from.
-    pub keys: KeySource,
-    /// Clock skew allowed in `exp`, `nbf` and `iat`.
-    pub leeway: Duration,
-    /// The HTTP proxy that keys are fetched through.
-    pub proxy: Option<Proxy>,
-}
-
-/// Where the JWK Set comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeySource {
-    /// A file.
-    File(PathBuf),
-    /// An URL.
-    Url(Url),
-    /// The issuer's discovery document.
-    Discovery,
-    /// Throw-away keys that `serve --sandbox` makes.
-    Sandbox,
 }
 
 /// What a token for development is made of, where it is configured.
@@ -294,7 +269,10 @@ impl Config {
             sections::refuse_real_upstream(&mut reader);
         }
         let server = sections::server(&mut reader);
-        let auth = sections::auth(&mut reader, sources.sandbox);
+        let auth = identity::auth(&mut reader, sources.sandbox);
+        if let Some(auth) = &auth {
+            identity::check_grants(&mut reader, auth);
+        }
         let policy_file = reader.path("authorization.policy_file");
         let upstream = sections::upstream(&mut reader);
         let database = sections::audit_database(&mut reader);
@@ -353,6 +331,24 @@ impl Config {
         let regions = sections::regions(&mut reader);
         let faults = reader.faults_of("upstream.region");
         regions.filter(|_| faults.is_empty()).ok_or(Faults(faults))
+    }
+
+    /// Reads which issuers there are and what their claims mean, where any is configured, for whoever reads tokens and
+    /// fetches no keys.
+    ///
+    /// # Errors
+    /// Faults of section `auth`, and those of the layers as a whole.
+    pub fn load_auth(sources: &Sources) -> Result<Option<Auth>, Faults> {
+        let mut reader = KeyReader::new(sources);
+        if !reader.is_set("auth") {
+            return Ok(None);
+        }
+        let auth = identity::auth(&mut reader, true);
+        let faults = reader.faults_of("auth.");
+        match auth {
+            Some(auth) if faults.is_empty() => Ok(Some(auth)),
+            _ => Err(Faults(faults)),
+        }
     }
 
     /// Reads what a token for development says and is signed with where the command line does not say it.

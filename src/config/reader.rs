@@ -8,7 +8,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::layers::{
-    Given, Layer, environment_layer, file_layer, is_key, is_readable_by_others, read_secret,
+    Given, Layer, environment_layer, file_layer, is_key, is_readable_by_others, like, read_secret,
     variable,
 };
 use super::proxy::ProxyVariables;
@@ -60,6 +60,11 @@ impl KeyReader {
         self.warnings.clone()
     }
 
+    /// Notes what is odd, and no fault.
+    pub(super) fn warn(&mut self, warning: String) {
+        self.warnings.push(warning);
+    }
+
     /// Notes that a file with a secret can be read by whoever is on the machine.
     fn warn_of_readable(&mut self, key: &str, path: &Path) {
         if is_readable_by_others(path) {
@@ -76,21 +81,18 @@ impl KeyReader {
 
     /// The faults that matter to who reads keys with `prefix` alone: theirs, and those of whole layers.
     pub(super) fn faults_of(self, prefix: &str) -> Vec<Fault> {
-        let concerns = |fault: &Fault| fault.key.starts_with(prefix) || !is_key(&fault.key);
+        let concerns = |fault: &Fault| fault.key.starts_with(prefix) || !is_key(&like(&fault.key));
         self.faults.into_iter().filter(concerns).collect()
     }
 
     /// Whether a file or the environment sets `key`, or a key of the section `key`.
     pub(super) fn is_given(&self, key: &str) -> bool {
-        let within = |name: &String| {
-            name == key
-                || name
-                    .strip_prefix(key)
-                    .is_some_and(|rest| rest.starts_with('.'))
-        };
-        self.layers[..2]
-            .iter()
-            .any(|layer| layer.keys().any(within))
+        names(&self.layers[..2], key)
+    }
+
+    /// The same for any layer.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        names(&self.layers, key)
     }
 
     /// Notes that `key` is wrong, with the origin of its value if it has one.
@@ -104,8 +106,13 @@ impl KeyReader {
         None
     }
 
-    fn find(&self, key: &str) -> Option<&Given> {
+    pub(super) fn find(&self, key: &str) -> Option<&Given> {
         self.layers.iter().find_map(|layer| layer.get(key))
+    }
+
+    /// Sets a key that a table holds.
+    pub(super) fn lay(&mut self, key: String, given: Given) {
+        self.layers[0].insert(key, given);
     }
 
     /// Text; `None` where it is not set or not text. Empty text from the environment counts as text.
@@ -133,9 +140,15 @@ impl KeyReader {
     /// The path of a file that was looked at, where somebody knows how.
     pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
         let path = self.text(key).map(PathBuf::from)?;
-        let mut checks = self.file_checks.iter().filter(|(of, _)| *of == key);
+        let like = like(key);
+        let mut checks = self.file_checks.iter().filter(|(of, _)| *of == like);
         match checks.try_for_each(|(_, check)| check(&path)) {
-            Ok(()) if key == "server.tls_key_file" => {
+            Ok(())
+                if matches!(
+                    like.as_str(),
+                    "server.tls_key_file" | "auth.fetch_token_file"
+                ) =>
+            {
                 self.warn_of_readable(key, &path);
                 Some(path)
             }
@@ -295,6 +308,19 @@ impl KeyReader {
     }
 }
 
+/// Whether a layer sets `key`, or a key of the section `key`.
+fn names(layers: &[Layer], key: &str) -> bool {
+    let within = |name: &String| {
+        let rest = name.strip_prefix(key);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    layers.iter().any(|layer| layer.keys().any(within))
+}
+
 fn is_required(key: &str) -> String {
-    format!("is required (in the file, or as {})", variable(key))
+    if is_key(key) {
+        format!("is required (in the file, or as {})", variable(key))
+    } else {
+        "is required".into()
+    }
 }

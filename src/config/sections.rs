@@ -9,10 +9,10 @@ use crate::domain::Region;
 
 use super::proxy::proxy_url;
 use super::reader::KeyReader;
-use super::values::{is_loopback, key_source_url, trail_file};
+use super::values::{is_loopback, trail_file};
 use super::{
-    Audit, Auth, ClientAddressHeader, KeySource, Limits, LogFormat, Proxy, Rate, Server, Telemetry,
-    TlsFiles, UpstreamSettings,
+    Audit, ClientAddressHeader, Limits, LogFormat, Proxy, Rate, Server, Telemetry, TlsFiles,
+    UpstreamSettings,
 };
 
 pub(super) fn server(reader: &mut KeyReader) -> Option<Server> {
@@ -81,66 +81,6 @@ pub(super) fn server(reader: &mut KeyReader) -> Option<Server> {
             .ok()
             .filter(|most| *most > 0),
         cors_origins,
-    })
-}
-
-pub(super) fn auth(reader: &mut KeyReader, sandbox: bool) -> Option<Auth> {
-    let issuer = reader.required("auth.issuer");
-    let audience = reader.required("auth.audience");
-    let leeway = reader.duration("auth.leeway", "30s");
-    let file = reader.path("auth.jwks_file").map(KeySource::File);
-    let url = reader
-        .text("auth.jwks_url")
-        .and_then(|text| match key_source_url(&text) {
-            Ok(url) => Some(KeySource::Url(url)),
-            Err(message) => reader.fault("auth.jwks_url", &message),
-        });
-    let discovery = match reader.boolean("auth.oidc_discovery", "false") {
-        Some(true) => Some(KeySource::Discovery),
-        _ => None,
-    };
-    if discovery.is_some()
-        && let Some(Err(message)) = issuer.as_deref().map(key_source_url)
-    {
-        reader.fault::<()>(
-            "auth.issuer",
-            &format!("auth.oidc_discovery asks it for its keys: {message}"),
-        );
-    }
-    let mut sources = [file, url, discovery].into_iter().flatten();
-    let keys = match (sources.next(), sources.next()) {
-        (Some(source), None) => Some(source),
-        (None, _) if sandbox => Some(KeySource::Sandbox),
-        (None, _) if reader.is_given("auth.jwks_file") || reader.is_given("auth.jwks_url") => None,
-        (None, _) => reader.fault(
-            "auth.jwks_file",
-            "one of it, auth.jwks_url or auth.oidc_discovery = true is required",
-        ),
-        (Some(_), Some(_)) => reader.fault(
-            "auth.jwks_file",
-            "only one of auth.jwks_file, auth.jwks_url and auth.oidc_discovery may be set",
-        ),
-    };
-    let (key, asked) = match &keys {
-        Some(KeySource::Url(url)) => ("auth.jwks_url", Some(url.clone())),
-        Some(KeySource::Discovery) => {
-            let url = issuer.as_deref().and_then(|issuer| Url::parse(issuer).ok());
-            ("auth.oidc_discovery", url)
-        }
-        _ => ("", None),
-    };
-    let asked = asked.filter(|url| !is_loopback(url));
-    let proxy = match asked.as_ref().map(|url| reader.proxies.proxy(Some(url))) {
-        None => Some(None),
-        Some(Ok(proxy)) => Some(proxy),
-        Some(Err(why)) => reader.fault(key, &format!("{why}; name its host in NO_PROXY")),
-    };
-    Some(Auth {
-        proxy: proxy?,
-        issuer: issuer?,
-        audience: audience?,
-        keys: keys?,
-        leeway: leeway?,
     })
 }
 

@@ -173,7 +173,7 @@ fn one_key_source_is_required_and_no_more() {
         &[("ISG__AUTH__JWKS_URL", "http://127.0.0.1:1/jwks")],
     )
     .expect("loopback may be http");
-    assert!(matches!(url.auth.keys, KeySource::Url(_)));
+    assert!(matches!(url.auth.first.keys, KeySource::Url(_)));
     assert!(url.inert.is_empty(), "{:?}", url.inert);
     let of_the_sandbox = without
         .replace("public_key =", "# =")
@@ -185,7 +185,7 @@ fn one_key_source_is_required_and_no_more() {
         ("upstream.private_key", "private".to_owned()),
     ]);
     assert_eq!(
-        Config::load(&sandbox).expect("good").auth.keys,
+        Config::load(&sandbox).expect("good").auth.first.keys,
         KeySource::Sandbox
     );
 }

@@ -1,11 +1,12 @@
 //! Who asks, and where from.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{RequestId, Stopwatch, TraceId};
+use super::{IssuerName, RequestId, Stopwatch, Timestamp, TraceId};
 
 /// A right that a token can carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,9 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::SharesRead, Self::SharesWrite, Self::AuditRead];
+
     /// The scope's name in tokens.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -37,15 +41,46 @@ pub struct Principal {
     pub subject: String,
     /// The token's `iss`.
     pub issuer: String,
+    /// What the configuration calls that issuer; the first has no name.
+    pub issuer_name: Option<IssuerName>,
     /// The token's `jti`, where it has one.
     pub token_id: Option<String>,
-    /// Every scope of the token, also those that mean nothing here.
+    /// Every scope that the token means, also those that mean nothing here.
     pub scopes: BTreeSet<String>,
-    /// The token's `groups`.
+    /// The token's groups.
     pub groups: BTreeSet<String>,
+    /// Claims that policies see, by name: texts, and numbers and truth values as JSON writes them.
+    pub claims: BTreeMap<String, String>,
+    /// The token's `exp`.
+    pub expires_at: Timestamp,
 }
 
 impl Principal {
+    /// A subject of the first issuer that has nothing and never ends.
+    #[must_use]
+    pub fn of_first_issuer(subject: &str, issuer: &str) -> Self {
+        Self {
+            subject: subject.into(),
+            issuer: issuer.into(),
+            issuer_name: None,
+            token_id: None,
+            scopes: BTreeSet::new(),
+            groups: BTreeSet::new(),
+            claims: BTreeMap::new(),
+            expires_at: Timestamp::MAX,
+        }
+    }
+
+    /// A name of its issuer, the subject's or a group's, as policies see it: that of a further issuer stands behind the
+    /// issuer's name.
+    #[must_use]
+    pub fn in_policies<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        match &self.issuer_name {
+            None => name.into(),
+            Some(issuer) => issuer.qualify(name).into(),
+        }
+    }
+
     /// Whether the token carries `scope`.
     #[must_use]
     pub fn has(&self, scope: Scope) -> bool {

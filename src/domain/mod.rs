@@ -7,6 +7,7 @@ mod caller;
 mod change;
 mod ids;
 mod image;
+mod issuer;
 mod line;
 mod time;
 
@@ -19,5 +20,6 @@ pub use ids::{
     InvalidImageId, InvalidRegion, InvalidRequestId, Region, RequestId, TraceId,
 };
 pub use image::Image;
+pub use issuer::{InvalidIssuerName, IssuerName};
 pub use line::write_on_one_line;
 pub use time::{Deadline, InvalidTimestamp, Stopwatch, Timestamp};

@@ -19,6 +19,9 @@ const END_OF_YEARS: i64 = 253_402_300_799_999_999;
 pub struct InvalidTimestamp;
 
 impl Timestamp {
+    /// The last one that can be written.
+    pub const MAX: Self = Self(END_OF_YEARS);
+
     /// What the system's clock says.
     #[must_use]
     #[expect(
@@ -36,6 +39,17 @@ impl Timestamp {
     #[must_use]
     pub fn from_micros(micros: i64) -> Self {
         Self(micros)
+    }
+
+    /// Takes seconds since 1970 with their fraction; the last or first time that can be written where it lies beyond.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "the bounds are far below 2^63, and between them a fraction of a microsecond is lost"
+    )]
+    pub fn from_seconds(seconds: f64) -> Self {
+        Self((seconds * 1e6).clamp(YEAR_ZERO as f64, END_OF_YEARS as f64) as i64)
     }
 
     /// Microseconds since 1970.

@@ -18,7 +18,7 @@ use utoipa::openapi::{
 use crate::problem::ProblemKind as Kind;
 
 use super::table::{API, Operations};
-use super::wire::{MEDIA_TYPE, Permission, Route, example};
+use super::wire::{Cost, MEDIA_TYPE, Permission, Route, example};
 
 const BEARER: &str = "bearer";
 
@@ -28,11 +28,11 @@ const EVERYWHERE: &[Kind] = &[Kind::HeadersTooLarge, Kind::InternalError];
 const OF_CALLERS: &[Kind] = &[
     Kind::InvalidRequest,
     Kind::Unauthenticated,
-    Kind::InsufficientScope,
-    Kind::Forbidden,
     Kind::RateLimited,
     Kind::KeysUnavailable,
 ];
+/// What can go wrong where not everybody may.
+const OF_RIGHTS: &[Kind] = &[Kind::InsufficientScope, Kind::Forbidden];
 
 static DOCUMENT: LazyLock<Document> = LazyLock::new(|| {
     let mut document = Operations::openapi();
@@ -83,7 +83,7 @@ fn add_bearer(document: &mut Document) {
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT")
         .description(Some(
-            "A JWT of the configured issuer. Scopes: `shares:read`, `shares:write`, `audit:read`.",
+            "A JWT of a configured issuer; `/whoami` shows what is made of it. Scopes: `shares:read`, `shares:write`, `audit:read`.",
         ));
     let components = document.components.get_or_insert_default();
     components.add_security_scheme(BEARER, SecurityScheme::Http(scheme.build()));
@@ -99,11 +99,13 @@ fn security(route: &Route) -> SecurityRequirement {
 }
 
 fn add_problems(route: &Route, operation: &mut Operation) {
-    let of_callers = match route.permission {
-        Permission::Anybody => &[],
-        _ => OF_CALLERS,
+    let (of_callers, of_rights) = match route.permission {
+        Permission::Anybody => (&[][..], &[][..]),
+        Permission::KnowItself => (OF_CALLERS, &[][..]),
+        _ => (OF_CALLERS, OF_RIGHTS),
     };
-    let mut kinds = [EVERYWHERE, of_callers, &route.problems.concat()].concat();
+    let of_route = route.problems.concat();
+    let mut kinds = [EVERYWHERE, of_callers, of_rights, &of_route].concat();
     kinds.sort_by_key(|kind| kind.status());
     for same_status in kinds.chunk_by(|one, other| one.status() == other.status()) {
         let response = problem_response(same_status, route.permission.changes());
@@ -113,6 +115,18 @@ fn add_problems(route: &Route, operation: &mut Operation) {
     }
 }
 
+/// Of what a subject's limit counts (draft-ietf-httpapi-ratelimit-headers), where it is on.
+const OF_LIMITS: [(&str, &str); 2] = [
+    (
+        "RateLimit",
+        "What is left of the subject's limit, and the seconds until all of it is back: `\"subject\";r=99;t=1`",
+    ),
+    (
+        "RateLimit-Policy",
+        "The limit, and the seconds in which all of it comes back: `\"subject\";q=100;w=2`",
+    ),
+];
+
 /// Headers that answers carry whatever they say.
 fn add_headers(route: &Route, operation: &mut Operation) {
     let request_id = ("X-Request-Id", "The request's id, in logs and trail");
@@ -120,9 +134,14 @@ fn add_headers(route: &Route, operation: &mut Operation) {
         "Audit-Id",
         "The change's event in the trail, where it has one",
     ));
-    for response in operation.responses.responses.values_mut() {
+    for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response {
-            for (name, description) in [request_id].into_iter().chain(audit_id) {
+            // What is refused before is not counted.
+            let counts =
+                route.cost != Cost::Nothing && !matches!(status.as_str(), "400" | "401" | "431");
+            let of_limit = counts.then_some(OF_LIMITS).into_iter().flatten();
+            let all = [request_id].into_iter().chain(audit_id).chain(of_limit);
+            for (name, description) in all {
                 let header = text_header(description);
                 response.headers.insert(name.to_owned(), header.into());
             }

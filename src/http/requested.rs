@@ -16,6 +16,8 @@ use super::{document, table};
 pub enum Requested {
     /// Nobody has to be anybody for it.
     Anything,
+    /// Who the token says that its holder is.
+    Itself,
     /// One change.
     Change(Change),
     /// An image and who may use it.
@@ -101,6 +103,7 @@ pub fn requested(
     let mut parser = Parser::of(&segments, &query, &headers, &known);
     match route.permission {
         Permission::Anybody => Ok(Requested::Anything),
+        Permission::KnowItself => finish(parser, Some(Requested::Itself)),
         Permission::ReadAudit => {
             parser.whole_number("limit", 1..=LIMIT_MAX_EVENTS);
             finish(parser, Some(Requested::ReadAudit))

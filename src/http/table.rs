@@ -8,7 +8,7 @@ use utoipa::OpenApi;
 use crate::domain::Operation;
 use crate::problem::ProblemKind as Kind;
 
-use super::routes::{admin, audit, bulk, document, images, pages, share_list, shares};
+use super::routes::{admin, audit, bulk, document, identity, images, pages, share_list, shares};
 use super::wire::{Cost, FieldError, Permission, ProblemBody, Resource, Route, path};
 
 /// Of whatever asks the upstream.
@@ -66,6 +66,7 @@ macro_rules! api {
                     change took effect and whether sending it again makes sense."
             ),
             tags(
+                (name = "identity", description = "Who you are"),
                 (name = "shares", description = "Who may use an image"),
                 (name = "images", description = "What can be shared"),
                 (name = "audit", description = "Who changed what, why, and how it ended"),
@@ -79,6 +80,7 @@ macro_rules! api {
 }
 
 api! {
+    path::WHOAMI => { GET identity::whoami, Permission::KnowItself, Cost::Request, &[]; }
     path::SHARE => {
         PUT    shares::put_share,    Permission::Change(Operation::Share),   Cost::Request, &[OF_UPSTREAM, OF_CHANGES, OF_BODIES, OF_ONE_ACCOUNT];
         DELETE shares::delete_share, Permission::Change(Operation::Unshare), Cost::Request, &[OF_UPSTREAM, OF_CHANGES, OF_ONE_ACCOUNT];

@@ -18,6 +18,7 @@ async fn without_a_good_token_every_route_of_callers_is_401_with_a_challenge() {
         ("HEAD", SHARE),
         ("GET", "/images/img/shares"),
         ("GET", "/audit/events"),
+        ("GET", "/whoami"),
         ("GET", "/audit/events/no-uuid"),
         ("PUT", "/images/%2F/shares/0?colour=blue"),
     ];

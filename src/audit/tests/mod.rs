@@ -149,12 +149,11 @@ async fn sql(path: &Path, statement: &str) -> Result<(), sqlx::Error> {
 }
 
 fn intent(number: u64) -> Intent {
+    let subject = format!("team-{}", number % 3);
     let principal = Principal {
-        subject: format!("team-{}", number % 3),
-        issuer: "https://issuer.example".into(),
         token_id: Some("t-1".into()),
         scopes: std::iter::once("shares:write".to_owned()).collect(),
-        groups: std::collections::BTreeSet::new(),
+        ..Principal::of_first_issuer(&subject, "https://issuer.example")
     };
     let caller = Caller {
         principal: Arc::new(principal),

@@ -1,23 +1,34 @@
 //! One fetch of a JWK Set, bounded in time and size.
+//!
+//! Providers differ in what they answer to, and how: the media type that they insist on, gzip, a byte order mark. All that
+//! is taken here, so that who reads a set sees its text alone.
 
+use std::io::Read as _;
+use std::path::Path;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CACHE_CONTROL, HeaderMap};
-use reqwest::{Client, Response, StatusCode, redirect};
+use flate2::read::MultiGzDecoder;
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, AGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, HeaderMap,
+    HeaderValue, LOCATION,
+};
+use reqwest::{Certificate, Client, Response, StatusCode, redirect};
 use serde::Deserialize;
 use url::Url;
 
-use super::Served;
 use crate::auth::key_set::{KeySet, KeySetError};
-use crate::config;
+use crate::auth::refusal::quoted;
+use crate::config::{self, KeySource};
 
 /// What one answer may take; a fetch by discovery has two.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 const CONNECT_TIME: Duration = Duration::from_secs(3);
 /// What a fetch may take in all.
 pub(super) const FETCH_TIME_MAX: Duration = Duration::from_secs(11);
-/// Longest answer.
+/// Longest answer, uncompressed.
 const BYTES_MAX: usize = 1024 * 1024;
+/// Kubernetes answers to the second alone (RFC 7517, section 8.5.2), most others to the first.
+const MEDIA_TYPES: &str = "application/json, application/jwk-set+json";
 
 /// Why there is no key set, in words that anybody may read.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +36,16 @@ pub enum SourceError {
     /// No client could be made.
     #[error("no HTTP client can be made for key sets")]
     Client(#[source] reqwest::Error),
+    /// A file that the fetch needs.
+    #[error("{key}: `{path}` {message}")]
+    File {
+        /// The key that names it.
+        key: &'static str,
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        message: String,
+    },
     /// It cannot be connected to.
     #[error("it cannot be reached")]
     Unreachable,
@@ -37,15 +58,36 @@ pub enum SourceError {
     /// It answered with another status than 200.
     #[error("it answers with HTTP {0}")]
     Status(StatusCode),
+    /// It answered that what is asked for is somewhere else.
+    #[error(
+        "it answers with HTTP {status} and leads to {to}, which is not followed: configure that if it is meant"
+    )]
+    Redirect {
+        /// The status.
+        status: StatusCode,
+        /// The URL that it names, without its query.
+        to: String,
+    },
     /// The answer is too long.
     #[error("its answer is longer than {BYTES_MAX} bytes")]
     TooLong,
+    /// The answer is compressed in a way that was not asked for, or badly.
+    #[error("its answer cannot be decompressed (gzip)")]
+    Encoding,
     /// The discovery document cannot be used.
     #[error("its discovery document {0}")]
-    Discovery(&'static str),
+    Discovery(String),
     /// The answer holds no keys.
     #[error("its answer {0}")]
     Keys(#[from] KeySetError),
+    /// What was asked is another URL than the configured one.
+    #[error("{url}: {error}")]
+    At {
+        /// Which one.
+        url: String,
+        /// What is wrong.
+        error: Box<SourceError>,
+    },
 }
 
 /// What was fetched.
@@ -53,7 +95,7 @@ pub(super) struct Fetched {
     pub(super) keys: KeySet,
     /// As it was served, to see whether it changed.
     pub(super) text: String,
-    /// How long the answer says that it is good.
+    /// How long the answer is good yet, by what it says.
     pub(super) max_age: Option<Duration>,
 }
 
@@ -61,7 +103,28 @@ pub(super) struct Fetched {
 #[derive(Debug)]
 pub(super) struct Fetcher {
     served: Served,
+    settings: config::Fetch,
     client: Client,
+}
+
+/// Where a JWK Set is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Served {
+    /// At this URL.
+    At(Url),
+    /// Where the discovery document of this issuer says (`OpenID` Connect Discovery 1.0, section 4).
+    ByDiscovery(String),
+}
+
+impl Served {
+    /// Where an issuer's keys are served, where somebody else does.
+    pub(super) fn of(issuer: &config::Issuer) -> Option<Self> {
+        match &issuer.keys {
+            KeySource::Url(url) => Some(Self::At(url.clone())),
+            KeySource::Discovery => Some(Self::ByDiscovery(issuer.iss.clone())),
+            KeySource::File(_) | KeySource::Sandbox => None,
+        }
+    }
 }
 
 /// The members of a discovery document that are looked at.
@@ -72,88 +135,209 @@ struct Discovered {
 }
 
 impl Fetcher {
-    pub(super) fn new(served: Served, proxy: Option<&config::Proxy>) -> Result<Self, SourceError> {
-        let builder = Client::builder()
-            .user_agent(concat!("image-share-gateway/", env!("CARGO_PKG_VERSION")))
-            .timeout(ANSWER_TIME)
-            .connect_timeout(CONNECT_TIME)
-            // A redirect could lead to plain HTTP, or to whoever an open redirect serves.
-            .redirect(redirect::Policy::none())
-            .pool_max_idle_per_host(0);
-        let plain = match &served {
-            Served::At(url) => url.scheme() == "http",
-            Served::ByDiscovery(issuer) => issuer.starts_with("http:"),
-        };
-        // What the environment says of proxies was read with the configuration.
-        let builder = builder.no_proxy();
-        let builder = match proxy {
-            // Plain HTTP is for loopback alone: no proxy lies between, and no CA store is needed.
-            _ if plain => builder.tls_certs_only([]),
-            None => builder,
-            Some(proxy) => builder.proxy(proxy.for_client().map_err(SourceError::Client)?),
-        };
-        let client = builder.build().map_err(SourceError::Client)?;
-        Ok(Self { served, client })
+    pub(super) fn new(served: Served, settings: config::Fetch) -> Result<Self, SourceError> {
+        let client = client(&served, &settings, None)?;
+        Ok(Self {
+            served,
+            settings,
+            client,
+        })
     }
 
     /// The source in words, without what its URL may keep secret.
     pub(super) fn name(&self) -> String {
         match &self.served {
-            Served::At(url) => format!("{}{}", url.origin().ascii_serialization(), url.path()),
+            Served::At(url) => without_secrets(url),
             Served::ByDiscovery(issuer) => issuer.clone(),
         }
     }
 
     pub(super) async fn fetch(&self) -> Result<Fetched, SourceError> {
-        let url = match &self.served {
-            Served::At(url) => url.clone(),
-            Served::ByDiscovery(issuer) => self.discover(issuer).await?,
+        let asking = self.asking().await?;
+        let (url, is_discovered) = match &self.served {
+            Served::At(url) => (url.clone(), false),
+            Served::ByDiscovery(issuer) => (asking.discover(issuer).await?, true),
         };
-        let (headers, text) = self.get(url).await?;
-        let keys = KeySet::parse(&text)?;
-        Ok(Fetched {
-            keys,
-            text,
-            max_age: max_age(&headers),
-        })
+        let fetched = async {
+            let (headers, text) = asking.get(url.clone()).await?;
+            let keys = KeySet::parse(&text)?;
+            let max_age = max_age(&headers);
+            Ok(Fetched {
+                keys,
+                text,
+                max_age,
+            })
+        };
+        let about = |error| {
+            if is_discovered {
+                at(&url, error)
+            } else {
+                error
+            }
+        };
+        fetched.await.map_err(about)
     }
 
+    /// What a fetch is made with; files that it needs are read anew each time.
+    async fn asking(&self) -> Result<Asking, SourceError> {
+        let config::Fetch {
+            ca_file,
+            token_file,
+            ..
+        } = &self.settings;
+        let client = match ca_file {
+            None => self.client.clone(),
+            Some(path) => {
+                let pem = read("fetch_ca_file", path).await?;
+                client(&self.served, &self.settings, Some((path, &pem)))?
+            }
+        };
+        let authorization = match token_file {
+            None => None,
+            Some(path) => {
+                let token = read("fetch_token_file", path).await?;
+                let value = HeaderValue::from_str(&format!("Bearer {}", token.trim()));
+                let mut value = value.map_err(|_| SourceError::File {
+                    key: "fetch_token_file",
+                    path: path.display().to_string(),
+                    message: "holds what is no bearer token".into(),
+                })?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+        };
+        Ok(Asking {
+            client,
+            authorization,
+        })
+    }
+}
+
+/// A client for a source; `ca` are the certificates of an authority to trust besides the usual ones, and their file.
+fn client(
+    served: &Served,
+    settings: &config::Fetch,
+    ca: Option<(&Path, &str)>,
+) -> Result<Client, SourceError> {
+    let builder = Client::builder()
+        .user_agent(concat!("image-share-gateway/", env!("CARGO_PKG_VERSION")))
+        .timeout(ANSWER_TIME)
+        .connect_timeout(CONNECT_TIME)
+        // A redirect could lead to plain HTTP, or to whoever an open redirect serves.
+        .redirect(redirect::Policy::none())
+        .pool_max_idle_per_host(0);
+    let plain = match served {
+        Served::At(url) => url.scheme() == "http",
+        Served::ByDiscovery(issuer) => issuer.starts_with("http:"),
+    };
+    // What the environment says of proxies was read with the configuration.
+    let builder = builder.no_proxy();
+    let builder = match &settings.proxy {
+        // Plain HTTP is for loopback alone: no proxy lies between, and no CA store is needed.
+        _ if plain => builder.tls_certs_only([]),
+        None => builder,
+        Some(proxy) => builder.proxy(proxy.for_client().map_err(SourceError::Client)?),
+    };
+    let builder = match ca {
+        None => builder,
+        Some((path, pem)) => {
+            let certificates = Certificate::from_pem_bundle(pem.as_bytes());
+            let certificates = certificates.map_err(|_| SourceError::File {
+                key: "fetch_ca_file",
+                path: path.display().to_string(),
+                message: "holds no certificates in PEM".into(),
+            })?;
+            builder.tls_certs_merge(certificates)
+        }
+    };
+    builder.build().map_err(SourceError::Client)
+}
+
+async fn read(key: &'static str, path: &Path) -> Result<String, SourceError> {
+    let owned = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || config::read_text_file(&owned)).await;
+    let read = read.unwrap_or_else(|_| Err("cannot be read".into()));
+    read.map_err(|message| SourceError::File {
+        key,
+        path: path.display().to_string(),
+        message,
+    })
+}
+
+/// One fetch.
+struct Asking {
+    client: Client,
+    authorization: Option<HeaderValue>,
+}
+
+impl Asking {
     /// Where the issuer's keys are (`OpenID` Connect Discovery 1.0, sections 4.1 and 4.3).
     async fn discover(&self, issuer: &str) -> Result<Url, SourceError> {
         let document = format!(
             "{}/.well-known/openid-configuration",
             issuer.trim_end_matches('/')
         );
-        let document = Url::parse(&document)
-            .map_err(|_| SourceError::Discovery("cannot be at the issuer's URL"))?;
-        let (_, text) = self.get(document).await?;
-        let found: Discovered = serde_json::from_str(&text)
-            .map_err(|_| SourceError::Discovery("lacks issuer or jwks_uri"))?;
+        let refused = |why: &str| SourceError::Discovery(why.to_owned());
+        let document =
+            Url::parse(&document).map_err(|_| refused("cannot be at the issuer's URL"))?;
+        let got = self.get(document.clone()).await;
+        let (_, text) = got.map_err(|error| at(&document, error))?;
+        let found: Discovered =
+            serde_json::from_str(&text).map_err(|_| refused("lacks issuer or jwks_uri"))?;
         if found.issuer != issuer {
-            return Err(SourceError::Discovery("is of another issuer"));
+            let got = quoted(&found.issuer);
+            return Err(refused(&format!("is of another issuer, {got}")));
         }
         config::key_source_url(&found.jwks_uri)
             .ok()
             // Whoever is asked over TLS does not lead to where there is none.
             .filter(|url| url.scheme() == "https" || issuer.starts_with("http:"))
-            .ok_or(SourceError::Discovery(
-                "names a jwks_uri that is not https (http only on loopback)",
-            ))
+            .ok_or_else(|| refused("names a jwks_uri that is not https (http only on loopback)"))
     }
 
     async fn get(&self, url: Url) -> Result<(HeaderMap, String), SourceError> {
-        let request = self.client.get(url).header(ACCEPT, "application/json");
-        let mut response = request.send().await.map_err(|error| fault(&error))?;
-        if response.status() != StatusCode::OK {
-            return Err(SourceError::Status(response.status()));
+        let mut request = self
+            .client
+            .get(url.clone())
+            .header(ACCEPT, MEDIA_TYPES)
+            .header(ACCEPT_ENCODING, "gzip");
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization.clone());
         }
-        let bytes = read(&mut response).await?;
+        let mut response = request.send().await.map_err(|error| fault(&error))?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            let to = response.headers().get(LOCATION);
+            let to = to.filter(|_| status.is_redirection());
+            return Err(match to.and_then(|to| url.join(to.to_str().ok()?).ok()) {
+                Some(to) => SourceError::Redirect {
+                    status,
+                    to: quoted(&without_secrets(&to)),
+                },
+                None => SourceError::Status(status),
+            });
+        }
+        let bytes = read_body(&mut response).await?;
+        let bytes = decompressed(response.headers(), bytes)?;
         let text = String::from_utf8(bytes).map_err(|_| KeySetError::NotASet)?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
         Ok((std::mem::take(response.headers_mut()), text))
     }
 }
 
-async fn read(response: &mut Response) -> Result<Vec<u8>, SourceError> {
+fn at(url: &Url, error: SourceError) -> SourceError {
+    SourceError::At {
+        url: without_secrets(url),
+        error: Box::new(error),
+    }
+}
+
+/// An URL without its query, and without a user and a password.
+fn without_secrets(url: &Url) -> String {
+    format!("{}{}", url.origin().ascii_serialization(), url.path())
+}
+
+async fn read_body(response: &mut Response) -> Result<Vec<u8>, SourceError> {
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| fault(&error))? {
         if bytes.len() + chunk.len() > BYTES_MAX {
@@ -162,6 +346,30 @@ async fn read(response: &mut Response) -> Result<Vec<u8>, SourceError> {
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
+}
+
+/// The bytes before they were compressed (RFC 9110, section 8.4.1.3: `x-gzip` is `gzip`). The HTTP client could do it, for
+/// every client of the program at once and with a library more.
+fn decompressed(headers: &HeaderMap, bytes: Vec<u8>) -> Result<Vec<u8>, SourceError> {
+    let coding = headers.get(CONTENT_ENCODING);
+    let coding = coding.map_or(Ok("identity"), |coding| coding.to_str());
+    match coding
+        .map(|coding| coding.trim().to_ascii_lowercase())
+        .as_deref()
+    {
+        Ok("" | "identity") => Ok(bytes),
+        Ok("gzip" | "x-gzip") => {
+            let mut plain = Vec::new();
+            let bound = BYTES_MAX as u64 + 1;
+            let mut decoder = MultiGzDecoder::new(bytes.as_slice()).take(bound);
+            let read = decoder.read_to_end(&mut plain);
+            match read.map_err(|_| SourceError::Encoding)? {
+                length if length > BYTES_MAX => Err(SourceError::TooLong),
+                _ => Ok(plain),
+            }
+        }
+        _ => Err(SourceError::Encoding),
+    }
 }
 
 fn fault(error: &reqwest::Error) -> SourceError {
@@ -174,7 +382,8 @@ fn fault(error: &reqwest::Error) -> SourceError {
     }
 }
 
-/// How long the answer may be kept (RFC 9111, section 5.2.2); not at all counts as no time.
+/// How long the answer may be kept (RFC 9111, section 5.2.2), less what it was kept already on its way (section 5.1); not
+/// at all counts as no time.
 ///
 /// Read here, since names of directives know no case and the `headers` crate's reading does.
 fn max_age(headers: &HeaderMap) -> Option<Duration> {
@@ -184,36 +393,53 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(|directive| directive.trim().to_ascii_lowercase());
-    let mut age = None;
+    let mut max_age = None;
     for directive in directives {
         if directive == "no-store" || directive == "no-cache" {
             return Some(Duration::ZERO);
         }
         if let Some(seconds) = directive.strip_prefix("max-age=") {
-            age = seconds
+            max_age = seconds
                 .trim_matches('"')
                 .parse()
                 .ok()
                 .map(Duration::from_secs);
         }
     }
-    age
+    let age = headers.get(AGE).and_then(|age| age.to_str().ok());
+    let age = age.and_then(|age| age.trim().parse().ok());
+    let age = age.map_or(Duration::ZERO, Duration::from_secs);
+    max_age.map(|max_age| max_age.saturating_sub(age))
 }
 
 #[cfg(test)]
 mod tests {
+    use reqwest::header::HeaderName;
+
     use super::*;
 
     #[test]
     fn an_answer_says_how_long_it_is_good() {
-        let age = |value: &'static str| {
-            let headers = HeaderMap::from_iter([(CACHE_CONTROL, value.parse().expect("a value"))]);
-            max_age(&headers).map(|age| age.as_secs())
-        };
+        fn max_age_of<const N: usize>(headers: [(HeaderName, HeaderValue); N]) -> Option<u64> {
+            max_age(&HeaderMap::from_iter(headers)).map(|age| age.as_secs())
+        }
+        let age =
+            |value: &'static str| max_age_of([(CACHE_CONTROL, value.parse().expect("a value"))]);
         assert_eq!(age("public, max-age=600"), Some(600));
         assert_eq!(age("Max-Age=\"5\", must-revalidate"), Some(5));
         assert_eq!(age("max-age=600, no-store"), Some(0));
         assert_eq!(age("public"), None);
         assert_eq!(age("max-age=soon"), None);
+        let aged = |max_age: &'static str, age: &'static str| {
+            let headers = [
+                (CACHE_CONTROL, max_age.parse().expect("a value")),
+                (AGE, age.parse().expect("a value")),
+            ];
+            max_age_of(headers)
+        };
+        assert_eq!(aged("max-age=600", "590"), Some(10));
+        assert_eq!(aged("max-age=600", "700"), Some(0), "stale on its way");
+        assert_eq!(aged("max-age=600", "old"), Some(600));
+        assert_eq!(aged("public", "5"), None);
     }
 }

@@ -12,31 +12,21 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{sleep_until, timeout};
-use url::Url;
 
-use crate::config::Proxy;
+use crate::config;
 use crate::domain::Deadline;
 use crate::tasks::Tasks;
 
-use super::{Authenticator, KeySet};
+use super::KeySet;
 pub use fetch::SourceError;
-use fetch::{FETCH_TIME_MAX, Fetcher};
-use schedule::Schedule;
+use fetch::{FETCH_TIME_MAX, Fetcher, Served};
+pub(super) use schedule::Schedule;
 
 /// Most requests that wait for a fetch because of the key that they name; more are refused at once.
 const WAITING_MAX: usize = 512;
 
 /// Most keys that are left out of a set and are named in the log.
 const LEFT_OUT_LINES_MAX: usize = 20;
-
-/// Where a JWK Set is served.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Served {
-    /// At this URL.
-    At(Url),
-    /// Where the discovery document of this issuer says (`OpenID` Connect Discovery 1.0, section 4).
-    ByDiscovery(String),
-}
 
 /// What is known of the fetches.
 #[derive(Debug, Clone, Default)]
@@ -60,17 +50,19 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Begins to fetch, for as long as the program runs.
+    /// Begins to fetch an issuer's keys, for as long as the program runs; `None` where nobody else serves them.
     ///
     /// # Errors
     /// Where no client can be made.
     pub(super) fn begin(
-        served: Served,
-        proxy: Option<&Proxy>,
+        issuer: &config::Issuer,
         use_keys: impl Fn(KeySet) + Send + Sync + 'static,
         tasks: &Tasks,
-    ) -> Result<Self, SourceError> {
-        let fetcher = Fetcher::new(served, proxy)?;
+    ) -> Result<Option<Self>, SourceError> {
+        let Some(served) = Served::of(issuer) else {
+            return Ok(None);
+        };
+        let fetcher = Fetcher::new(served, issuer.fetch.clone())?;
         let (progress, seen) = watch::channel(Progress::default());
         let source = Self {
             name: fetcher.name(),
@@ -87,7 +79,7 @@ impl Source {
                 () = stopping.stopping() => {}
             }
         });
-        Ok(source)
+        Ok(Some(source))
     }
 
     /// Fetches at once, and waits until that is done. Returns whether it brought keys.
@@ -212,67 +204,5 @@ async fn keep(
 async fn wait_until(next: Option<std::time::Instant>) {
     if let Some(next) = next {
         sleep_until(next.into()).await;
-    }
-}
-
-impl Authenticator {
-    /// Takes its keys from where somebody else serves them, from now on.
-    ///
-    /// # Errors
-    /// Where no client can be made.
-    pub fn follow(
-        self: &Arc<Self>,
-        served: Served,
-        proxy: Option<&Proxy>,
-        tasks: &Tasks,
-    ) -> Result<(), SourceError> {
-        let authenticator = Arc::downgrade(self);
-        let use_keys = move |keys| {
-            if let Some(authenticator) = authenticator.upgrade() {
-                authenticator.use_keys(keys);
-            }
-        };
-        let source = Source::begin(served, proxy, use_keys, tasks)?;
-        // Followed once, before anybody asks.
-        let _ = self.source.set(source);
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::auth::{Grant, Mint, throw_away_set};
-    use crate::domain::Timestamp;
-
-    #[test]
-    fn a_week_without_the_source_refuses_no_good_token() {
-        let set = throw_away_set();
-        let authenticator = Authenticator::new("i".into(), "a".into(), Duration::from_secs(30));
-        authenticator.use_keys(KeySet::parse(&set).expect("keys"));
-        let week = Duration::from_hours(7 * 24);
-        let grant = Grant {
-            subject: "team-a",
-            scope: "shares:read",
-            issuer: "i",
-            audience: "a",
-            ttl: week + Duration::from_hours(1),
-        };
-        let token = Mint::from_set(&set, None)
-            .and_then(|mint| mint.sign(&grant))
-            .expect("signs");
-        let (start, clock) = (Deadline::now().instant(), Timestamp::now());
-        let mut schedule = Schedule::default();
-        schedule.succeeded(start, None);
-        let mut now = start;
-        while now - start < week {
-            now = schedule.next().expect("it goes on");
-            schedule.failed(now);
-            let micros = i64::try_from((now - start).as_micros()).expect("a week");
-            let at = Timestamp::from_micros(clock.as_micros() + micros);
-            assert!(authenticator.authenticate_at(&token, at).is_ok(), "{at}");
-        }
     }
 }

@@ -21,9 +21,11 @@ const REQUEST_HEADERS: [&str; 7] = [
     "x-request-id",
 ];
 /// What a page may read of an answer besides what any may.
-const RESPONSE_HEADERS: [&str; 5] = [
+const RESPONSE_HEADERS: [&str; 7] = [
     "audit-id",
     "link",
+    "ratelimit",
+    "ratelimit-policy",
     "retry-after",
     "www-authenticate",
     "x-request-id",

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use governor::clock::{Clock, DefaultClock, Reference as _};
-use governor::middleware::NoOpMiddleware;
+use governor::middleware::StateInformationMiddleware;
 use governor::nanos::Nanos;
 use governor::state::keyed::ShrinkableKeyedStateStore;
 use governor::state::{InMemoryState, StateStore};
@@ -22,6 +22,7 @@ use crate::config;
 use crate::domain::Principal;
 use crate::problem::ProblemKind;
 
+use super::quota::{BucketState, Counted};
 use crate::http::wire::{Cost, Problem};
 
 /// Most buckets of one kind; each takes some 40 bytes.
@@ -65,19 +66,38 @@ impl RateLimits {
         }
     }
 
-    /// Takes what a request of `principal` costs.
+    /// Takes what a request of `principal` costs, and notes in `counted` what is left. All tokens of one subject of one
+    /// issuer are counted together.
     pub(super) fn admit(
         &self,
         principal: &Principal,
         cost: Cost,
         accounts: usize,
+        counted: &Counted,
     ) -> Result<(), Problem> {
         let Some(requests) = &self.requests else {
             return Ok(());
         };
-        requests
-            .take(&principal.subject, tokens(cost, accounts))
-            .map_err(|wait| limited(wait, "this subject asks for more than it may at once"))
+        let tokens = tokens(cost, accounts);
+        let taken = requests.take(&(&principal.issuer, &principal.subject), tokens);
+        let left = match &taken {
+            Ok(left) => *left,
+            Err(NotYet { left, .. }) => Some(*left),
+        };
+        if let Some(left) = left {
+            counted.note(BucketState {
+                burst: requests.burst,
+                left,
+                period: requests.period,
+            });
+        }
+        match taken {
+            Ok(_) => Ok(()),
+            Err(NotYet { wait, .. }) => Err(limited(
+                wait,
+                "this subject asks for more than it may at once",
+            )),
+        }
     }
 
     /// Notes that an authentication from this address failed; a problem, where too many did.
@@ -85,9 +105,13 @@ impl RateLimits {
         let Some(failures) = &self.failed_authentications else {
             return Ok(());
         };
-        failures
-            .take(&network(client), 1)
-            .map_err(|wait| limited(wait, "too many authentications from this address failed"))
+        match failures.take(&network(client), 1) {
+            Ok(_) => Ok(()),
+            Err(NotYet { wait, .. }) => Err(limited(
+                wait,
+                "too many authentications from this address failed",
+            )),
+        }
     }
 }
 
@@ -105,11 +129,21 @@ fn network(client: IpAddr) -> IpAddr {
     }
 }
 
+/// A bucket does not hold what is to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct NotYet {
+    /// Until it does.
+    wait: Duration,
+    /// What it holds.
+    left: u32,
+}
+
 /// Buckets by the hash of whom they belong to, so that each takes the same room.
 #[derive(Debug)]
 struct TokenBuckets<C: Clock> {
     burst: u32,
-    limiter: RateLimiter<u64, Store, C, NoOpMiddleware<C::Instant>>,
+    period: Duration,
+    limiter: RateLimiter<u64, Store, C, StateInformationMiddleware>,
     store: Store,
     hasher: RandomState,
     clock: C,
@@ -126,6 +160,7 @@ impl<C: Clock + Clone> TokenBuckets<C> {
         let store = Store::default();
         Self {
             burst: burst.get(),
+            period,
             limiter: RateLimiter::new(quota.allow_burst(burst), store.clone(), clock.clone()),
             store,
             hasher: RandomState::new(),
@@ -135,8 +170,9 @@ impl<C: Clock + Clone> TokenBuckets<C> {
         }
     }
 
-    /// Takes tokens, at most a whole bucket; or says how long it takes until they are there.
-    fn take(&self, whose: &impl Hash, tokens: u32) -> Result<(), Duration> {
+    /// Takes tokens, at most a whole bucket, and says how many are left where any were taken; or says how long it takes
+    /// until they are there.
+    fn take(&self, whose: &impl Hash, tokens: u32) -> Result<Option<u32>, NotYet> {
         let hash = self.hasher.hash_one(whose);
         self.tidy();
         let key = if self.store.has_room_for(hash) {
@@ -145,12 +181,19 @@ impl<C: Clock + Clone> TokenBuckets<C> {
             hash % SHARED_BUCKETS
         };
         let Some(tokens) = NonZeroU32::new(tokens.min(self.burst)) else {
-            return Ok(());
+            return Ok(None);
         };
         match self.limiter.check_key_n(&key, tokens) {
-            Ok(Err(not_yet)) => Err(not_yet.wait_time_from(self.clock.now())),
+            Ok(Ok(state)) => Ok(Some(state.remaining_burst_capacity())),
+            Ok(Err(not_yet)) => {
+                let wait = not_yet.wait_time_from(self.clock.now());
+                let lacking = wait.as_nanos().div_ceil(self.period.as_nanos());
+                let lacking = u32::try_from(lacking).unwrap_or(u32::MAX);
+                let left = tokens.get().saturating_sub(lacking);
+                Err(NotYet { wait, left })
+            }
             // Never more is taken than a whole bucket, so there always is enough capacity.
-            Ok(Ok(())) | Err(_) => Ok(()),
+            Err(_) => Ok(None),
         }
     }
 
@@ -236,23 +279,30 @@ mod tests {
         (TokenBuckets::new(&rate, clock.clone()), clock)
     }
 
+    fn not_yet(wait: Duration, left: u32) -> Result<Option<u32>, NotYet> {
+        Err(NotYet { wait, left })
+    }
+
     #[test]
     fn a_bucket_gives_its_burst_and_then_its_rate_and_says_truly_how_long_to_wait() {
         let (buckets, clock) = buckets(2.0, 3);
-        for _ in 0..3 {
-            assert_eq!(buckets.take(&"team-a", 1), Ok(()));
+        for left in [2, 1, 0] {
+            assert_eq!(buckets.take(&"team-a", 1), Ok(Some(left)));
         }
-        let wait = buckets.take(&"team-a", 1).expect_err("the bucket is empty");
-        assert_eq!(wait, Duration::from_millis(500));
-        assert_eq!(
-            buckets.take(&"team-b", 1),
-            Ok(()),
-            "another subject's is not"
-        );
+        let half_a_second = Duration::from_millis(500);
+        assert_eq!(buckets.take(&"team-a", 1), not_yet(half_a_second, 0));
+        let other = buckets.take(&"team-b", 1);
+        assert_eq!(other, Ok(Some(2)), "another subject's is not empty");
         clock.advance(Duration::from_millis(499));
         assert!(buckets.take(&"team-a", 1).is_err());
         clock.advance(Duration::from_millis(1));
-        assert_eq!(buckets.take(&"team-a", 1), Ok(()));
+        assert_eq!(buckets.take(&"team-a", 1), Ok(Some(0)));
+        clock.advance(Duration::from_millis(750));
+        assert_eq!(
+            buckets.take(&"team-a", 3),
+            not_yet(Duration::from_millis(750), 1),
+            "what is there is told although it is too little"
+        );
     }
 
     #[test]
@@ -260,21 +310,19 @@ mod tests {
         let costs = [0, 1, 10, 11, 1000].map(|accounts| tokens(Cost::Accounts, accounts));
         assert_eq!(costs, [1, 1, 1, 2, 100]);
         let (buckets, clock) = buckets(1.0, 5);
-        assert_eq!(
-            buckets.take(&"team-a", 100),
-            Ok(()),
-            "a full bucket is enough"
-        );
-        assert_eq!(buckets.take(&"team-a", 1), Err(Duration::from_secs(1)));
+        let whole = buckets.take(&"team-a", 100);
+        assert_eq!(whole, Ok(Some(0)), "a full bucket is enough");
+        let second = Duration::from_secs(1);
+        assert_eq!(buckets.take(&"team-a", 1), not_yet(second, 0));
         clock.advance(Duration::from_secs(5));
-        assert_eq!(buckets.take(&"team-a", 100), Ok(()));
+        assert_eq!(buckets.take(&"team-a", 100), Ok(Some(0)));
     }
 
     #[test]
     fn a_flood_of_subjects_is_bounded_and_frees_nobody_who_is_throttled() {
         // A bucket takes a thousand seconds to fill again, so none of the flood is forgotten.
         let (buckets, clock) = buckets(0.001, 1);
-        assert_eq!(buckets.take(&"throttled", 1), Ok(()));
+        assert_eq!(buckets.take(&"throttled", 1), Ok(Some(0)));
         assert!(buckets.take(&"throttled", 1).is_err());
         for number in 0..BUCKETS_MAX * 2 {
             let _ = buckets.take(&number, 1);
@@ -289,7 +337,7 @@ mod tests {
             "it is still throttled"
         );
         clock.advance(Duration::from_secs(2000));
-        assert_eq!(buckets.take(&"throttled", 1), Ok(()));
+        assert_eq!(buckets.take(&"throttled", 1), Ok(Some(0)));
         assert!(buckets.store.len() <= 2, "what is full again is forgotten");
     }
 

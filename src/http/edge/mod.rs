@@ -8,6 +8,7 @@ mod connections;
 mod cors;
 mod limits;
 mod observe;
+mod quota;
 mod upgrade;
 
 pub use accepting::{Answers, Serving, listen, serve};

@@ -19,6 +19,7 @@ use crate::telemetry::Metrics;
 use super::client_address::{ClientAddress, TrustedProxies};
 use super::connections::Connection;
 use super::cors;
+use super::quota::Counted;
 use crate::http::wire::{AUDIT_ID, Arrival, Problem, Requests, Resource, path};
 
 /// Largest head: request line and headers.
@@ -28,6 +29,8 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Longest text of a caller's that a log line holds, in characters; a longer one is cut.
 const LOGGED_CHARACTERS_MAX: usize = 200;
+/// The same of why a request was refused, where it says what was expected too.
+const WHY_CHARACTERS_MAX: usize = 800;
 /// What stands at the end of a text that was cut.
 const CUT_MARK: &str = "… (cut)";
 
@@ -84,6 +87,10 @@ pub async fn observe(
         }
     };
     finish(response.headers_mut(), &arrival.request_id);
+    let counted = response.request().extensions().get::<Counted>().cloned();
+    if let Some(counted) = counted {
+        counted.write(response.headers_mut());
+    }
     let route = route_word(response.request());
     log(
         response.request(),
@@ -190,6 +197,7 @@ fn log(
         .or_else(|| problem?.event_id().map(|id| id.to_string()));
     let agent = request.headers().get(header::USER_AGENT);
     let agent = agent.map(|agent| cut(&String::from_utf8_lossy(agent.as_bytes())).into_owned());
+    let why = problem.map(|problem| cut_to(problem.for_log(), WHY_CHARACTERS_MAX));
     let image = request.match_info().get("image_id").map(cut);
     let account = request.match_info().get("account_id").map(cut);
     let duration_ms = u64::try_from(arrival.since.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -204,7 +212,7 @@ fn log(
                 http.route = route,
                 http.response.status_code = status,
                 problem = problem.map(Problem::slug),
-                why = problem.map(|problem| cut(problem.detail())).as_deref(),
+                why = why.as_deref(),
                 subject = asker.map(|asker| cut(&asker.subject)).as_deref(),
                 issuer = asker.map(|asker| cut(&asker.issuer)).as_deref(),
                 image.id = image.as_deref(),

@@ -6,6 +6,7 @@ pub(super) mod audit;
 pub(super) mod bulk;
 mod bulk_answer;
 pub(super) mod document;
+pub(super) mod identity;
 pub(super) mod images;
 pub(super) mod pages;
 mod provenance;

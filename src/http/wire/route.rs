@@ -15,6 +15,7 @@ pub(in crate::http) mod path {
     pub(in crate::http) const EVENT: &str = "/audit/events/{id}";
     pub(in crate::http) const ENTRIES: &str = "/audit/entries";
     pub(in crate::http) const SUMMARY: &str = "/audit/summary";
+    pub(in crate::http) const WHOAMI: &str = "/whoami";
     pub(in crate::http) const OPENAPI: &str = "/openapi.json";
     pub(in crate::http) const LIVEZ: &str = "/livez";
     pub(in crate::http) const READYZ: &str = "/readyz";
@@ -31,6 +32,8 @@ pub(in crate::http) mod path {
 pub(in crate::http) enum Permission {
     /// Nobody has to be anybody for it.
     Anybody,
+    /// Learns who it is: any good token will do.
+    KnowItself,
     /// Changes one account's share.
     Change(Operation),
     /// Changes several accounts' shares, each decided by itself.
@@ -49,7 +52,7 @@ impl Permission {
     /// Scopes without which nobody may do it.
     pub(in crate::http) fn scopes(self) -> &'static [Scope] {
         match self {
-            Self::Anybody => &[],
+            Self::Anybody | Self::KnowItself => &[],
             Self::Change(_) | Self::ChangeMany => &[Scope::SharesWrite],
             Self::ReplaceList => &[Scope::SharesRead, Scope::SharesWrite],
             Self::ListImages | Self::ListShares => &[Scope::SharesRead],
@@ -61,7 +64,11 @@ impl Permission {
     pub(in crate::http) fn changes(self) -> bool {
         match self {
             Self::Change(_) | Self::ChangeMany | Self::ReplaceList => true,
-            Self::Anybody | Self::ListImages | Self::ListShares | Self::ReadAudit => false,
+            Self::Anybody
+            | Self::KnowItself
+            | Self::ListImages
+            | Self::ListShares
+            | Self::ReadAudit => false,
         }
     }
 }

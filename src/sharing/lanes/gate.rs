@@ -325,20 +325,14 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     use super::*;
     use crate::domain::{Deadline, Principal};
 
     fn party(subject: usize) -> Party {
-        Party::Subject(Arc::new(Principal {
-            subject: subject.to_string(),
-            issuer: "https://issuer.example".into(),
-            token_id: None,
-            scopes: BTreeSet::new(),
-            groups: BTreeSet::new(),
-        }))
+        let principal = Principal::of_first_issuer(&subject.to_string(), "https://issuer.example");
+        Party::Subject(Arc::new(principal))
     }
 
     fn begin_all(gate: &mut Gate, now: Instant) -> Vec<Begun> {

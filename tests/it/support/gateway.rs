@@ -84,13 +84,7 @@ async fn fill(database: &std::path::Path, rows: usize) {
         .unwrap();
     let denial = || Denial {
         caller: std::sync::Arc::new(Caller {
-            principal: std::sync::Arc::new(Principal {
-                subject: "team-a".into(),
-                issuer: ISSUER.into(),
-                token_id: None,
-                scopes: std::collections::BTreeSet::new(),
-                groups: std::collections::BTreeSet::new(),
-            }),
+            principal: std::sync::Arc::new(Principal::of_first_issuer("team-a", ISSUER)),
             client_ip: None,
             user_agent: None,
             request_id: RequestId::generate(),

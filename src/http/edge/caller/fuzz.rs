@@ -2,7 +2,6 @@
 //!
 //! `ISG_TEST_FULL` makes 10^6 headers of it; a failing run prints its seed, and `ISG_TEST_SEED` replays it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::{self, HeaderValue};
@@ -17,41 +16,68 @@ use serde_json::json;
 
 use super::{RateLimits, Surroundings};
 use crate::auth::{Authenticator, Grant, KeySet, Mint};
-use crate::config;
+use crate::config::{self, Auth, Issuer, KeySource};
 
-const ISSUER: &str = "https://issuer.example";
-const AUDIENCE: &str = "image-share-gateway";
-/// Two secrets, so that a token of one can be told to be the other's.
-const SECRETS: [&str; 2] = [
-    "one secret of the tests, long enough for it",
-    "two secrets of the tests, long enough for it",
+/// By name, `iss` and audience; the first has no name.
+const ISSUERS: [(&str, &str, &str); 3] = [
+    ("", "https://issuer.example", "image-share-gateway"),
+    ("ci", "https://issuer.example/", "image-share-gateway"),
+    ("pods", "https://pods.example", "pods"),
 ];
 
-fn set() -> String {
-    let key = |index: usize| {
-        let kid = format!("k{index}");
-        json!({"kty": "oct", "kid": kid, "alg": "HS256", "k": URL_SAFE_NO_PAD.encode(SECRETS[index])})
+/// Two secrets an issuer, so that a token of one can be told to be the other's; their names are the same everywhere.
+fn set(issuer: &str) -> String {
+    let key = |kid: &str| {
+        let k = URL_SAFE_NO_PAD.encode(secret(issuer, kid));
+        json!({"kty": "oct", "kid": kid, "alg": "HS256", "k": k})
     };
-    json!({"keys": [key(0), key(1)]}).to_string()
+    json!({"keys": [key("k0"), key("k1")]}).to_string()
+}
+
+fn secret(issuer: &str, kid: &str) -> String {
+    format!("a secret of the tests, {issuer} {kid}, long enough for it")
 }
 
 /// Tokens that are accepted.
 fn good_tokens() -> Vec<String> {
     let mut tokens = Vec::new();
-    for kid in ["k0", "k1"] {
-        let mint = Mint::from_set(&set(), Some(kid)).expect("a key");
+    for ((name, issuer, audience), kid) in ISSUERS
+        .into_iter()
+        .flat_map(|issuer| [(issuer, "k0"), (issuer, "k1")])
+    {
+        let mint = Mint::from_set(&set(name), Some(kid)).expect("a key");
         for subject in ["team-a", "team-b"] {
             let grant = Grant {
                 subject,
                 scope: "shares:write",
-                issuer: ISSUER,
-                audience: AUDIENCE,
+                issuer,
+                audience,
                 ttl: Duration::from_hours(24),
             };
             tokens.push(mint.sign(&grant).expect("it signs"));
         }
     }
     tokens
+}
+
+/// Knows all issuers and their keys.
+fn authenticator() -> Authenticator {
+    let issuer = |(name, iss, audience): (&str, &str, &str)| Issuer {
+        name: name.parse().ok(),
+        ..Issuer::first(iss, audience, KeySource::Sandbox)
+    };
+    let [first, further @ ..] = ISSUERS.map(issuer);
+    let auth = Auth {
+        first,
+        further: further.to_vec(),
+        leeway: Duration::from_secs(30),
+    };
+    let authenticator = Authenticator::new(&auth);
+    for (issuer, (name, _, _)) in auth.issuers().zip(ISSUERS) {
+        let keys = KeySet::parse(&set(name)).expect("keys");
+        authenticator.use_keys(issuer.name.as_ref(), keys);
+    }
+    authenticator
 }
 
 /// What is done to a good token.
@@ -67,6 +93,8 @@ enum Forgery {
     Insertion(Index, Index, Vec<u8>),
     /// Header, payload and signature of three tokens.
     Mix([Index; 3]),
+    /// Signed, and rightly, by a key of some issuer.
+    Signed(Index, Index, Index),
     /// Another header before its payload and signature.
     Header(Index, String),
     /// Other claims behind its header, with its signature.
@@ -96,6 +124,9 @@ fn forgery() -> impl Strategy<Value = Forgery> {
         select(vec![
             r#"{"sub":"root","iss":"https://issuer.example","aud":"image-share-gateway","exp":99999999999}"#,
             r#"{"sub":"team-a","scope":"audit:read"}"#,
+            r#"{"sub":"team-a","iss":"https://issuer.example/","aud":"image-share-gateway","exp":99999999999}"#,
+            r#"{"sub":"team-a","iss":"https://issuer.example","iss":"https://pods.example","aud":["pods"],"exp":99999999999}"#,
+            r#"{"sub":"ci:team-a","iss":["https://pods.example"],"aud":"pods","exp":99999999999}"#,
             "[]",
             "null",
         ])
@@ -110,6 +141,7 @@ fn forgery() -> impl Strategy<Value = Forgery> {
         2 => (any::<Index>(), any::<Index>(), proptest::collection::vec(any::<u8>(), 1..5))
             .prop_map(|(of, at, bytes)| Forgery::Insertion(of, at, bytes)),
         2 => any::<[Index; 3]>().prop_map(Forgery::Mix),
+        2 => any::<[Index; 3]>().prop_map(|[of, issuer, kid]| Forgery::Signed(of, issuer, kid)),
         2 => (any::<Index>(), header).prop_map(|(of, header)| Forgery::Header(of, header)),
         2 => (any::<Index>(), payload).prop_map(|(of, payload)| Forgery::Payload(of, payload)),
         1 => (any::<Index>(), scheme).prop_map(|(of, scheme)| Forgery::Scheme(of, scheme)),
@@ -146,6 +178,15 @@ fn forge(forgery: &Forgery, good: &[String]) -> Vec<u8> {
                 .collect();
             bearer(parts.join(".").as_bytes())
         }
+        Forgery::Signed(index, issuer, kid) => {
+            let (message, _) = of(index).rsplit_once('.').unwrap_or_default();
+            let (issuer, ..) = ISSUERS[issuer.index(ISSUERS.len())];
+            let key = secret(issuer, ["k0", "k1"][kid.index(2)]);
+            let key = jsonwebtoken::EncodingKey::from_secret(key.as_bytes());
+            let by = jsonwebtoken::Algorithm::HS256;
+            let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, by);
+            bearer(format!("{message}.{}", signature.unwrap_or_default()).as_bytes())
+        }
         Forgery::Header(index, header) => {
             let header = URL_SAFE_NO_PAD.encode(header);
             let rest = of(index).split_once('.').map_or("", |(_, rest)| rest);
@@ -171,14 +212,8 @@ fn no_forged_authorization_header_is_accepted() {
     let seed: u64 = given
         .and_then(|text| text.parse().ok())
         .unwrap_or_else(rand::random);
-    let authenticator = Arc::new(Authenticator::new(
-        ISSUER.into(),
-        AUDIENCE.into(),
-        Duration::from_secs(30),
-    ));
-    authenticator.use_keys(KeySet::parse(&set()).expect("keys"));
     let surroundings = Surroundings {
-        authenticator: Data::from(authenticator),
+        authenticator: Data::new(authenticator()),
         limits: Data::new(RateLimits::new(&config::Limits {
             requests: None,
             failed_authentications: None,

@@ -11,7 +11,7 @@ use actix_web::{FromRequest, HttpMessage as _, HttpRequest, ResponseError as _};
 use futures_util::future::{Either, LocalBoxFuture};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::auth::{Authenticator, TokenError};
+use crate::auth::{Authenticator, TokenError, TokenRefusal};
 use crate::authorization::{Authorizer, Request};
 use crate::domain::{Caller, ImageId, Principal, Region};
 use crate::problem::ProblemKind;
@@ -19,6 +19,7 @@ use crate::problem::ProblemKind;
 use super::client_address::ClientAddress;
 use super::limits::RateLimits;
 use super::observe::{Asker, cut_to};
+use super::quota::Counted;
 use crate::http::wire::{Arrival, Cost, Problem, Resource};
 
 /// Longest `User-Agent` that the trail keeps, in characters; longer ones are cut and marked.
@@ -29,6 +30,7 @@ pub(in crate::http) struct Authenticated {
     caller: Caller,
     cost: Cost,
     limits: Data<RateLimits>,
+    counted: Counted,
 }
 
 impl Authenticated {
@@ -39,7 +41,7 @@ impl Authenticated {
     /// 429 where that is too much.
     pub(in crate::http) fn admit(&self, accounts: usize) -> Result<(), Problem> {
         self.limits
-            .admit(&self.caller.principal, self.cost, accounts)
+            .admit(&self.caller.principal, self.cost, accounts, &self.counted)
     }
 
     /// Whether it may do this, by scope and policy.
@@ -118,10 +120,10 @@ impl FromRequest for Authenticated {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         match Surroundings::of(request) {
             Ok(surroundings) => match surroundings.authenticate(request) {
-                Err(Refused::UnknownKey) => {
+                Err(Refused::ByOldKeys(refusal)) => {
                     let request = request.clone();
                     Either::Right(Box::pin(async move {
-                        surroundings.authenticate_anew(&request).await
+                        surroundings.authenticate_anew(&request, refusal).await
                     }))
                 }
                 Err(Refused::Problem(problem)) => Either::Left(ready(Err(*problem))),
@@ -134,8 +136,8 @@ impl FromRequest for Authenticated {
 
 /// Why a request is not authenticated, or not yet.
 enum Refused {
-    /// Its token names a key that may be known once the keys are fetched anew.
-    UnknownKey,
+    /// Its token may be good once the keys are fetched anew.
+    ByOldKeys(TokenRefusal),
     Problem(Box<Problem>),
 }
 
@@ -171,21 +173,21 @@ impl Surroundings {
         let token = bearer_token(request).map_err(|refused| problem(self.failed(refused)))?;
         match self.authenticator.authenticate(token) {
             Ok(principal) => Ok(self.authenticated(request, principal)),
-            Err(error) if self.authenticator.may_be_new(error) => Err(Refused::UnknownKey),
-            Err(error) => Err(problem(self.bad_token(error))),
+            Err(refusal) if refusal.may_pass_anew() => Err(Refused::ByOldKeys(refusal)),
+            Err(refusal) => Err(problem(self.bad_token(&refusal))),
         }
     }
 
-    async fn authenticate_anew(&self, request: &HttpRequest) -> Outcome {
+    async fn authenticate_anew(&self, request: &HttpRequest, refusal: TokenRefusal) -> Outcome {
         let token = bearer_token(request)?;
-        match self.authenticator.authenticate_anew(token).await {
+        match self.authenticator.authenticate_anew(token, refusal).await {
             Ok(principal) => Ok(self.authenticated(request, principal)),
-            Err(error) => Err(self.bad_token(error)),
+            Err(refusal) => Err(self.bad_token(&refusal)),
         }
     }
 
-    fn bad_token(&self, error: TokenError) -> Problem {
-        self.failed(Problem::bad_token(error))
+    fn bad_token(&self, refusal: &TokenRefusal) -> Problem {
+        self.failed(Problem::bad_token(refusal))
     }
 
     /// What whoever could not be authenticated is told; a good token is never held up by it.
@@ -205,7 +207,9 @@ impl Surroundings {
         let route = resource.and_then(|resource| resource.route(method));
         let arrival = Arrival::of(request);
         let asker = Asker(Arc::clone(&principal));
+        let counted = Counted::default();
         request.extensions_mut().insert(asker);
+        request.extensions_mut().insert(counted.clone());
         let caller = Caller {
             principal,
             client_ip: Some(self.client_ip),
@@ -222,6 +226,7 @@ impl Surroundings {
             caller,
             cost: route.map_or(Cost::Request, |route| route.cost),
             limits: self.limits.clone(),
+            counted,
         }
     }
 }
@@ -241,7 +246,7 @@ fn bearer_token(request: &HttpRequest) -> Result<&str, Problem> {
         let detail = "must be sent once";
         return Err(Problem::invalid_value("header", "Authorization", detail));
     }
-    let malformed = || Problem::bad_token(TokenError::Malformed);
+    let malformed = || Problem::bad_token(&TokenError::Malformed.into());
     let text = value.to_str().map_err(|_| malformed())?;
     let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
     if !scheme.eq_ignore_ascii_case("bearer") {

@@ -7,7 +7,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 
-use crate::auth::TokenError;
+use crate::auth::{TokenError, TokenRefusal};
 use crate::authorization::Refusal;
 use crate::domain::{EventId, RequestId};
 use crate::problem::{Effect, ProblemKind};
@@ -35,6 +35,8 @@ pub(in crate::http) struct Problem {
     pub(super) policy_ids: Vec<String>,
     pub(super) results: Vec<ResultBody>,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// What happened, where the log is told more than the caller.
+    pub(super) for_log: Option<String>,
 }
 
 impl Problem {
@@ -50,6 +52,7 @@ impl Problem {
             policy_ids: Vec::new(),
             results: Vec::new(),
             headers: Vec::new(),
+            for_log: None,
         };
         match kind {
             ProblemKind::UpstreamUnavailable
@@ -113,14 +116,20 @@ impl Problem {
     }
 
     /// 401 for a token that is not accepted (RFC 6750, section 3.1); 503 for one that cannot be judged yet.
-    pub(in crate::http) fn bad_token(error: TokenError) -> Self {
-        if error == TokenError::NoKeys {
+    pub(in crate::http) fn bad_token(refusal: &TokenRefusal) -> Self {
+        let error = &refusal.error;
+        if *error == TokenError::NoKeys {
             let detail = format!("{error}; the token may be good");
             return Self::new(ProblemKind::KeysUnavailable, detail);
         }
         let mut problem = Self::new(ProblemKind::Unauthenticated, error.to_string());
-        let challenge = format!(r#"{REALM}, error="invalid_token", error_description="{error}""#);
+        // What may stand in it; the names of claims are the configuration's.
+        let may_stand = |c: char| matches!(c, ' '..='~') && !matches!(c, '"' | '\\');
+        let described = error.to_string().replace(|c| !may_stand(c), "?");
+        let challenge =
+            format!(r#"{REALM}, error="invalid_token", error_description="{described}""#);
         problem.challenge(&challenge);
+        problem.for_log = Some(refusal.for_log());
         problem
     }
 
@@ -163,8 +172,8 @@ impl Problem {
     }
 
     /// What happened, for the log; it holds no token.
-    pub(in crate::http) fn detail(&self) -> &str {
-        &self.detail
+    pub(in crate::http) fn for_log(&self) -> &str {
+        self.for_log.as_deref().unwrap_or(&self.detail)
     }
 
     /// The event that the problem belongs to, for the log.

@@ -102,20 +102,14 @@ impl Capacity {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     use super::*;
     use crate::domain::Principal;
 
     fn party(subject: &str) -> Party {
-        Party::Subject(Arc::new(Principal {
-            subject: subject.into(),
-            issuer: "https://issuer.example".into(),
-            token_id: None,
-            scopes: BTreeSet::new(),
-            groups: BTreeSet::new(),
-        }))
+        let principal = Principal::of_first_issuer(subject, "https://issuer.example");
+        Party::Subject(Arc::new(principal))
     }
 
     fn lane(image: &str) -> LaneKey {

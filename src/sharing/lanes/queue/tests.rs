@@ -15,13 +15,8 @@ struct Waits {
 }
 
 fn party(number: usize) -> Party {
-    Party::Subject(Arc::new(Principal {
-        subject: number.to_string(),
-        issuer: "https://issuer.example".into(),
-        token_id: None,
-        scopes: std::collections::BTreeSet::new(),
-        groups: std::collections::BTreeSet::new(),
-    }))
+    let principal = Principal::of_first_issuer(&number.to_string(), "https://issuer.example");
+    Party::Subject(Arc::new(principal))
 }
 
 /// A queue and what waits in it, by place.

@@ -91,13 +91,8 @@ pub(super) struct World {
 }
 
 pub(super) fn party(number: u32) -> Party {
-    Party::Subject(Arc::new(Principal {
-        subject: format!("team-{number}"),
-        issuer: "https://issuer.example".into(),
-        token_id: None,
-        scopes: BTreeSet::new(),
-        groups: BTreeSet::new(),
-    }))
+    let principal = Principal::of_first_issuer(&format!("team-{number}"), "https://issuer.example");
+    Party::Subject(Arc::new(principal))
 }
 
 pub(super) fn key(image: u32) -> LaneKey {

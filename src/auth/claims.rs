@@ -1,0 +1,278 @@
+//! The claims of a token (RFC 7519), and what its issuer's rules make of them.
+//!
+//! They are read strictly: a claim that decides something and has another JSON type than it should is a refusal, never
+//! an absence, and a claim given twice is one too (RFC 7519, section 4).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::config::{self, ClaimRules};
+use crate::domain::{IssuerName, Principal, SYSTEM_SUBJECTS, Timestamp};
+
+use super::refusal::{TokenError, TokenRefusal, came, one_of, quoted};
+
+/// What tokens of one issuer are held against.
+#[derive(Debug)]
+pub(super) struct TokenRules {
+    pub(super) issuer: config::Issuer,
+    /// Names whose subjects and groups none of this issuer may bear.
+    pub(super) names_of_others: Vec<IssuerName>,
+    pub(super) leeway: Duration,
+}
+
+/// The claims of one token, as they were written.
+pub(super) struct Claims<'a>(BTreeMap<String, &'a RawValue>);
+
+/// A token's claims that passed every check.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) principal: Principal,
+    /// `exp`, in seconds since 1970.
+    pub(super) expires: f64,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Claims<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = BTreeMap<String, &'de RawValue>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("claims")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+                let mut members = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
+                    if members.insert(name, value).is_some() {
+                        return Err(de::Error::custom("a claim stands there twice"));
+                    }
+                }
+                Ok(members)
+            }
+        }
+
+        deserializer.deserialize_map(Members).map(Self)
+    }
+}
+
+impl Claims<'_> {
+    /// `iss`.
+    pub(super) fn issuer(&self) -> Result<String, TokenRefusal> {
+        self.required_text("iss")
+    }
+
+    /// `iss`, where there is one.
+    pub(super) fn named_issuer(&self) -> Result<Option<String>, TokenRefusal> {
+        let named = self.0.contains_key("iss");
+        named.then(|| self.issuer()).transpose()
+    }
+
+    /// Holds the claims against the rules of their issuer.
+    pub(super) fn check(
+        &self,
+        rules: &TokenRules,
+        now: Timestamp,
+    ) -> Result<Checked, TokenRefusal> {
+        self.check_audience(&rules.issuer.audience)?;
+        let expires = self
+            .date("exp")?
+            .ok_or_else(|| self.bad("exp", "a number"))?;
+        rules.check_end(expires, now)?;
+        let latest = seconds(now) + rules.leeway.as_secs_f64();
+        for (claim, error) in [
+            ("nbf", TokenError::NotYetValid),
+            ("iat", TokenError::IssuedInFuture),
+        ] {
+            if let Some(begins) = self.date(claim)?.filter(|begins| *begins > latest) {
+                let begins = Timestamp::from_seconds(begins);
+                return Err(error.expected(claim, format_args!("{now} or before"), begins));
+            }
+        }
+        let principal = self.principal(rules)?;
+        Ok(Checked { principal, expires })
+    }
+
+    /// The principal that the claims tell of, whether or not the token is good in time and for this audience.
+    pub(super) fn principal(&self, rules: &TokenRules) -> Result<Principal, TokenRefusal> {
+        let TokenRules {
+            issuer,
+            names_of_others,
+            ..
+        } = rules;
+        let token_id = match self.value("jti") {
+            None => None,
+            Some(Value::String(jti)) => Some(printable(jti, "jti")?),
+            Some(_) => return Err(self.bad("jti", "text")),
+        };
+        let subject = printable(self.required_text("sub")?, "sub")?;
+        if SYSTEM_SUBJECTS.contains(&subject.as_str()) {
+            return Err(TokenError::SystemSubject.into());
+        }
+        let claimed = |name: &str| names_of_others.iter().find(|other| other.claims(name));
+        if let Some(other) = claimed(&subject) {
+            let expected = format_args!("nothing that begins with `{other}:`");
+            let refused = TokenError::OtherIssuersSubject(other.clone());
+            return Err(refused.expected("sub", expected, quoted(&subject)));
+        }
+        let ClaimRules { groups_claim, .. } = &issuer.claims;
+        let groups = match self.value(groups_claim) {
+            None => BTreeSet::new(),
+            Some(value) => texts(&value).ok_or_else(|| self.bad(groups_claim, TEXTS))?,
+        };
+        Ok(Principal {
+            subject,
+            issuer: issuer.iss.clone(),
+            issuer_name: issuer.name.clone(),
+            token_id,
+            scopes: self.scopes(&issuer.claims)?,
+            groups: groups
+                .into_iter()
+                .filter(|group| claimed(group).is_none())
+                .collect(),
+            claims: self.seen_by_policies(&issuer.claims),
+            expires_at: self
+                .date("exp")?
+                .map_or(Timestamp::MAX, Timestamp::from_seconds),
+        })
+    }
+
+    fn check_audience(&self, audience: &str) -> Result<(), TokenRefusal> {
+        let given = self.value("aud");
+        let audiences = given.as_ref().and_then(texts);
+        let audiences = audiences.ok_or_else(|| self.bad("aud", TEXTS))?;
+        if audiences.contains(audience) {
+            return Ok(());
+        }
+        let (expected, got) = (quoted(audience), came(given.as_ref()));
+        Err(TokenError::OtherAudience.expected("aud", expected, got))
+    }
+
+    fn scopes(&self, rules: &ClaimRules) -> Result<BTreeSet<String>, TokenRefusal> {
+        let mut scopes: BTreeSet<String> = rules.grant.iter().cloned().collect();
+        for claim in &rules.scope_claims {
+            let found = match self.value(claim) {
+                None => continue,
+                // A text holds several (RFC 8693, section 4.2), an element of an array is one.
+                Some(Value::String(text)) => text.split(' ').map(str::to_owned).collect(),
+                Some(value) => texts(&value).ok_or_else(|| self.bad(claim, TEXTS))?,
+            };
+            for value in found.into_iter().filter(|value| !value.is_empty()) {
+                match rules.scopes.get(&value) {
+                    None => _ = scopes.insert(value),
+                    Some(meant) => scopes.extend(meant.iter().cloned()),
+                }
+            }
+        }
+        Ok(scopes)
+    }
+
+    /// Of what policies may ask for: texts, and numbers and truth values as they were written. What is of another type
+    /// cannot be put so and is not there.
+    fn seen_by_policies(&self, rules: &ClaimRules) -> BTreeMap<String, String> {
+        let seen = |name: &String| {
+            let value = match self.value(name)? {
+                Value::String(text) => text,
+                // Not as the number that it was read to: two large ones may be read to the same.
+                Value::Number(_) | Value::Bool(_) => self.0.get(name)?.get().to_owned(),
+                Value::Null | Value::Array(_) | Value::Object(_) => return None,
+            };
+            Some((name.clone(), value))
+        };
+        rules.policy_claims.iter().filter_map(seen).collect()
+    }
+
+    /// A claim's value; one that no reader can hold counts as null, which no claim may be.
+    fn value(&self, name: &str) -> Option<Value> {
+        let written = self.0.get(name)?.get();
+        Some(serde_json::from_str(written).unwrap_or_default())
+    }
+
+    fn bad(&self, name: &str, expected: &str) -> TokenRefusal {
+        let got = came(self.value(name).as_ref());
+        TokenError::BadClaim(name.to_owned().into()).expected(quoted(name), expected, got)
+    }
+
+    fn required_text(&self, name: &'static str) -> Result<String, TokenRefusal> {
+        match self.value(name) {
+            Some(Value::String(text)) if !text.is_empty() => Ok(text),
+            _ => Err(self.bad(name, "text")),
+        }
+    }
+
+    /// A NumericDate: seconds since 1970, fractions allowed (RFC 7519, section 2).
+    fn date(&self, name: &'static str) -> Result<Option<f64>, TokenRefusal> {
+        let Some(value) = self.value(name) else {
+            return Ok(None);
+        };
+        let seconds = value.as_f64().filter(|seconds| seconds.is_finite());
+        let seconds = seconds.ok_or_else(|| self.bad(name, "a number"))?;
+        Ok(Some(seconds))
+    }
+}
+
+const TEXTS: &str = "a text or an array of texts";
+
+impl TokenRules {
+    /// Those of one of `auth`'s issuers.
+    pub(super) fn of(issuer: &config::Issuer, auth: &config::Auth) -> Self {
+        let others = auth.further.iter().filter(|_| issuer.name.is_none());
+        Self {
+            issuer: issuer.clone(),
+            names_of_others: others.filter_map(|other| other.name.clone()).collect(),
+            leeway: auth.leeway,
+        }
+    }
+
+    /// Whether a token that ends at `expires` is still good.
+    pub(super) fn check_end(&self, expires: f64, now: Timestamp) -> Result<(), TokenRefusal> {
+        if expires + self.leeway.as_secs_f64() > seconds(now) {
+            return Ok(());
+        }
+        let ended = Timestamp::from_seconds(expires);
+        Err(TokenError::Expired.expected("exp", format_args!("{now} or after"), ended))
+    }
+}
+
+/// The refusal of an `iss` that is none of these.
+pub(super) fn other_issuer<'a>(
+    expected: impl IntoIterator<Item = &'a str>,
+    got: &str,
+) -> TokenRefusal {
+    TokenError::OtherIssuer.expected("issuer", one_of(expected), quoted(got))
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "seconds since 1970 are far below 2^53"
+)]
+fn seconds(time: Timestamp) -> f64 {
+    time.as_millis() as f64 / 1000.0
+}
+
+/// The text of a claim that people read in the trail.
+fn printable(text: String, name: &'static str) -> Result<String, TokenRefusal> {
+    if text.contains(char::is_control) {
+        Err(TokenError::ControlCharacter(name).into())
+    } else {
+        Ok(text)
+    }
+}
+
+/// A text or an array of texts.
+fn texts(claim: &Value) -> Option<BTreeSet<String>> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    match claim {
+        Value::Array(items) => items.iter().map(text).collect(),
+        other => text(other).map(|text| BTreeSet::from([text])),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! Values that are tables: they become keys like any other, so that each has its origin and its faults.
+
+use std::collections::BTreeSet;
+
+use toml::{Table, Value};
+
+use super::layers::{Given, is_key_of_issuer};
+use super::reader::KeyReader;
+
+impl KeyReader {
+    /// The keys of the table `key`, each of which can be read as `key.KEY` then.
+    pub(super) fn keys_of_table(&mut self, key: &str) -> Vec<String> {
+        let Some(given) = self.table_value(key) else {
+            return Vec::new();
+        };
+        match given.value {
+            Value::Table(table) => self.lay_out(key, table, &given.origin),
+            _ => self.fault(key, "must be a table").unwrap_or_default(),
+        }
+    }
+
+    /// Where the keys of each table of the array `key` can be read: under the table's name, or its number where it has none
+    /// of its own.
+    pub(super) fn named_tables(&mut self, key: &str) -> Vec<String> {
+        let Some(given) = self.table_value(key) else {
+            return Vec::new();
+        };
+        let must_be = format!("must be tables, each under [[{key}]]");
+        let Value::Array(items) = given.value else {
+            return self.fault(key, &must_be).unwrap_or_default();
+        };
+        let (mut places, mut taken) = (Vec::new(), BTreeSet::new());
+        for (index, item) in items.into_iter().enumerate() {
+            let number = index + 1;
+            let Value::Table(table) = item else {
+                self.fault::<()>(key, &must_be);
+                continue;
+            };
+            let name = table.get("name").and_then(Value::as_str);
+            let name = name.filter(|name| !name.is_empty() && !name.contains('.'));
+            let mut place = format!("{key}.{number}");
+            match name.map(str::to_owned) {
+                Some(name) if taken.insert(name.clone()) => place = format!("{key}.{name}"),
+                Some(name) => {
+                    self.fault::<()>(key, &format!("two of them are named `{name}`"));
+                    continue;
+                }
+                None => {}
+            }
+            for name in self.lay_out(&place, table, &given.origin) {
+                if !is_key_of_issuer(&name) {
+                    self.fault::<()>(&format!("{place}.{name}"), "is no key of the gateway");
+                }
+            }
+            places.push(place);
+        }
+        places
+    }
+
+    fn lay_out(&mut self, place: &str, table: Table, origin: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        for (name, value) in table {
+            let given = Given {
+                value,
+                origin: origin.to_owned(),
+            };
+            self.lay(format!("{place}.{name}"), given);
+            names.push(name);
+        }
+        names
+    }
+
+    /// A value that is no text; as text it is TOML in one line, as the environment has it.
+    fn table_value(&mut self, key: &str) -> Option<Given> {
+        let given = self.find(key)?.clone();
+        let Value::String(text) = &given.value else {
+            return Some(given);
+        };
+        let parsed = format!("value = {text}").parse::<Table>().ok();
+        let value = parsed
+            .filter(|table| table.len() == 1)
+            .and_then(|mut table| table.remove("value"));
+        match value {
+            Some(value) => Some(Given { value, ..given }),
+            None => self.fault(key, "must be a table as TOML writes it in one line"),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What is left of a subject's bucket, as the headers `RateLimit` and `RateLimit-Policy` tell it
+//! (draft-ietf-httpapi-ratelimit-headers-10).
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+
+pub(in crate::http) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+pub(in crate::http) const RATE_LIMIT_POLICY: HeaderName =
+    HeaderName::from_static("ratelimit-policy");
+
+/// Where a bucket stands once a request was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BucketState {
+    /// What a full bucket holds.
+    pub(super) burst: u32,
+    /// What is in it.
+    pub(super) left: u32,
+    /// How long one takes to come back.
+    pub(super) period: Duration,
+}
+
+impl BucketState {
+    fn write(self, headers: &mut HeaderMap) {
+        let seconds = |tokens: u32| self.period.mul_f64(f64::from(tokens)).as_secs_f64().ceil();
+        let until_full = seconds(self.burst.saturating_sub(self.left));
+        let window = seconds(self.burst).max(1.0);
+        let limit = format!(r#""subject";r={};t={until_full:.0}"#, self.left);
+        let policy = format!(r#""subject";q={};w={window:.0}"#, self.burst);
+        for (name, text) in [(RATE_LIMIT, limit), (RATE_LIMIT_POLICY, policy)] {
+            // Digits and the texts above.
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+/// A request's place for what its subject's bucket held, from where it is counted to where its answer leaves.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Counted(Arc<OnceLock<BucketState>>);
+
+impl Counted {
+    pub(super) fn note(&self, state: BucketState) {
+        // A request is counted once.
+        let _ = self.0.set(state);
+    }
+
+    /// Writes the headers, where the request was counted.
+    pub(super) fn write(&self, headers: &mut HeaderMap) {
+        if let Some(state) = self.0.get() {
+            state.write(headers);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_whole_and_never_too_few() {
+        let told = |burst, left, millis| {
+            let mut headers = HeaderMap::new();
+            let period = Duration::from_millis(millis);
+            let state = BucketState {
+                burst,
+                left,
+                period,
+            };
+            state.write(&mut headers);
+            [RATE_LIMIT, RATE_LIMIT_POLICY].map(|name| {
+                let value = headers.get(name).expect("it is there");
+                value.to_str().expect("ASCII").to_owned()
+            })
+        };
+        let full = [r#""subject";r=100;t=0"#, r#""subject";q=100;w=2"#];
+        assert_eq!(told(100, 100, 20), full);
+        assert_eq!(told(100, 99, 20)[0], r#""subject";r=99;t=1"#);
+        assert_eq!(told(100, 0, 20)[0], r#""subject";r=0;t=2"#);
+        assert_eq!(
+            told(1, 0, 1_000_000),
+            [r#""subject";r=0;t=1000"#, r#""subject";q=1;w=1000"#]
+        );
+        assert_eq!(told(1, 1, 1)[1], r#""subject";q=1;w=1"#);
+    }
+}
