@@ -310,3 +310,173 @@ fn a_trail_is_a_file_of_sqlite() {
         assert!(path(bad).is_err(), "{bad:?}");
     }
 }
+
+/// The good configuration with further issuers under it.
+fn with_issuers(tables: &str) -> String {
+    format!("{GOOD}\n{tables}")
+}
+
+#[test]
+fn further_issuers_are_tables_each_with_all_of_its_own() {
+    let file = with_issuers(
+        r#"
+        [authorization]
+        policy_file = "policies.cedar"
+        [[auth.issuers]]
+        name = "github"
+        issuer = "https://token.actions.githubusercontent.com"
+        audience = "gateway"
+        oidc_discovery = true
+        grant = ["shares:write"]
+        policy_claims = ["repository", "environment", "repository"]
+        [[auth.issuers]]
+        name = "entra"
+        issuer = "https://login.microsoftonline.com/tenant/v2.0"
+        audience = "api://gateway"
+        jwks_url = "https://login.microsoftonline.com/tenant/discovery/v2.0/keys"
+        scope_claims = ["roles", "scp"]
+        scopes = {"Shares.Write" = ["shares:read", "shares:write"], "Other" = "audit:read"}
+        groups_claim = "wids"
+        "#,
+    );
+    let auth = load(&file, &[]).expect("good").auth;
+    assert_eq!(auth.first.claims, ClaimRules::default());
+    let [github, entra] = auth.further.as_slice() else {
+        panic!("{:?}", auth.further);
+    };
+    assert_eq!(
+        github.name.as_ref().map(ToString::to_string).as_deref(),
+        Some("github")
+    );
+    assert_eq!(github.keys, KeySource::Discovery);
+    assert_eq!(github.claims.grant, ["shares:write"]);
+    assert_eq!(github.claims.scope_claims, ["scope", "scp"]);
+    let seen: Vec<&str> = github
+        .claims
+        .policy_claims
+        .iter()
+        .map(String::as_str)
+        .collect();
+    assert_eq!(seen, ["environment", "repository"]);
+    assert_eq!(entra.claims.scope_claims, ["roles", "scp"]);
+    assert_eq!(entra.claims.groups_claim, "wids");
+    assert_eq!(
+        entra.claims.scopes["Shares.Write"],
+        ["shares:read", "shares:write"]
+    );
+    assert_eq!(entra.claims.scopes["Other"], ["audit:read"]);
+    // The environment has tables as TOML writes them in one line, and beats the file.
+    let table =
+        r#"[{name = "ci", issuer = "https://ci.example", audience = "a", jwks_file = "k.json"}]"#;
+    let environment = [
+        ("ISG__AUTH__ISSUERS", table),
+        ("ISG__AUTH__SCOPES", r#"{"a.b" = ["shares:read"]}"#),
+        ("ISG__AUTH__POLICY_CLAIMS", "email, sub"),
+    ];
+    let auth = load(&file, &environment).expect("good").auth;
+    assert_eq!(auth.further.len(), 1);
+    assert_eq!(auth.further[0].section(), "auth.issuers.ci");
+    assert_eq!(auth.first.claims.scopes["a.b"], ["shares:read"]);
+    assert_eq!(auth.first.claims.policy_claims.len(), 2);
+}
+
+#[test]
+fn every_fault_of_an_issuer_is_told_with_its_table() {
+    let keys = |tables: &str| load(&with_issuers(tables), &[]).err().unwrap_or_default();
+    let table = |more: &str| {
+        format!(
+            "[[auth.issuers]]\nissuer = \"https://x.example\"\naudience = \"a\"\njwks_file = \"k\"\n{more}\n"
+        )
+    };
+    for (tables, expected) in [
+        (table(""), vec!["auth.issuers.1.name"]),
+        (
+            table("name = \"Not A Name\""),
+            vec!["auth.issuers.Not A Name.name"],
+        ),
+        (table("name = \"a.b\""), vec!["auth.issuers.1.name"]),
+        (table("name = 7"), vec!["auth.issuers.1.name"]),
+        (
+            table("name = \"ci\"\nleeway = \"1s\""),
+            vec!["auth.issuers.ci.leeway"],
+        ),
+        (
+            table("name = \"ci\"\nissuers = []"),
+            vec!["auth.issuers.ci.issuers"],
+        ),
+        (
+            table("name = \"ci\"\ncolour = 1"),
+            vec!["auth.issuers.ci.colour"],
+        ),
+        (
+            table("name = \"ci\"\ngrant = [\"shares:write\"]"),
+            vec!["auth.issuers.ci.grant"],
+        ),
+        (
+            table("name = \"ci\"\ngrant = 7"),
+            vec!["auth.issuers.ci.grant"],
+        ),
+        (
+            table("name = \"ci\"\nscopes = [1]"),
+            vec!["auth.issuers.ci.scopes"],
+        ),
+        (
+            table("name = \"ci\"\n[auth.issuers.scopes]\nx = 1"),
+            vec!["auth.issuers.ci.scopes.x"],
+        ),
+        (
+            table("name = \"ci\"\njwks_url = \"https://x.example\""),
+            vec!["auth.issuers.ci.jwks_file"],
+        ),
+        (
+            table("name = \"ci\"\ngroups_claim = \"\""),
+            vec!["auth.issuers.ci.groups_claim"],
+        ),
+        (
+            table("name = \"ci\"") + &table("name = \"ci\""),
+            vec!["auth.issuers"],
+        ),
+        (
+            table("name = \"ci\"") + &table("name = \"cd\""),
+            vec!["auth.issuers.cd.issuer"],
+        ),
+        (
+            table("name = \"ci\"").replace("x.example", "issuer.example"),
+            vec!["auth.issuers.ci.issuer"],
+        ),
+        (
+            "[[auth.issuers]]\nname = \"ci\"\noidc_discovery = true\nissuer = \"http://x\"".into(),
+            vec!["auth.issuers.ci.audience", "auth.issuers.ci.issuer"],
+        ),
+        ("[auth.issuers]\nname = \"ci\"".into(), vec!["auth.issuers"]),
+    ] {
+        assert_eq!(keys(&tables), expected, "{tables}");
+    }
+    let faulty = |name, value| load(GOOD, &[(name, value)]).err().unwrap_or_default();
+    assert_eq!(faulty("ISG__AUTH__ISSUERS", "ci"), ["auth.issuers"]);
+    assert_eq!(faulty("ISG__AUTH__SCOPES", "{} \n a = 1"), ["auth.scopes"]);
+    assert_eq!(
+        faulty("ISG__AUTH__GRANT", "shares:read"),
+        ["ISG__AUTH__GRANT"]
+    );
+    let first = GOOD.replace("[upstream]", "grant = [\"shares:read\"]\n[upstream]");
+    assert_eq!(load(&first, &[]).err(), Some(vec!["auth.grant".to_owned()]));
+}
+
+#[test]
+fn a_scope_that_the_gateway_does_not_know_and_files_for_nothing_are_odd_and_no_fault() {
+    let file = GOOD.replace(
+        "[upstream]",
+        "scopes = {\"Writer\" = [\"shares:wirte\"]}\nfetch_ca_file = \"ca.crt\"\n[upstream]",
+    );
+    let warnings = load(&file, &[]).expect("good").warnings;
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(
+        warnings[0].starts_with("auth.scopes.Writer: `shares:wirte`"),
+        "{warnings:?}"
+    );
+    assert!(
+        warnings[1].starts_with("auth.fetch_ca_file is set"),
+        "{warnings:?}"
+    );
+}

@@ -19,11 +19,19 @@ async fn a_subject_that_asks_too_much_is_429_with_a_true_retry_after_and_others_
     let settings = [("limits.requests_per_second", "1"), ("limits.burst", "3")];
     let gateway = Gateway::in_front_of("http://127.0.0.1:9", &settings).await;
     let reader = gateway.with(token("team-a", "audit:read shares:read shares:write"));
-    for _ in 0..3 {
-        assert_eq!(reader.get("/audit/events").await.status, 200);
+    for left in [2, 1, 0] {
+        let answer = reader.get("/audit/events").await;
+        assert_eq!(answer.status, 200);
+        let limit = answer.header("ratelimit").unwrap();
+        assert!(
+            limit.starts_with(&format!(r#""subject";r={left};t="#)),
+            "{limit}"
+        );
     }
     // Every route of callers counts, and says the same; what is wrong by itself says that first.
     for (method, path) in [
+        ("GET", "/whoami"),
+        ("HEAD", "/whoami"),
         ("GET", "/audit/events"),
         ("GET", "/audit/events/x"),
         ("GET", "/audit/entries"),
@@ -36,15 +44,39 @@ async fn a_subject_that_asks_too_much_is_429_with_a_true_retry_after_and_others_
         ("DELETE", SHARE),
     ] {
         let limited = reader.send(method, path).await;
-        let problem = limited.assert_problem(429, "rate-limited");
         assert_eq!(retry_after(&limited), 1, "{method} {path}");
+        let limit = limited.header("ratelimit").unwrap();
+        let parts = limit.strip_prefix(r#""subject";r=0;t="#).unwrap();
+        let until_full: u64 = parts.parse().unwrap();
+        assert!((1..=3).contains(&until_full), "{limit}");
+        let policy = limited.header("ratelimit-policy");
+        assert_eq!(policy, Some(r#""subject";q=3;w=3"#), "{method} {path}");
+        if method == "HEAD" {
+            assert_eq!((limited.status, limited.body.as_str()), (429, ""));
+            continue;
+        }
+        let problem = limited.assert_problem(429, "rate-limited");
         if method == "PUT" || method == "DELETE" {
             assert_eq!(problem["effect"], "none");
             assert_eq!(problem["retryable"], true);
         }
     }
-    assert_eq!(reader.get("/audit/events?colour=blue").await.status, 400);
-    assert_eq!(reader.get("/nowhere").await.status, 404);
+    // What no limit counts says nothing of one.
+    for (path, status) in [
+        ("/audit/events?colour=blue", 400),
+        ("/whoami?colour=blue", 400),
+        ("/nowhere", 404),
+        ("/livez", 200),
+        ("/openapi.json", 200),
+    ] {
+        let answer = reader.get(path).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(answer.header("ratelimit"), None, "{path}");
+    }
+    assert_eq!(
+        gateway.nobody().get("/whoami").await.header("ratelimit"),
+        None
+    );
     let other = gateway.with(token("team-b", "audit:read"));
     let events = other.get("/audit/events").await;
     assert_eq!(events.status, 200);
@@ -57,6 +89,62 @@ async fn a_subject_that_asks_too_much_is_429_with_a_true_retry_after_and_others_
         (reader.get("/audit/events").await.status == 200).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_limit_counts_says_what_is_left_however_it_ends() {
+    let settings = [
+        ("limits.requests_per_second", "0.5"),
+        ("limits.burst", "100"),
+        ("server.cors_origins", "https://console.example"),
+    ];
+    let gateway = Gateway::in_front_of("http://127.0.0.1:9", &settings).await;
+    let caller = gateway.with(token("team-a", "audit:read shares:write"));
+    let mut left = 100;
+    for (method, path, body, status, cost) in [
+        ("GET", "/whoami", None, 200, 1),
+        ("GET", "/audit/events", None, 200, 1),
+        ("GET", "/audit/entries", None, 200, 1),
+        ("GET", "/audit/events/x", None, 404, 1),
+        ("GET", SHARE, None, 403, 1),
+        ("PUT", "/images/img/shares/7?dry_run=true", None, 503, 1),
+        ("PUT", SHARE, None, 503, 1),
+        ("DELETE", SHARE, None, 503, 1),
+        (
+            "PATCH",
+            "/images/img/shares",
+            Some(json!({"add": (1..=25).collect::<Vec<u64>>()})),
+            200,
+            3,
+        ),
+    ] {
+        let request = caller.request(method, path);
+        let request = request.header("Origin", "https://console.example");
+        let request = match body {
+            Some(body) => request
+                .header("Content-Type", "application/json")
+                .body(body.to_string()),
+            None => request,
+        };
+        let answer = Answer::of(request).await;
+        assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
+        left -= cost;
+        let limit = answer.header("ratelimit").unwrap();
+        assert!(
+            limit.starts_with(&format!(r#""subject";r={left};t="#)),
+            "{method} {path}: {limit}"
+        );
+        let policy = answer.header("ratelimit-policy");
+        assert_eq!(policy, Some(r#""subject";q=100;w=200"#));
+        let exposed = answer.header("access-control-expose-headers").unwrap();
+        for header in ["ratelimit", "ratelimit-policy"] {
+            let mut names = exposed.split(',').map(|name| name.trim().to_lowercase());
+            assert!(names.any(|name| name == header), "{exposed}");
+        }
+    }
+    let off = Gateway::in_front_of("http://127.0.0.1:9", &[]).await;
+    let answer = off.auditor().get("/audit/events").await;
+    assert_eq!((answer.status, answer.header("ratelimit")), (200, None));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,301 @@
+//! Keys and tokens as identity providers publish them, through the code that fetches them. The sets, documents and tokens
+//! are those of `tests/fixtures/wild`, whose keys nobody uses.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use serde_json::{Value, json};
+
+use crate::support::{Gateway, KeyAnswer, KeyServer, SECRET, eventually, set_of, token_with};
+
+fn fixture(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wild");
+    std::fs::read_to_string(path.join(name)).unwrap()
+}
+
+fn set(name: &str) -> String {
+    fixture(&format!("shapes/{name}-jwks.json"))
+}
+
+fn wild_token(name: &str) -> String {
+    fixture(&format!("tokens/{name}.jwt")).trim().to_owned()
+}
+
+/// The claims or the header of a token.
+fn part(token: &str, number: usize) -> Value {
+    use base64::Engine as _;
+    let part = token.split('.').nth(number).unwrap();
+    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part);
+    serde_json::from_slice(&json.unwrap()).unwrap()
+}
+
+async fn is_ready(gateway: &Gateway) -> bool {
+    gateway.readiness().await.status == 200
+}
+
+async fn detail(gateway: &Gateway) -> String {
+    let body = gateway.readiness().await.json();
+    let checks = body["checks"].as_array().unwrap();
+    let auth = checks.iter().find(|check| check["name"] == "auth");
+    auth.unwrap()["detail"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+async fn with_keys_of(server: &KeyServer, settings: &[(&'static str, &str)]) -> Gateway {
+    let mut all = vec![("auth.jwks_url", server.url.as_str())];
+    all.extend(settings);
+    let gateway = Gateway::with_keys_from(&all).await;
+    eventually("the keys are read", async || {
+        is_ready(&gateway).await.then_some(())
+    })
+    .await;
+    gateway
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_and_tokens_of_providers_are_taken_as_they_are() {
+    let answers = [
+        (
+            "k8s",
+            KeyAnswer::For(
+                "application/jwk-set+json",
+                Box::new(KeyAnswer::Body(set("k8s"), "")),
+            ),
+        ),
+        ("forgerock", KeyAnswer::Body(set("forgerock"), "")),
+        ("rfc9864", KeyAnswer::Body(set("rfc9864"), "")),
+        (
+            "plain",
+            KeyAnswer::For(
+                "application/json",
+                Box::new(KeyAnswer::Body(set("plain"), "")),
+            ),
+        ),
+    ];
+    for (name, answer) in answers {
+        let server = KeyServer::start(answer).await;
+        let tokens: Vec<String> = std::fs::read_dir(
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wild/tokens"),
+        )
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|file| file.starts_with(name) && file != "k8s-subject.jwt")
+        .map(|file| wild_token(file.trim_end_matches(".jwt")))
+        .collect();
+        assert!(!tokens.is_empty(), "{name}");
+        let issuer = part(&tokens[0], 1)["iss"].as_str().unwrap().to_owned();
+        let gateway = with_keys_of(&server, &[("auth.issuer", &issuer)]).await;
+        for token in tokens {
+            let claims = part(&token, 1);
+            let answer = gateway.with(token.clone()).get("/whoami").await;
+            assert_eq!(
+                answer.status,
+                200,
+                "{} {claims}: {answer:?}",
+                part(&token, 0)
+            );
+            assert_eq!(answer.json()["subject"], claims["sub"], "{name}");
+            let audits = gateway.with(token).get("/audit/events").await.status;
+            let expected = if claims["scope"].is_null() { 403 } else { 200 };
+            assert_eq!(audits, expected, "{name} {claims}");
+        }
+    }
+    // A subject of the gateway's own is nobody else's.
+    let server = KeyServer::start(KeyAnswer::Body(set("plain"), "")).await;
+    let gateway = with_keys_of(&server, &[("auth.issuer", "https://wild.invalid")]).await;
+    let refused = gateway.with(wild_token("k8s-subject")).get("/whoami").await;
+    refused.assert_problem(401, "unauthenticated");
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sets_come_compressed_or_with_a_mark_and_what_is_too_long_is_refused_however_it_comes() {
+    let keys = set_of("k", SECRET);
+    let marked = format!("\u{feff}{keys}");
+    let bomb = format!("{}{}", " ".repeat(64 * 1024 * 1024), keys);
+    let with = |coding: &str, body: Vec<u8>| {
+        KeyAnswer::With(format!("Content-Encoding: {coding}\r\n"), body)
+    };
+    let server = KeyServer::start(KeyAnswer::Close).await;
+    let gateway = Gateway::with_keys_from(&[("auth.jwks_url", &server.url)]).await;
+    for (answer, words) in [
+        (with("gzip", gzip(&bomb)), "longer than"),
+        (with("gzip", b"no gzip".to_vec()), "decompressed"),
+        (with("gzip", gzip(&keys)[..20].to_vec()), "decompressed"),
+        (with("br", keys.clone().into_bytes()), "decompressed"),
+    ] {
+        server.answers(answer);
+        gateway.reload_keys().await;
+        assert!(
+            detail(&gateway).await.contains(words),
+            "{words}: {}",
+            detail(&gateway).await
+        );
+        assert!(!is_ready(&gateway).await);
+    }
+    assert!(
+        server
+            .heads()
+            .iter()
+            .all(|head| head.contains("\r\naccept-encoding: gzip\r\n"))
+    );
+    for answer in [
+        with("gzip", gzip(&keys)),
+        with("X-GZIP", gzip(&marked)),
+        with("identity", keys.clone().into_bytes()),
+        KeyAnswer::Body(marked, ""),
+    ] {
+        let server = KeyServer::start(answer).await;
+        let gateway = with_keys_of(&server, &[]).await;
+        let token = token_with("k", SECRET, &json!({}));
+        assert_eq!(gateway.with(token).get("/whoami").await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_set_without_kids_is_fetched_again_by_the_first_token_of_its_new_key() {
+    let set = |secret: &[u8]| {
+        let mut set: Value = serde_json::from_str(&set_of("", secret)).unwrap();
+        set["keys"][0].as_object_mut().unwrap().remove("kid");
+        set.to_string()
+    };
+    let token = |secret: &[u8]| {
+        let key = jsonwebtoken::EncodingKey::from_secret(secret);
+        let claims = part(&token_with("x", secret, &json!({"scope": "audit:read"})), 1);
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+    };
+    let new = b"another secret, long enough as well to be one";
+    let server = KeyServer::start(KeyAnswer::Body(set(SECRET), "max-age=3600")).await;
+    let gateway = with_keys_of(&server, &[]).await;
+    assert_eq!(gateway.with(token(SECRET)).get("/whoami").await.status, 200);
+    assert_eq!(server.asked(), 1);
+    server.answers(KeyAnswer::Body(set(new), "max-age=3600"));
+    assert_eq!(gateway.with(token(new)).get("/whoami").await.status, 200);
+    assert_eq!(server.asked(), 2);
+    let old = gateway.with(token(SECRET)).get("/whoami").await;
+    old.assert_problem(401, "unauthenticated");
+    assert_eq!(server.asked(), 2, "at most once in 30 s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_redirects_says_where_to_and_is_not_followed() {
+    let server = KeyServer::start(KeyAnswer::Redirect("/keys/v2?secret=1#x".into())).await;
+    let elsewhere = KeyServer::start(KeyAnswer::Body(set_of("k", SECRET), "")).await;
+    let gateway = Gateway::with_keys_from(&[("auth.jwks_url", &server.url)]).await;
+    gateway.reload_keys().await;
+    let expected = format!("HTTP 302 Found and leads to `{}/keys/v2`", server.url);
+    let told = detail(&gateway).await;
+    assert!(
+        told.contains(&expected) && !told.contains("secret"),
+        "{told}"
+    );
+    server.answers(KeyAnswer::Redirect(format!("{}/keys", elsewhere.url)));
+    gateway.reload_keys().await;
+    let told = detail(&gateway).await;
+    assert!(
+        told.contains(&format!("leads to `{}/keys`", elsewhere.url)),
+        "{told}"
+    );
+    assert_eq!(elsewhere.asked(), 0);
+    // A discovery document, and the set that it names, are told apart.
+    let settings = [
+        ("auth.oidc_discovery", "true"),
+        ("auth.issuer", server.url.as_str()),
+    ];
+    let gateway = Gateway::with_keys_from(&settings).await;
+    let keys = format!("{}/keys", server.url);
+    for (issuer, words) in [
+        (
+            "https://other.example/",
+            "is of another issuer, `https://other.example/`".to_owned(),
+        ),
+        (
+            server.url.as_str(),
+            format!("{keys}: it answers with HTTP 302"),
+        ),
+    ] {
+        server.discovers(format!(
+            "\u{feff}{}",
+            json!({"issuer": issuer, "jwks_uri": keys})
+        ));
+        gateway.reload_keys().await;
+        let told = detail(&gateway).await;
+        assert!(told.contains(&words), "{words}: {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_a_cluster_are_fetched_with_its_authority_and_the_token_of_the_moment() {
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority_key = KeyPair::generate().unwrap();
+    let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
+    let issuer = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate().unwrap();
+    let names = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = names.signed_by(&key, &issuer).unwrap().pem();
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (ca_file, token_file) = (path("ca.crt"), path("token"));
+    std::fs::write(&ca_file, &authority_pem).unwrap();
+    std::fs::write(&token_file, "first.of.all\n").unwrap();
+
+    let set = KeyAnswer::For(
+        "application/jwk-set+json",
+        Box::new(KeyAnswer::Body(set_of("k", SECRET), "")),
+    );
+    let server = KeyServer::start_with_tls(set, &certificate, &key.serialize_pem()).await;
+    let url = &server.url;
+    let document = json!({"issuer": url, "jwks_uri": format!("{url}/openid/v1/jwks")});
+    server.discovers(document.to_string());
+    let settings = [
+        ("auth.issuer", url.as_str()),
+        ("auth.oidc_discovery", "true"),
+        ("auth.fetch_ca_file", ca_file.as_str()),
+        ("auth.fetch_token_file", token_file.as_str()),
+    ];
+    let gateway = Gateway::with_keys_from(&settings).await;
+    eventually("the keys are read", async || {
+        is_ready(&gateway).await.then_some(())
+    })
+    .await;
+    let token = token_with("k", SECRET, &json!({"iss": url}));
+    assert_eq!(gateway.with(token).get("/whoami").await.status, 200);
+    let heads = server.heads();
+    assert_eq!(heads.len(), 2, "{heads:?}");
+    for head in heads {
+        assert!(
+            head.contains("\r\nauthorization: bearer first.of.all\r\n"),
+            "{head}"
+        );
+    }
+    // Both files are read again at each fetch.
+    std::fs::write(&token_file, "second.of.all").unwrap();
+    gateway.reload_keys().await;
+    let last = server.heads().pop().unwrap();
+    assert!(
+        last.contains("\r\nauthorization: bearer second.of.all\r\n"),
+        "{last}"
+    );
+    std::fs::write(&ca_file, "none").unwrap();
+    let faults = gateway.reload().await.unwrap_err();
+    assert!(faults[0].starts_with("auth.fetch_ca_file"), "{faults:?}");
+    // Without the authority nobody is believed.
+    let without = &settings[..2];
+    let gateway = Gateway::with_keys_from(without).await;
+    gateway.reload_keys().await;
+    assert!(
+        detail(&gateway).await.contains("cannot be reached"),
+        "{}",
+        detail(&gateway).await
+    );
+}
