@@ -22,6 +22,7 @@ mod faults;
 mod followers;
 mod house;
 mod identity;
+mod identity_docs;
 mod images;
 mod issuers;
 mod kill;

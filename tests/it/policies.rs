@@ -493,3 +493,119 @@ fn policy_check_says_allow_or_deny_and_why_without_a_gateway() {
         "{faulty:?}"
     );
 }
+
+#[test]
+fn policy_check_reads_a_token_as_its_issuers_table_says_and_says_which_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    write(
+        "policies.cedar",
+        r#"
+        @id("pipelines") permit (principal in Group::"ci:makers", action == Action::"share", resource)
+        when { principal.hasTag("environment") && principal.getTag("environment") == "production" };
+        @id("people") permit (principal in Group::"makers", action, resource);
+        "#,
+    );
+    // No key is fetched, and no file of keys is read.
+    write(
+        "gateway.toml",
+        r#"
+        [auth]
+        issuer = "https://login.example"
+        audience = "gateway"
+        oidc_discovery = true
+        scopes = {"Makers" = ["shares:read", "shares:write"]}
+        [[auth.issuers]]
+        name = "ci"
+        issuer = "https://ci.example"
+        audience = "gateway"
+        jwks_file = "/nowhere/keys.json"
+        grant = ["shares:write"]
+        policy_claims = ["environment"]
+        [authorization]
+        policy_file = "/nowhere/policies.cedar"
+        "#,
+    );
+    let path = "/images/img/shares/7";
+    let said = |claims: &Value, path: &str, method: &str| {
+        let token = token_with("k", SECRET, claims);
+        let arguments = [
+            "--config",
+            "gateway.toml",
+            "--token",
+            &token,
+            "--method",
+            method,
+            "--path",
+            path,
+        ];
+        let output = check(directory.path(), &arguments);
+        let said = String::from_utf8(output.stdout).unwrap();
+        (output.status.code().unwrap(), said)
+    };
+    let ci = |more: &Value| {
+        let mut claims = json!({"iss": "https://ci.example", "groups": ["makers"]});
+        claims
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        claims
+    };
+    let of_ci = "issuer: https://ci.example (auth.issuers.ci)\n";
+    let of_first = "issuer: https://login.example (auth)\n";
+    let first = |more: &Value| {
+        let mut claims = ci(more);
+        claims["iss"] = json!("https://login.example");
+        claims
+    };
+    let production = ci(&json!({"environment": "production"}));
+    for (claims, method, path, expected) in [
+        (production.clone(), "PUT", path, (0, format!("allow: permitted by pipelines\n{of_ci}"))),
+        (ci(&json!({"environment": "test"})), "PUT", path, (1, format!("deny: no policy permits it\n{of_ci}"))),
+        (production.clone(), "DELETE", path, (1, format!("deny: no policy permits it\n{of_ci}"))),
+        (first(&json!({"scope": "Makers"})), "PUT", path, (0, format!("allow: permitted by people\n{of_first}"))),
+        (first(&json!({})), "PUT", path, (1, format!("deny: the token lacks the scope shares:write\n{of_first}"))),
+        (production.clone(), "GET", "/whoami", (0, format!("allow: any good token may ask this\n{of_ci}"))),
+        (first(&json!({"sub": "ci:x", "scope": "Makers"})), "PUT", path,
+            (1, "deny: the token's claim sub begins as the subjects of the issuer ci do; sub: expected nothing that \
+                begins with `ci:`, got `ci:x`\n".to_owned())),
+        (json!({"iss": "https://ci.example/"}), "PUT", path,
+            (1, "deny: the token's issuer (iss) is not accepted; issuer: expected one of `https://login.example`, \
+                `https://ci.example`, got `https://ci.example/`\n".to_owned())),
+    ] {
+        assert_eq!(said(&claims, path, method), expected, "{claims} {method} {path}");
+    }
+    write(
+        "claims.json",
+        r#"{"sub": "x", "scope": "Makers", "groups": "makers"}"#,
+    );
+    let arguments = [
+        "--config",
+        "gateway.toml",
+        "--claims",
+        "claims.json",
+        "--method",
+        "PUT",
+        "--path",
+        path,
+    ];
+    let output = check(directory.path(), &arguments);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(
+        said,
+        format!("allow: permitted by people\n{of_first}"),
+        "who names none is the first one's"
+    );
+    // Another configuration is held to what it says of issuers.
+    write(
+        "gateway.toml",
+        "[auth]\nissuer = \"x\"\n[[auth.issuers]]\nname = \"ci\"",
+    );
+    let output = check(directory.path(), &arguments);
+    assert_eq!(output.status.code(), Some(2));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        told.contains("auth.audience") && told.contains("auth.issuers.ci.issuer"),
+        "{told}"
+    );
+}

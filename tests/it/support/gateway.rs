@@ -221,10 +221,39 @@ impl Gateway {
         Self::with_keys_from(&[("auth.jwks_url", "http://127.0.0.1:9/jwks")]).await
     }
 
+    /// As a file says, but for where it listens and writes, and `settings`.
+    pub(crate) async fn of_file(
+        file: &str,
+        upstream: &str,
+        settings: &[(&'static str, &str)],
+    ) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let database = format!("sqlite://{}", directory.path().join("audit.db").display());
+        let own = [
+            ("server.bind", "127.0.0.1:0"),
+            ("server.admin_bind", "127.0.0.1:0"),
+            ("upstream.base_url", upstream),
+            ("audit.database_url", database.as_str()),
+            ("limits.requests_per_second", "0"),
+        ];
+        let all = own.iter().chain(settings);
+        let all = all.map(|(key, value)| (*key, (*value).to_owned()));
+        Self::start_with(directory, Some(file.into()), all.collect()).await
+    }
+
     async fn start(directory: tempfile::TempDir, defaults: BTreeMap<&'static str, String>) -> Self {
+        Self::start_with(directory, None, defaults).await
+    }
+
+    async fn start_with(
+        directory: tempfile::TempDir,
+        file: Option<PathBuf>,
+        defaults: BTreeMap<&'static str, String>,
+    ) -> Self {
         let settings = defaults.clone();
         let sources = with_file_checks(Sources {
             defaults,
+            file,
             ..Sources::default()
         });
         let config = Config::load(&sources).unwrap_or_else(|faults| panic!("{:?}", faults.0));

@@ -1,0 +1,289 @@
+//! The pages under `docs/identity`: every configuration is loaded, every policy validated, and a token of the shape that the
+//! page shows, signed by a key of the tests, passes through a gateway, while one that is a little other does not.
+
+use std::path::Path;
+
+use image_share_gateway::authorization::Policies;
+use image_share_gateway::config::{Config, Sources};
+use serde_json::{Value, json};
+
+use crate::support::{Gateway, Reply, SECRET, Scripted, set_of, token_with};
+
+/// A page, the issuer's name in it, and claims that are not to pass in place of its own.
+type Page = (&'static str, &'static str, &'static [(&'static str, Said)]);
+
+/// What a claim says instead.
+#[derive(Debug, Clone, Copy)]
+enum Said {
+    Text(&'static str),
+    Texts(&'static [&'static str]),
+    Truth(bool),
+    Nothing,
+}
+
+impl Said {
+    fn write(self, claims: &mut Value, claim: &str) {
+        let value = match self {
+            Self::Text(text) => json!(text),
+            Self::Texts(texts) => json!(texts),
+            Self::Truth(truth) => json!(truth),
+            Self::Nothing => {
+                claims.as_object_mut().unwrap().remove(claim);
+                return;
+            }
+        };
+        claims[claim] = value;
+    }
+}
+
+use Said::{Nothing, Text, Texts, Truth};
+
+const PAGES: [Page; 9] = [
+    (
+        "keycloak",
+        "",
+        &[
+            ("groups", Texts(&["/vision", "audio"])),
+            ("azp", Text("account-console")),
+            ("scope", Text("openid")),
+        ],
+    ),
+    (
+        "entra-id",
+        "entra",
+        &[
+            ("roles", Texts(&["Shares.Read"])),
+            ("roles", Nothing),
+            ("azp", Text("another")),
+            ("idtyp", Nothing),
+        ],
+    ),
+    (
+        "okta",
+        "okta",
+        &[
+            ("groups", Texts(&["audio"])),
+            ("scp", Texts(&["openid"])),
+            ("groups", Nothing),
+        ],
+    ),
+    (
+        "auth0",
+        "auth0",
+        &[
+            ("permissions", Texts(&[])),
+            ("https://company.example/groups", Nothing),
+        ],
+    ),
+    (
+        "ad-fs",
+        "adfs",
+        &[
+            ("group", Texts(&["audio", "video"])),
+            ("scp", Text("openid")),
+        ],
+    ),
+    (
+        "google",
+        "google",
+        &[
+            ("sub", Text("1")),
+            ("email", Text("other@vision-images.iam.gserviceaccount.com")),
+            ("email_verified", Truth(false)),
+            ("email", Nothing),
+        ],
+    ),
+    (
+        "kubernetes",
+        "pods",
+        &[
+            ("sub", Text("system:serviceaccount:audio:image-publisher")),
+            ("sub", Text("system:serviceaccount:vision:other")),
+        ],
+    ),
+    (
+        "github-actions",
+        "github",
+        &[
+            ("repository", Text("acme/other")),
+            ("repository_id", Text("1")),
+            ("environment", Text("staging")),
+            ("environment", Nothing),
+        ],
+    ),
+    (
+        "gitlab-ci",
+        "gitlab",
+        &[
+            ("project_path", Text("audio/images")),
+            ("ref_protected", Text("false")),
+            ("ref_type", Text("tag")),
+            ("environment_protected", Nothing),
+        ],
+    ),
+];
+
+fn folder() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/identity")
+}
+
+/// The only block of a language on a page.
+fn block(page: &str, language: &str) -> String {
+    let text = std::fs::read_to_string(folder().join(format!("{page}.md"))).unwrap();
+    let fence = format!("```{language}\n");
+    let mut blocks = text.split(&fence).skip(1);
+    let block = blocks
+        .next()
+        .unwrap_or_else(|| panic!("{page} has no {language}"));
+    assert!(blocks.next().is_none(), "{page} has two of {language}");
+    block.split("```").next().unwrap().to_owned()
+}
+
+/// What a page leaves to others, around its configuration.
+fn whole(configuration: &str) -> String {
+    let first =
+        "[auth]\nissuer = \"https://first.example\"\naudience = \"a\"\njwks_file = \"keys.json\"\n";
+    let upstream = "[upstream]\npublic_key = \"public\"\nprivate_key = \"private\"\n";
+    let first = if configuration.contains("[auth]") {
+        ""
+    } else {
+        first
+    };
+    format!("{upstream}{first}{configuration}")
+}
+
+fn load(configuration: &str) -> Config {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("gateway.toml");
+    std::fs::write(&file, configuration).unwrap();
+    let sources = Sources {
+        file: Some(file),
+        ..Sources::default()
+    };
+    Config::load(&sources).unwrap_or_else(|faults| panic!("{:?}: {configuration}", faults.0))
+}
+
+#[test]
+fn every_page_is_tested_and_named_by_the_first_one() {
+    let index = std::fs::read_to_string(folder().join("README.md")).unwrap();
+    let mut pages: Vec<String> = std::fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "README.md")
+        .collect();
+    pages.sort();
+    let mut tested: Vec<String> = PAGES
+        .iter()
+        .map(|(page, ..)| format!("{page}.md"))
+        .collect();
+    tested.sort();
+    assert_eq!(pages, tested);
+    for page in pages {
+        assert!(index.contains(&format!("({page})")), "{page}");
+    }
+}
+
+#[test]
+fn every_configuration_is_right_and_all_of_them_are_right_together() {
+    let mut together = String::new();
+    for (page, name, _) in PAGES {
+        let configuration = block(page, "toml");
+        let auth = load(&whole(&configuration)).auth;
+        let issuer = auth.issuers().last().unwrap();
+        assert_eq!(
+            issuer.name.as_ref().map_or("", |name| name.as_str()),
+            name,
+            "{page}"
+        );
+        let claims: Value = serde_json::from_str(&block(page, "json")).unwrap();
+        assert_eq!(claims["iss"], issuer.iss.as_str(), "{page}");
+        let of_auth = configuration.split("[authorization]").next().unwrap();
+        together.push_str(of_auth);
+    }
+    together.push_str("[authorization]\npolicy_file = \"/etc/gateway/policies.cedar\"\n");
+    let auth = load(&whole(&together)).auth;
+    assert_eq!(auth.further.len(), PAGES.len() - 1);
+    let policies: String = PAGES
+        .iter()
+        .map(|(page, ..)| block(page, "cedar").replace("@id(\"", &format!("@id(\"{page} ")))
+        .collect();
+    let policies = Policies::parse(&policies).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(policies.warnings(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_as_the_pages_show_them_may_what_the_pages_say_and_others_may_not() {
+    let upstream = Scripted::start(|_| Reply::Done).await;
+    for (page, name, others) in PAGES {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        std::fs::write(path("keys.json"), set_of("k", SECRET)).unwrap();
+        std::fs::write(path("policies.cedar"), block(page, "cedar")).unwrap();
+        // Its keys are the tests' own.
+        let line = |line: &str| match line.split(" = ").next().unwrap_or_default() {
+            "oidc_discovery" | "jwks_url" | "jwks_file" => {
+                format!("jwks_file = \"{}\"\n", path("keys.json"))
+            }
+            "fetch_ca_file" | "fetch_token_file" | "policy_file" => String::new(),
+            _ => format!("{line}\n"),
+        };
+        let configuration: String = block(page, "toml").lines().map(line).collect();
+        let (file, keys) = (path("gateway.toml"), path("keys.json"));
+        let all = whole(&configuration).replace("\"keys.json\"", &format!("\"{keys}\""));
+        std::fs::write(&file, all).unwrap();
+        let policies = path("policies.cedar");
+        let settings = [("authorization.policy_file", policies.as_str())];
+        let gateway = Gateway::of_file(&file, &upstream.url, &settings).await;
+        let mut claims: Value = serde_json::from_str(&block(page, "json")).unwrap();
+        claims["exp"] = json!(jiff::Timestamp::now().as_second() + 600);
+        let token = |claims: &Value| token_with("k", SECRET, claims);
+
+        let who = gateway.with(token(&claims)).get("/whoami").await;
+        assert_eq!(who.status, 200, "{page}: {who:?}");
+        assert_eq!(who.json()["subject"], claims["sub"], "{page}");
+        let put = gateway
+            .with(token(&claims))
+            .put("/images/vision-7/shares/100000001")
+            .await;
+        assert_eq!(put.status, 200, "{page}: {put:?}");
+        let other_image = gateway
+            .with(token(&claims))
+            .put("/images/audio-7/shares/100000001")
+            .await;
+        other_image.assert_problem(403, "forbidden");
+        for (claim, said) in others {
+            let mut other = claims.clone();
+            said.write(&mut other, claim);
+            let refused = gateway
+                .with(token(&other))
+                .put("/images/vision-7/shares/100000001")
+                .await;
+            assert_eq!(refused.status, 403, "{page}: {claim} {said:?}: {refused:?}");
+        }
+        let mut connection = gateway.connect().await;
+        let row: (String, String, String) = sqlx::query_as(
+            "SELECT subject, issuer, policy_ids FROM audit_log WHERE outcome = 'succeeded'",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+        assert_eq!(claims["sub"], row.0, "{page}");
+        assert_eq!(claims["iss"], row.1, "{page}");
+        assert!(row.2.len() > 4, "{page}: {}", row.2);
+        // The page's policies are of its issuer: the same token of another issuer may nothing.
+        let first = token_with("k", SECRET, &{
+            let mut first = claims.clone();
+            first["iss"] = json!("https://first.example");
+            first["aud"] = json!("a");
+            first["scope"] = json!("shares:write");
+            first
+        });
+        if !name.is_empty() {
+            let refused = gateway
+                .with(first)
+                .put("/images/vision-7/shares/100000001")
+                .await;
+            refused.assert_problem(403, "forbidden");
+        }
+    }
+}
