@@ -2,6 +2,7 @@
 
 mod descriptors;
 mod files;
+mod identity;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -19,7 +20,7 @@ use tokio::time::{timeout, timeout_at};
 use crate::audit::{self, Accepted, Health, Reader, StoreError, Writer, WriterTask};
 use crate::auth::{Authenticator, KeySet, SourceError};
 use crate::authorization::Authorizer;
-use crate::config::{self, Config, Faults, KeySource, Sources};
+use crate::config::{self, Config, Faults, Sources};
 use crate::domain::{Deadline, Timestamp};
 use crate::http::{self, Check, Connections, Parts, Readiness, Requests, Serving};
 use crate::sharing::Sharing;
@@ -29,7 +30,8 @@ use crate::upstream::{ClientError, Keys, Upstream};
 
 use descriptors::most_connections;
 pub use files::with_file_checks;
-use files::{load_keys, load_policies, tls_settings};
+use files::{load_policies, tls_settings};
+use identity::authenticator;
 
 /// Connections of the admin listener at once: scrapers and probes.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
@@ -230,7 +232,7 @@ impl App {
     /// The faults; nothing was changed then.
     pub async fn reload(&self, sources: &Sources) -> Result<(), Faults> {
         let config = Config::load(sources)?;
-        self.check_reload(&config.auth)?;
+        identity::check_same(&self.identity, &config.auth)?;
         for odd in &config.warnings {
             tracing::warn!("{odd}");
         }
@@ -244,18 +246,12 @@ impl App {
                 }])
             }
         };
-        let mut of_files = Vec::new();
-        for issuer in config.auth.issuers() {
-            if let KeySource::File(path) = &issuer.keys {
-                let key = jwks_file(issuer);
-                let keys = load_keys(&key, path).map_err(fault(&key))?;
-                of_files.push((issuer.name.as_ref(), keys));
-            }
-        }
+        let keys =
+            identity::keys_of_files(&config.auth).map_err(|(key, message)| fault(&key)(message))?;
         let policies = load_policies(config.authorization.policy_file.as_deref())
             .map_err(fault("authorization.policy_file"))?;
         let policies_gone = policies.is_none() && self.authorizer.has_policies();
-        for (name, keys) in of_files {
+        for (name, keys) in keys {
             self.authenticator.use_keys(name, keys);
         }
         for issuer in self.authenticator.reload().await {
@@ -279,52 +275,6 @@ impl App {
         let policies = if policies_gone { "" } else { "policies, " };
         tracing::info!("reloaded: keys for tokens, {policies}keys for the upstream");
         Ok(())
-    }
-
-    /// Whoever is trusted to say who callers are is not changed on the way.
-    fn check_reload(&self, new: &config::Auth) -> Result<(), Faults> {
-        let now = &self.identity;
-        let names = |auth: &config::Auth| -> Vec<String> {
-            auth.issuers().map(config::Issuer::section).collect()
-        };
-        let mut differing = vec![
-            ("auth.leeway".to_owned(), now.leeway == new.leeway),
-            ("auth.issuers".to_owned(), names(now) == names(new)),
-        ];
-        for (now, new) in now.issuers().zip(new.issuers()) {
-            let same_source = match (&now.keys, &new.keys) {
-                (KeySource::File(_), KeySource::File(_)) => true,
-                (now, new) => now == new,
-            };
-            let section = now.section();
-            differing.extend([
-                (format!("{section}.issuer"), now.iss == new.iss),
-                (format!("{section}.audience"), now.audience == new.audience),
-                (
-                    format!("what claims mean in {section}"),
-                    now.claims == new.claims,
-                ),
-                (format!("the source of keys in {section}"), same_source),
-                (
-                    format!("how keys are fetched in {section}"),
-                    now.fetch == new.fetch,
-                ),
-            ]);
-        }
-        let faults: Vec<config::Fault> = differing
-            .into_iter()
-            .filter(|(_, same)| !same)
-            .map(|(key, _)| config::Fault {
-                key,
-                origin: None,
-                message: "is another than at the start; that needs a restart".into(),
-            })
-            .collect();
-        if faults.is_empty() {
-            Ok(())
-        } else {
-            Err(Faults(faults))
-        }
     }
 
     /// Resolves when a server has ended although nobody stopped it; with words for the log.
@@ -424,33 +374,6 @@ async fn all_answered(requests: &Requests, mut answering: Pin<&mut impl Future<O
             return;
         }
     }
-}
-
-fn authenticator(
-    auth: &config::Auth,
-    mut sandbox_keys: Option<KeySet>,
-) -> Result<Authenticator, StartError> {
-    let authenticator = Authenticator::new(auth);
-    for issuer in auth.issuers() {
-        let keys = match &issuer.keys {
-            KeySource::File(path) => {
-                let key = jwks_file(issuer);
-                let keys = load_keys(&key, path);
-                Some(keys.map_err(|message| StartError::File { key, message })?)
-            }
-            KeySource::Sandbox => sandbox_keys.take(),
-            KeySource::Url(_) | KeySource::Discovery => None,
-        };
-        if let Some(keys) = keys {
-            authenticator.use_keys(issuer.name.as_ref(), keys);
-        }
-    }
-    Ok(authenticator)
-}
-
-/// The key that names an issuer's file of keys.
-fn jwks_file(issuer: &config::Issuer) -> String {
-    format!("{}.jwks_file", issuer.section())
 }
 
 fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, StartError> {

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::domain::Timestamp;
 
-use super::key_set;
+use super::key::{self, Key};
 
 /// What a token is to say.
 #[derive(Debug, Clone)]
@@ -136,7 +136,7 @@ impl Mint {
             _ => return None,
         };
         let algorithm = match text("alg") {
-            Some(named) => key_set::algorithm(named)?,
+            Some(named) => key::algorithm(named)?,
             None => default,
         };
         let header = Header {
@@ -179,7 +179,7 @@ fn may_sign(key: &Value) -> bool {
     if let Some(members) = public.as_object_mut() {
         members.remove("key_ops");
     }
-    signs && key_set::read_key(&public).is_ok()
+    signs && Key::read(&public).is_ok()
 }
 
 /// A JWK Set with one new symmetric key, for a gateway that nobody else is to trust.

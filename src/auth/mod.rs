@@ -7,6 +7,7 @@
 mod cache;
 mod claims;
 mod issuer;
+mod key;
 mod key_set;
 mod mint;
 mod refusal;

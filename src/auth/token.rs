@@ -11,7 +11,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::claims::Claims;
-use super::key_set::{self, KeySet, NoKey};
+use super::key::{self, Key};
+use super::key_set::{KeySet, NoKey};
 use super::refusal::{TOKEN_BYTES_MAX, TokenError, TokenRefusal, came, one_of, quoted};
 
 /// Members of the header that decide something. Others are ignored (RFC 7515, section 4).
@@ -57,8 +58,8 @@ impl<'a> Unsigned<'a> {
             }
         }
         check_type(header.typ.as_ref())?;
-        let algorithm = key_set::algorithm(&header.alg).ok_or_else(|| {
-            let (known, got) = (key_set::algorithm_names(), quoted(&header.alg));
+        let algorithm = key::algorithm(&header.alg).ok_or_else(|| {
+            let (known, got) = (key::algorithm_names(), quoted(&header.alg));
             TokenError::AlgorithmNotAccepted.expected("alg", known, got)
         })?;
         let kid = match header.kid {
@@ -98,11 +99,11 @@ impl<'a> Unsigned<'a> {
                 TokenError::AmbiguousKey.expected("kid", one_of(keys.kids()), named())
             }
             NoKey::OtherAlgorithm(algorithms) => {
-                let got = quoted(key_set::name(self.algorithm).unwrap_or_default());
+                let got = quoted(key::algorithm_name(self.algorithm).unwrap_or_default());
                 TokenError::AlgorithmDoesNotFitKey.expected("alg", one_of(algorithms), got)
             }
         })?;
-        let signed = |key: &&key_set::Key| {
+        let signed = |key: &&Key| {
             let message = self.message.as_bytes();
             let checked = jsonwebtoken::crypto::verify(
                 self.signature,

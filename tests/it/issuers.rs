@@ -534,10 +534,9 @@ async fn the_log_says_what_was_expected_and_what_came_and_never_a_token() {
     variables.push(("ISG__LIMITS__FAILED_AUTHENTICATIONS_PER_MINUTE", "0"));
     let of = &ISSUERS[0];
     std::fs::write(directory.path().join("keys.json"), set_of(KID, of.secret)).unwrap();
-    let tables = format!(
-        r#"[{{name="ci", issuer="https://ci.example", audience="a", jwks_file="keys.json"}}]"#
-    );
-    variables.push(("ISG__AUTH__ISSUERS", &tables));
+    let tables =
+        r#"[{name="ci", issuer="https://ci.example", audience="a", jwks_file="keys.json"}]"#;
+    variables.push(("ISG__AUTH__ISSUERS", tables));
     let program = Program::started(
         crate::support::binary(),
         directory.path(),
@@ -545,7 +544,7 @@ async fn the_log_says_what_was_expected_and_what_came_and_never_a_token() {
         &variables,
     );
     let base_url = program.base_url().await;
-    let long = "x".repeat(9000);
+    let large = "x".repeat(9000);
     let with_header = |header: &Value, claims: &Value| {
         let mut header: jsonwebtoken::Header = serde_json::from_value(header.clone()).unwrap();
         header.alg = jsonwebtoken::Algorithm::HS256;
@@ -557,7 +556,7 @@ async fn the_log_says_what_was_expected_and_what_came_and_never_a_token() {
     let cases = [
         (of.token(&json!({"iss": "https://ci.example/"})), "issuer (iss)",
             "issuer: expected one of `https://issuer.example`, `https://ci.example`, got `https://ci.example/`".to_owned()),
-        (of.token(&json!({"iss": &long})), "issuer", "got `xxxxxxxx".to_owned()),
+        (of.token(&json!({"iss": &large})), "issuer", "got `xxxxxxxx".to_owned()),
         (of.token(&json!({"iss": "a\nb\u{1b}[31m"})), "issuer", r"got `a\nb\u{1b}[31m`".to_owned()),
         (of.token(&json!({"iss": nested})), "issuer", "got what looks like a token".to_owned()),
         (of.token(&json!({"aud": ["one", "two"]})), "audience (aud)",

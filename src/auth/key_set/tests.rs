@@ -1,3 +1,4 @@
+use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
 use serde_json::json;
@@ -110,8 +111,8 @@ fn null_is_absent_and_an_empty_list_says_nothing() {
 #[test]
 fn ed25519_is_a_name_of_eddsa() {
     let keys = parse(&wild("rfc9864"));
-    assert_eq!(algorithm("Ed25519"), Some(Algorithm::EdDSA));
-    assert_eq!(algorithm("Ed448"), None);
+    assert_eq!(key::algorithm("Ed25519"), Some(Algorithm::EdDSA));
+    assert_eq!(key::algorithm("Ed448"), None);
     for kid in ["ed1", "ed2"] {
         assert_eq!(count(&keys, Some(kid), Algorithm::EdDSA), Ok(1), "{kid}");
     }

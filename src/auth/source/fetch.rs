@@ -1,21 +1,15 @@
-//! One fetch of a JWK Set, bounded in time and size.
-//!
-//! Providers differ in what they answer to, and how: the media type that they insist on, gzip, a byte order mark. All that
-//! is taken here, so that who reads a set sees its text alone.
+//! One fetch of a JWK Set, bounded in time and size: at its URL, or where a discovery document says, with what a source
+//! inside a cluster needs.
 
-use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
-use flate2::read::MultiGzDecoder;
-use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, AGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, HeaderMap,
-    HeaderValue, LOCATION,
-};
-use reqwest::{Certificate, Client, Response, StatusCode, redirect};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Certificate, Client, StatusCode, redirect};
 use serde::Deserialize;
 use url::Url;
 
+use super::answer::{BYTES_MAX, fault, max_age, text_of};
 use crate::auth::key_set::{KeySet, KeySetError};
 use crate::auth::refusal::quoted;
 use crate::config::{self, KeySource};
@@ -25,8 +19,6 @@ const ANSWER_TIME: Duration = Duration::from_secs(5);
 const CONNECT_TIME: Duration = Duration::from_secs(3);
 /// What a fetch may take in all.
 pub(super) const FETCH_TIME_MAX: Duration = Duration::from_secs(11);
-/// Longest answer, uncompressed.
-const BYTES_MAX: usize = 1024 * 1024;
 /// Kubernetes answers to the second alone (RFC 7517, section 8.5.2), most others to the first.
 const MEDIA_TYPES: &str = "application/json, application/jwk-set+json";
 
@@ -317,10 +309,7 @@ impl Asking {
                 None => SourceError::Status(status),
             });
         }
-        let bytes = read_body(&mut response).await?;
-        let bytes = decompressed(response.headers(), bytes)?;
-        let text = String::from_utf8(bytes).map_err(|_| KeySetError::NotASet)?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
+        let text = text_of(&mut response).await?;
         Ok((std::mem::take(response.headers_mut()), text))
     }
 }
@@ -335,111 +324,4 @@ fn at(url: &Url, error: SourceError) -> SourceError {
 /// An URL without its query, and without a user and a password.
 fn without_secrets(url: &Url) -> String {
     format!("{}{}", url.origin().ascii_serialization(), url.path())
-}
-
-async fn read_body(response: &mut Response) -> Result<Vec<u8>, SourceError> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| fault(&error))? {
-        if bytes.len() + chunk.len() > BYTES_MAX {
-            return Err(SourceError::TooLong);
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
-}
-
-/// The bytes before they were compressed (RFC 9110, section 8.4.1.3: `x-gzip` is `gzip`). The HTTP client could do it, for
-/// every client of the program at once and with a library more.
-fn decompressed(headers: &HeaderMap, bytes: Vec<u8>) -> Result<Vec<u8>, SourceError> {
-    let coding = headers.get(CONTENT_ENCODING);
-    let coding = coding.map_or(Ok("identity"), |coding| coding.to_str());
-    match coding
-        .map(|coding| coding.trim().to_ascii_lowercase())
-        .as_deref()
-    {
-        Ok("" | "identity") => Ok(bytes),
-        Ok("gzip" | "x-gzip") => {
-            let mut plain = Vec::new();
-            let bound = BYTES_MAX as u64 + 1;
-            let mut decoder = MultiGzDecoder::new(bytes.as_slice()).take(bound);
-            let read = decoder.read_to_end(&mut plain);
-            match read.map_err(|_| SourceError::Encoding)? {
-                length if length > BYTES_MAX => Err(SourceError::TooLong),
-                _ => Ok(plain),
-            }
-        }
-        _ => Err(SourceError::Encoding),
-    }
-}
-
-fn fault(error: &reqwest::Error) -> SourceError {
-    if error.is_timeout() {
-        SourceError::TimedOut
-    } else if error.is_connect() {
-        SourceError::Unreachable
-    } else {
-        SourceError::Lost
-    }
-}
-
-/// How long the answer may be kept (RFC 9111, section 5.2.2), less what it was kept already on its way (section 5.1); not
-/// at all counts as no time.
-///
-/// Read here, since names of directives know no case and the `headers` crate's reading does.
-fn max_age(headers: &HeaderMap) -> Option<Duration> {
-    let directives = headers
-        .get_all(CACHE_CONTROL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|directive| directive.trim().to_ascii_lowercase());
-    let mut max_age = None;
-    for directive in directives {
-        if directive == "no-store" || directive == "no-cache" {
-            return Some(Duration::ZERO);
-        }
-        if let Some(seconds) = directive.strip_prefix("max-age=") {
-            max_age = seconds
-                .trim_matches('"')
-                .parse()
-                .ok()
-                .map(Duration::from_secs);
-        }
-    }
-    let age = headers.get(AGE).and_then(|age| age.to_str().ok());
-    let age = age.and_then(|age| age.trim().parse().ok());
-    let age = age.map_or(Duration::ZERO, Duration::from_secs);
-    max_age.map(|max_age| max_age.saturating_sub(age))
-}
-
-#[cfg(test)]
-mod tests {
-    use reqwest::header::HeaderName;
-
-    use super::*;
-
-    #[test]
-    fn an_answer_says_how_long_it_is_good() {
-        fn max_age_of<const N: usize>(headers: [(HeaderName, HeaderValue); N]) -> Option<u64> {
-            max_age(&HeaderMap::from_iter(headers)).map(|age| age.as_secs())
-        }
-        let age =
-            |value: &'static str| max_age_of([(CACHE_CONTROL, value.parse().expect("a value"))]);
-        assert_eq!(age("public, max-age=600"), Some(600));
-        assert_eq!(age("Max-Age=\"5\", must-revalidate"), Some(5));
-        assert_eq!(age("max-age=600, no-store"), Some(0));
-        assert_eq!(age("public"), None);
-        assert_eq!(age("max-age=soon"), None);
-        let aged = |max_age: &'static str, age: &'static str| {
-            let headers = [
-                (CACHE_CONTROL, max_age.parse().expect("a value")),
-                (AGE, age.parse().expect("a value")),
-            ];
-            max_age_of(headers)
-        };
-        assert_eq!(aged("max-age=600", "590"), Some(10));
-        assert_eq!(aged("max-age=600", "700"), Some(0), "stale on its way");
-        assert_eq!(aged("max-age=600", "old"), Some(600));
-        assert_eq!(aged("public", "5"), None);
-    }
 }

@@ -5,6 +5,7 @@
 //! a token names a key that nobody knows, the latter at most once in 30 s whatever comes. A source that is down, or
 //! answers with what is no set of usable keys, changes nothing: the last good set goes on working, however long.
 
+mod answer;
 mod fetch;
 mod schedule;
 

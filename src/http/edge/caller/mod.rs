@@ -197,7 +197,7 @@ impl Surroundings {
         }
         match self.limits.authentication_failed(self.client_ip) {
             Ok(()) => problem,
-            Err(limited) => limited,
+            Err(limited) => limited.in_place_of(&problem),
         }
     }
 

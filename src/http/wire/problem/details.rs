@@ -166,6 +166,12 @@ impl Problem {
         self
     }
 
+    /// Sent in place of another, which the log is told of too.
+    pub(in crate::http) fn in_place_of(mut self, other: &Self) -> Self {
+        self.for_log = Some(format!("{}; {}", self.detail, other.for_log()));
+        self
+    }
+
     /// The slug, for the log.
     pub(in crate::http) fn slug(&self) -> &'static str {
         self.kind.slug()

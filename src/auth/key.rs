@@ -1,0 +1,273 @@
+//! One key of a JWK Set (RFC 7517), and the algorithms that it is for.
+//!
+//! A key is usable for the algorithms named below alone: weak keys, keys for encryption, and types or curves without an
+//! algorithm are refused, each with the reason. A member that is `null` counts as absent, and an empty list of uses says
+//! nothing, as serializers write it that know every member there could be.
+
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, DecodingKey};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+/// Shortest RSA modulus (RFC 7518, section 3.3).
+const RSA_BITS_MIN: usize = 2048;
+/// Longest RSA modulus that verification is done with; longer ones cost too much a check.
+const RSA_BITS_MAX: usize = 8192;
+
+const HMAC: [(Algorithm, usize); 3] = [
+    (Algorithm::HS256, 32),
+    (Algorithm::HS384, 48),
+    (Algorithm::HS512, 64),
+];
+const RSA: [Algorithm; 6] = [
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+];
+
+/// One key and the algorithms that it may be used with.
+pub(super) struct Key {
+    pub(super) kid: Option<String>,
+    pub(super) algorithms: Vec<Algorithm>,
+    pub(super) decoding: DecodingKey,
+    /// Of what makes it this key, so that it is known again however it is written.
+    pub(super) thumbprint: [u8; 32],
+}
+
+impl Key {
+    /// Reads one key, or says why it is left out.
+    pub(super) fn read(entry: &Value) -> Result<Self, &'static str> {
+        let kid = match member(entry, "kid") {
+            None => None,
+            Some(Value::String(kid)) => Some(kid.clone()),
+            Some(_) => return Err("has a kid that is not text"),
+        };
+        let key_type = text(entry, "kty")?;
+        let ((algorithms, decoding), members) = match key_type {
+            "oct" => (hmac_key(entry)?, &["k"][..]),
+            "RSA" => (rsa_key(entry)?, &["n", "e"][..]),
+            "EC" => (ec_key(entry)?, &["crv", "x", "y"][..]),
+            "OKP" => (okp_key(entry)?, &["crv", "x"][..]),
+            _ => return Err("is of an unknown type"),
+        };
+        let for_signatures = member(entry, "use").is_none_or(|purpose| purpose == "sig");
+        let may_verify = match member(entry, "key_ops") {
+            None => true,
+            Some(Value::Array(operations)) => {
+                operations.is_empty() || operations.iter().any(|operation| operation == "verify")
+            }
+            Some(_) => false,
+        };
+        if !for_signatures || !may_verify {
+            return Err("is not meant for verifying signatures");
+        }
+        let algorithms = match member(entry, "alg") {
+            None => algorithms,
+            Some(Value::String(named)) => algorithms
+                .into_iter()
+                .filter(|known| algorithm(named) == Some(*known))
+                .collect(),
+            Some(_) => Vec::new(),
+        };
+        if algorithms.is_empty() {
+            return Err("has an alg that does not fit it");
+        }
+        Ok(Self {
+            kid,
+            algorithms,
+            decoding,
+            thumbprint: thumbprint(entry, key_type, members)?,
+        })
+    }
+
+    /// Whether it is the same key under the same name for the same algorithms.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.kid == other.kid
+            && self.thumbprint == other.thumbprint
+            && self.algorithms == other.algorithms
+    }
+}
+
+/// A symmetric key, or one with its private part (RFC 7518, section 6).
+pub(super) fn is_secret(entry: &Value) -> bool {
+    ["k", "d"]
+        .into_iter()
+        .any(|name| member(entry, name).is_some())
+}
+
+/// A member that says something.
+pub(super) fn member<'a>(entry: &'a Value, name: &str) -> Option<&'a Value> {
+    entry.get(name).filter(|value| !value.is_null())
+}
+
+/// A hash of the members that make a key the key that it is; RFC 7638 without its order, which nobody else sees.
+fn thumbprint(
+    entry: &Value,
+    key_type: &str,
+    members: &[&'static str],
+) -> Result<[u8; 32], &'static str> {
+    let mut hash = Sha256::new_with_prefix(key_type);
+    for member in members {
+        hash.update(text(entry, member)?);
+        // No text of base64url, nor a curve's name, holds it.
+        hash.update([0]);
+    }
+    Ok(hash.finalize().into())
+}
+
+type Usable = (Vec<Algorithm>, DecodingKey);
+
+fn hmac_key(entry: &Value) -> Result<Usable, &'static str> {
+    let secret = bytes(entry, "k")?;
+    let algorithms: Vec<Algorithm> = HMAC
+        .iter()
+        .filter(|(_, shortest)| secret.len() >= *shortest)
+        .map(|(algorithm, _)| *algorithm)
+        .collect();
+    // RFC 7518, section 3.2: a key as long as the hash or longer.
+    if algorithms.is_empty() {
+        Err("is a secret shorter than 32 bytes")
+    } else {
+        Ok((algorithms, DecodingKey::from_secret(&secret)))
+    }
+}
+
+fn rsa_key(entry: &Value) -> Result<Usable, &'static str> {
+    let (modulus, exponent) = (bytes(entry, "n")?, bytes(entry, "e")?);
+    let lead = modulus
+        .iter()
+        .position(|byte| *byte != 0)
+        .ok_or("has no modulus")?;
+    let bits = (modulus.len() - lead) * 8 - modulus[lead].leading_zeros() as usize;
+    if !(RSA_BITS_MIN..=RSA_BITS_MAX).contains(&bits) {
+        return Err("is an RSA key of less than 2048 or more than 8192 bits");
+    }
+    // RFC 8017, section 3.1: an odd integer of at least 3. With 1 every signature would fit.
+    let small = exponent.iter().rev().skip(1).all(|byte| *byte == 0);
+    let odd = exponent
+        .last()
+        .is_some_and(|last| last % 2 == 1 && !(small && *last == 1));
+    if !odd {
+        return Err("is an RSA key with an exponent that is even or below 3");
+    }
+    Ok((
+        RSA.to_vec(),
+        DecodingKey::from_rsa_raw_components(&modulus[lead..], &exponent),
+    ))
+}
+
+fn ec_key(entry: &Value) -> Result<Usable, &'static str> {
+    let (algorithm, length, verification) = match text(entry, "crv")? {
+        "P-256" => (Algorithm::ES256, 32, &ECDSA_P256_SHA256_FIXED),
+        "P-384" => (Algorithm::ES384, 48, &ECDSA_P384_SHA384_FIXED),
+        _ => return Err("is on a curve that is not supported"),
+    };
+    let (x, y) = (bytes(entry, "x")?, bytes(entry, "y")?);
+    if x.len() != length || y.len() != length {
+        return Err("has coordinates of the wrong length");
+    }
+    // SEC 1, section 2.3.3: an uncompressed point. Parsing it finds points that are not on the curve.
+    ParsedPublicKey::new(verification, [&[4], x.as_slice(), &y].concat())
+        .map_err(|_| "has coordinates of no point of its curve")?;
+    let decoding = DecodingKey::from_ec_components(text(entry, "x")?, text(entry, "y")?);
+    Ok((
+        vec![algorithm],
+        decoding.map_err(|_| "has coordinates that cannot be read")?,
+    ))
+}
+
+fn okp_key(entry: &Value) -> Result<Usable, &'static str> {
+    if text(entry, "crv")? != "Ed25519" {
+        return Err("is on a curve that is not supported");
+    }
+    let point = bytes(entry, "x")?;
+    if point.len() != 32 {
+        return Err("has a public key of the wrong length");
+    }
+    if has_small_order(&point) {
+        return Err("is a point of small order, for which anybody can sign");
+    }
+    ParsedPublicKey::new(&ED25519, &point).map_err(|_| "has a key that cannot be read")?;
+    let decoding = DecodingKey::from_ed_components(text(entry, "x")?)
+        .map_err(|_| "has a key that cannot be read")?;
+    Ok((vec![Algorithm::EdDSA], decoding))
+}
+
+/// Encodings of Edwards25519's points of small order but for their sign bit, canonical or not: 0, 1, two of
+/// order 8, and p − 1, p, p + 1 (D. J. Bernstein, "Which public keys are safe?", cr.yp.to/ecdh.html).
+const SMALL_ORDER: [&str; 7] = [
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+];
+
+fn has_small_order(point: &[u8]) -> bool {
+    let mut unsigned = point.to_vec();
+    if let Some(last) = unsigned.last_mut() {
+        *last &= 0x7f;
+    }
+    SMALL_ORDER.contains(&hex::encode(unsigned).as_str())
+}
+
+fn text<'a>(entry: &'a Value, member: &'static str) -> Result<&'a str, &'static str> {
+    entry
+        .get(member)
+        .and_then(Value::as_str)
+        .ok_or("lacks a member that its type needs")
+}
+
+fn bytes(entry: &Value, member: &'static str) -> Result<Vec<u8>, &'static str> {
+    URL_SAFE_NO_PAD
+        .decode(text(entry, member)?)
+        .map_err(|_| "has a member that is not base64url")
+}
+
+/// The name of an algorithm that the gateway accepts, as tokens and keys write it (RFC 7518, RFC 8037, RFC 9864).
+pub(super) fn algorithm_name(algorithm: Algorithm) -> Option<&'static str> {
+    NAMES
+        .iter()
+        .find(|(known, _)| *known == algorithm)
+        .map(|(_, name)| *name)
+}
+
+/// The accepted algorithm of this name.
+pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
+    NAMES
+        .iter()
+        .find(|(_, known)| *known == name)
+        .map(|(algorithm, _)| *algorithm)
+}
+
+/// Their names, for people.
+pub(super) fn algorithm_names() -> String {
+    let names: Vec<&str> = NAMES.iter().map(|(_, name)| *name).collect();
+    names.join(", ")
+}
+
+const NAMES: [(Algorithm, &str); 13] = [
+    (Algorithm::HS256, "HS256"),
+    (Algorithm::HS384, "HS384"),
+    (Algorithm::HS512, "HS512"),
+    (Algorithm::RS256, "RS256"),
+    (Algorithm::RS384, "RS384"),
+    (Algorithm::RS512, "RS512"),
+    (Algorithm::PS256, "PS256"),
+    (Algorithm::PS384, "PS384"),
+    (Algorithm::PS512, "PS512"),
+    (Algorithm::ES256, "ES256"),
+    (Algorithm::ES384, "ES384"),
+    (Algorithm::EdDSA, "EdDSA"),
+    // RFC 9864 names the curve with it.
+    (Algorithm::EdDSA, "Ed25519"),
+];
