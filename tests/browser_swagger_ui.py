@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Opens Swagger UI in Debian's Chromium, authorizes, executes PUT, and waits for its 200.
+"""Opens Swagger UI in Debian's Chromium, authorizes, asks who that is, executes PUT, and waits for its 200.
 
 Exit status 0 where that was seen, no request went to another host, and the console stayed clean.
 """
@@ -34,6 +34,13 @@ def main():
         page.locator(".auth-container input").fill(a.token)
         page.locator(".auth-container").get_by_role("button", name="Apply credentials").click()
         page.locator(".modal-ux").get_by_role("button", name="Close").first.click()
+        first = page.locator(".opblock").first.get_attribute("id")
+        operation = page.locator("#operations-identity-whoami")
+        operation.locator(".opblock-summary-control").click()
+        operation.get_by_role("button", name="Execute").click()
+        whoami = operation.locator(".live-responses-table .response-col_description").last
+        whoami.wait_for()
+        who = whoami.inner_text()
         operation = page.locator("#operations-shares-put_share")
         operation.locator(".opblock-summary-control").click()
         operation.locator("input[placeholder=image_id]").fill("compshareImage-sandbox1")
@@ -48,6 +55,8 @@ def main():
     faults = []
     if seen != "200" or '"shared": true' not in body:
         faults.append(f"the answer shown is {seen}: {body}")
+    if first != "operations-identity-whoami" or '"subject":' not in who:
+        faults.append(f"the first thing to try is {first}, and whoami says: {who}")
     faults += [f"a request went to {url}" for url in foreign]
     faults += [f"the console says: {text}" for text in console]
     print("\n".join(faults) or "200 was seen, and no other host was asked")

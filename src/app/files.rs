@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::ParsedCertificate;
@@ -16,9 +17,7 @@ use crate::config::{self, Sources, TlsFiles};
 pub fn with_file_checks(mut sources: Sources) -> Sources {
     sources.file_checks = vec![
         ("auth.jwks_file", |path| read_keys(path).map(drop)),
-        ("auth.fetch_ca_file", |path| {
-            read_certificates(path).map(drop)
-        }),
+        ("auth.fetch_ca_file", |path| read_authority(path)),
         ("auth.fetch_token_file", |path| read_token(path)),
         ("authorization.policy_file", |path| {
             read_policies(path).map(drop)
@@ -52,6 +51,15 @@ pub(super) fn load_keys(key: &str, path: &Path) -> Result<KeySet, String> {
         tracing::warn!("{key}: {left_out}; it is left out");
     }
     Ok(keys)
+}
+
+fn read_authority(path: &Path) -> Result<(), String> {
+    let mut authorities = RootCertStore::empty();
+    for certificate in read_certificates(path)? {
+        let added = authorities.add(certificate);
+        added.map_err(|_| "holds what is no certificate of an authority")?;
+    }
+    Ok(())
 }
 
 fn read_token(path: &Path) -> Result<(), String> {

@@ -231,7 +231,7 @@ impl App {
     /// # Errors
     /// The faults; nothing was changed then.
     pub async fn reload(&self, sources: &Sources) -> Result<(), Faults> {
-        let config = Config::load(sources)?;
+        let config = Config::load_over(sources, self.authorizer.has_policies())?;
         identity::check_same(&self.identity, &config.auth)?;
         for odd in &config.warnings {
             tracing::warn!("{odd}");

@@ -1,20 +1,18 @@
 //! The claims of a token (RFC 7519), and what its issuer's rules make of them.
 //!
 //! They are read strictly: a claim that decides something and has another JSON type than it should is a refusal, never
-//! an absence, and a claim given twice is one too (RFC 7519, section 4).
+//! an absence.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::time::Duration;
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use crate::config::{self, ClaimRules};
 use crate::domain::{IssuerName, Principal, SYSTEM_SUBJECTS, Timestamp};
 
-use super::refusal::{TokenError, TokenRefusal, came, one_of, quoted};
+use super::members::Members;
+use super::refusal::{TokenError, TokenRefusal, came, named, one_of, quoted};
 
 /// What tokens of one issuer are held against.
 #[derive(Debug)]
@@ -25,8 +23,8 @@ pub(super) struct TokenRules {
     pub(super) leeway: Duration,
 }
 
-/// The claims of one token, as they were written.
-pub(super) struct Claims<'a>(BTreeMap<String, &'a RawValue>);
+/// The claims of one token.
+pub(super) struct Claims<'a>(Members<'a>);
 
 /// A token's claims that passed every check.
 #[derive(Debug)]
@@ -36,33 +34,12 @@ pub(super) struct Checked {
     pub(super) expires: f64,
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Claims<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-
-        impl<'de> Visitor<'de> for Members {
-            type Value = BTreeMap<String, &'de RawValue>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("claims")
-            }
-
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-                let mut members = BTreeMap::new();
-                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
-                    if members.insert(name, value).is_some() {
-                        return Err(de::Error::custom("a claim stands there twice"));
-                    }
-                }
-                Ok(members)
-            }
-        }
-
-        deserializer.deserialize_map(Members).map(Self)
+impl<'a> Claims<'a> {
+    /// Reads the payload of a token.
+    pub(super) fn read(payload: &'a str) -> Result<Self, TokenRefusal> {
+        Members::read(payload).map(Self)
     }
-}
 
-impl Claims<'_> {
     /// `iss`.
     pub(super) fn issuer(&self) -> Result<String, TokenRefusal> {
         self.required_text("iss")
@@ -70,7 +47,7 @@ impl Claims<'_> {
 
     /// `iss`, where there is one.
     pub(super) fn named_issuer(&self) -> Result<Option<String>, TokenRefusal> {
-        let named = self.0.contains_key("iss");
+        let named = self.0.written("iss").is_some();
         named.then(|| self.issuer()).transpose()
     }
 
@@ -91,8 +68,8 @@ impl Claims<'_> {
             ("iat", TokenError::IssuedInFuture),
         ] {
             if let Some(begins) = self.date(claim)?.filter(|begins| *begins > latest) {
-                let begins = Timestamp::from_seconds(begins);
-                return Err(error.expected(claim, format_args!("{now} or before"), begins));
+                let [latest, begins] = [latest, begins].map(Timestamp::from_seconds);
+                return Err(error.expected(claim, format_args!("{latest} or before"), begins));
             }
         }
         let principal = self.principal(rules)?;
@@ -113,7 +90,8 @@ impl Claims<'_> {
         };
         let subject = printable(self.required_text("sub")?, "sub")?;
         if SYSTEM_SUBJECTS.contains(&subject.as_str()) {
-            return Err(TokenError::SystemSubject.into());
+            let expected = "no name of the gateway's own";
+            return Err(TokenError::SystemSubject.expected("sub", expected, quoted(&subject)));
         }
         let claimed = |name: &str| names_of_others.iter().find(|other| other.claims(name));
         if let Some(other) = claimed(&subject) {
@@ -150,8 +128,8 @@ impl Claims<'_> {
         if audiences.contains(audience) {
             return Ok(());
         }
-        let (expected, got) = (quoted(audience), came(given.as_ref()));
-        Err(TokenError::OtherAudience.expected("aud", expected, got))
+        let got = named(audiences.iter().map(String::as_str));
+        Err(TokenError::OtherAudience.expected("aud", quoted(audience), got))
     }
 
     fn scopes(&self, rules: &ClaimRules) -> Result<BTreeSet<String>, TokenRefusal> {
@@ -177,25 +155,24 @@ impl Claims<'_> {
     /// cannot be put so and is not there.
     fn seen_by_policies(&self, rules: &ClaimRules) -> BTreeMap<String, String> {
         let seen = |name: &String| {
-            let value = match self.value(name)? {
-                Value::String(text) => text,
-                // Not as the number that it was read to: two large ones may be read to the same.
-                Value::Number(_) | Value::Bool(_) => self.0.get(name)?.get().to_owned(),
-                Value::Null | Value::Array(_) | Value::Object(_) => return None,
+            let written = self.0.written(name)?;
+            let value = match written.as_bytes() {
+                [b'"', ..] => serde_json::from_str(written).ok()?,
+                [b'n' | b'[' | b'{', ..] => return None,
+                // Not as the number that it would be read to: two large ones may be read to the same.
+                _ => written.to_owned(),
             };
             Some((name.clone(), value))
         };
         rules.policy_claims.iter().filter_map(seen).collect()
     }
 
-    /// A claim's value; one that no reader can hold counts as null, which no claim may be.
     fn value(&self, name: &str) -> Option<Value> {
-        let written = self.0.get(name)?.get();
-        Some(serde_json::from_str(written).unwrap_or_default())
+        self.0.value(name)
     }
 
     fn bad(&self, name: &str, expected: &str) -> TokenRefusal {
-        let got = came(self.value(name).as_ref());
+        let got = came(self.0.written(name));
         TokenError::BadClaim(name.to_owned().into()).expected(quoted(name), expected, got)
     }
 
@@ -235,8 +212,9 @@ impl TokenRules {
         if expires + self.leeway.as_secs_f64() > seconds(now) {
             return Ok(());
         }
-        let ended = Timestamp::from_seconds(expires);
-        Err(TokenError::Expired.expected("exp", format_args!("{now} or after"), ended))
+        let earliest = seconds(now) - self.leeway.as_secs_f64();
+        let [earliest, ended] = [earliest, expires].map(Timestamp::from_seconds);
+        Err(TokenError::Expired.expected("exp", format_args!("after {earliest}"), ended))
     }
 }
 
@@ -259,7 +237,8 @@ fn seconds(time: Timestamp) -> f64 {
 /// The text of a claim that people read in the trail.
 fn printable(text: String, name: &'static str) -> Result<String, TokenRefusal> {
     if text.contains(char::is_control) {
-        Err(TokenError::ControlCharacter(name).into())
+        let refused = TokenError::ControlCharacter(name);
+        Err(refused.expected(name, "no control character", quoted(&text)))
     } else {
         Ok(text)
     }

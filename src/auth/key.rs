@@ -4,6 +4,8 @@
 //! algorithm are refused, each with the reason. A member that is `null` counts as absent, and an empty list of uses says
 //! nothing, as serializers write it that know every member there could be.
 
+use std::collections::BTreeMap;
+
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
 };
@@ -11,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 /// Shortest RSA modulus (RFC 7518, section 3.3).
@@ -49,14 +52,17 @@ impl Key {
             Some(Value::String(kid)) => Some(kid.clone()),
             Some(_) => return Err("has a kid that is not text"),
         };
-        let key_type = text(entry, "kty")?;
-        let ((algorithms, decoding), members) = match key_type {
-            "oct" => (hmac_key(entry)?, &["k"][..]),
-            "RSA" => (rsa_key(entry)?, &["n", "e"][..]),
-            "EC" => (ec_key(entry)?, &["crv", "x", "y"][..]),
-            "OKP" => (okp_key(entry)?, &["crv", "x"][..]),
-            _ => return Err("is of an unknown type"),
-        };
+        let Usable {
+            algorithms,
+            decoding,
+            thumbprint,
+        } = match text(entry, "kty")? {
+            "oct" => hmac_key(entry),
+            "RSA" => rsa_key(entry),
+            "EC" => ec_key(entry),
+            "OKP" => okp_key(entry),
+            _ => Err("is of an unknown type"),
+        }?;
         let for_signatures = member(entry, "use").is_none_or(|purpose| purpose == "sig");
         let may_verify = match member(entry, "key_ops") {
             None => true,
@@ -83,16 +89,33 @@ impl Key {
             kid,
             algorithms,
             decoding,
-            thumbprint: thumbprint(entry, key_type, members)?,
+            thumbprint,
         })
     }
 
-    /// Whether it is the same key under the same name for the same algorithms.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.kid == other.kid
-            && self.thumbprint == other.thumbprint
-            && self.algorithms == other.algorithms
+    /// What it is, under which name, for which algorithms.
+    pub(super) fn identity(&self) -> (Option<&str>, [u8; 32], Vec<&'static str>) {
+        let algorithms = self.algorithms.iter().copied();
+        let names = algorithms.filter_map(algorithm_name).collect();
+        (self.kid.as_deref(), self.thumbprint, names)
     }
+}
+
+/// The members that are looked at.
+const MEMBERS: [&str; 12] = [
+    "kty", "kid", "use", "key_ops", "alg", "crv", "n", "e", "x", "y", "k", "d",
+];
+
+/// An entry of a set, without what nobody looks at: whatever stands there, it makes no other member unreadable. `None` where
+/// it is no object.
+pub(super) fn entry(written: &str) -> Option<Value> {
+    let members: BTreeMap<String, &RawValue> = serde_json::from_str(written).ok()?;
+    let looked_at = members
+        .into_iter()
+        .filter(|(name, _)| MEMBERS.contains(&name.as_str()));
+    // What cannot be read is of no type that a member may have.
+    let read = |value: &RawValue| serde_json::from_str(value.get()).unwrap_or(Value::Bool(false));
+    Some(looked_at.map(|(name, value)| (name, read(value))).collect())
 }
 
 /// A symmetric key, or one with its private part (RFC 7518, section 6).
@@ -107,22 +130,22 @@ pub(super) fn member<'a>(entry: &'a Value, name: &str) -> Option<&'a Value> {
     entry.get(name).filter(|value| !value.is_null())
 }
 
-/// A hash of the members that make a key the key that it is; RFC 7638 without its order, which nobody else sees.
-fn thumbprint(
-    entry: &Value,
-    key_type: &str,
-    members: &[&'static str],
-) -> Result<[u8; 32], &'static str> {
-    let mut hash = Sha256::new_with_prefix(key_type);
-    for member in members {
-        hash.update(text(entry, member)?);
-        // No text of base64url, nor a curve's name, holds it.
-        hash.update([0]);
-    }
-    Ok(hash.finalize().into())
+/// A key and all the algorithms that its kind is good for.
+struct Usable {
+    algorithms: Vec<Algorithm>,
+    decoding: DecodingKey,
+    thumbprint: [u8; 32],
 }
 
-type Usable = (Vec<Algorithm>, DecodingKey);
+/// A hash of what makes a key the key that it is, its kind first, however it is written (RFC 7638 hashes the writing).
+fn thumbprint(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
 
 fn hmac_key(entry: &Value) -> Result<Usable, &'static str> {
     let secret = bytes(entry, "k")?;
@@ -135,36 +158,46 @@ fn hmac_key(entry: &Value) -> Result<Usable, &'static str> {
     if algorithms.is_empty() {
         Err("is a secret shorter than 32 bytes")
     } else {
-        Ok((algorithms, DecodingKey::from_secret(&secret)))
+        Ok(Usable {
+            algorithms,
+            decoding: DecodingKey::from_secret(&secret),
+            thumbprint: thumbprint(&[b"oct", &secret]),
+        })
     }
 }
 
 fn rsa_key(entry: &Value) -> Result<Usable, &'static str> {
     let (modulus, exponent) = (bytes(entry, "n")?, bytes(entry, "e")?);
-    let lead = modulus
-        .iter()
-        .position(|byte| *byte != 0)
-        .ok_or("has no modulus")?;
-    let bits = (modulus.len() - lead) * 8 - modulus[lead].leading_zeros() as usize;
+    let (modulus, exponent) = (
+        without_leading_zeros(&modulus),
+        without_leading_zeros(&exponent),
+    );
+    let first = modulus.first().ok_or("has no modulus")?;
+    let bits = modulus.len() * 8 - first.leading_zeros() as usize;
     if !(RSA_BITS_MIN..=RSA_BITS_MAX).contains(&bits) {
         return Err("is an RSA key of less than 2048 or more than 8192 bits");
     }
     // RFC 8017, section 3.1: an odd integer of at least 3. With 1 every signature would fit.
-    let small = exponent.iter().rev().skip(1).all(|byte| *byte == 0);
-    let odd = exponent
-        .last()
-        .is_some_and(|last| last % 2 == 1 && !(small && *last == 1));
-    if !odd {
+    let is_odd = exponent.last().is_some_and(|last| last % 2 == 1);
+    if !is_odd || exponent == [1] {
         return Err("is an RSA key with an exponent that is even or below 3");
     }
-    Ok((
-        RSA.to_vec(),
-        DecodingKey::from_rsa_raw_components(&modulus[lead..], &exponent),
-    ))
+    Ok(Usable {
+        algorithms: RSA.to_vec(),
+        decoding: DecodingKey::from_rsa_raw_components(modulus, exponent),
+        thumbprint: thumbprint(&[b"RSA", modulus, exponent]),
+    })
+}
+
+/// A number in as few octets as it takes (RFC 7518, section 2); not all that are published are.
+fn without_leading_zeros(number: &[u8]) -> &[u8] {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    &number[zeros..]
 }
 
 fn ec_key(entry: &Value) -> Result<Usable, &'static str> {
-    let (algorithm, length, verification) = match text(entry, "crv")? {
+    let curve = text(entry, "crv")?;
+    let (algorithm, length, verification) = match curve {
         "P-256" => (Algorithm::ES256, 32, &ECDSA_P256_SHA256_FIXED),
         "P-384" => (Algorithm::ES384, 48, &ECDSA_P384_SHA384_FIXED),
         _ => return Err("is on a curve that is not supported"),
@@ -176,11 +209,13 @@ fn ec_key(entry: &Value) -> Result<Usable, &'static str> {
     // SEC 1, section 2.3.3: an uncompressed point. Parsing it finds points that are not on the curve.
     ParsedPublicKey::new(verification, [&[4], x.as_slice(), &y].concat())
         .map_err(|_| "has coordinates of no point of its curve")?;
-    let decoding = DecodingKey::from_ec_components(text(entry, "x")?, text(entry, "y")?);
-    Ok((
-        vec![algorithm],
-        decoding.map_err(|_| "has coordinates that cannot be read")?,
-    ))
+    let decoding =
+        DecodingKey::from_ec_components(&URL_SAFE_NO_PAD.encode(&x), &URL_SAFE_NO_PAD.encode(&y));
+    Ok(Usable {
+        algorithms: vec![algorithm],
+        decoding: decoding.map_err(|_| "has coordinates that cannot be read")?,
+        thumbprint: thumbprint(&[b"EC", curve.as_bytes(), &x, &y]),
+    })
 }
 
 fn okp_key(entry: &Value) -> Result<Usable, &'static str> {
@@ -195,9 +230,13 @@ fn okp_key(entry: &Value) -> Result<Usable, &'static str> {
         return Err("is a point of small order, for which anybody can sign");
     }
     ParsedPublicKey::new(&ED25519, &point).map_err(|_| "has a key that cannot be read")?;
-    let decoding = DecodingKey::from_ed_components(text(entry, "x")?)
+    let decoding = DecodingKey::from_ed_components(&URL_SAFE_NO_PAD.encode(&point))
         .map_err(|_| "has a key that cannot be read")?;
-    Ok((vec![Algorithm::EdDSA], decoding))
+    Ok(Usable {
+        algorithms: vec![Algorithm::EdDSA],
+        decoding,
+        thumbprint: thumbprint(&[b"OKP", b"Ed25519", &point]),
+    })
 }
 
 /// Encodings of Edwards25519's points of small order but for their sign bit, canonical or not: 0, 1, two of
@@ -227,9 +266,12 @@ fn text<'a>(entry: &'a Value, member: &'static str) -> Result<&'a str, &'static 
         .ok_or("lacks a member that its type needs")
 }
 
+/// Base64url (RFC 7518, section 2); padding and the alphabet of plain base64 are taken too, as some publish them.
 fn bytes(entry: &Value, member: &'static str) -> Result<Vec<u8>, &'static str> {
+    let text = text(entry, member)?.trim_end_matches('=');
+    let text = text.replace('+', "-").replace('/', "_");
     URL_SAFE_NO_PAD
-        .decode(text(entry, member)?)
+        .decode(text)
         .map_err(|_| "has a member that is not base64url")
 }
 

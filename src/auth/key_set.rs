@@ -3,10 +3,13 @@
 //! Sets are read as identity providers publish them: one `kid` may name several keys, one an algorithm or an old and a new
 //! one. Keys that cannot be used are left out, each with a warning that names it. A set without a usable key is an error.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use jsonwebtoken::Algorithm;
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::key::{self, Key};
 
@@ -20,6 +23,13 @@ pub struct KeySet {
     keys: Vec<Key>,
     left_out: Vec<String>,
     holds_secrets: bool,
+}
+
+/// A set as it is written; its other members are nobody's business.
+#[derive(Deserialize)]
+struct Written<'a> {
+    #[serde(borrow)]
+    keys: Vec<&'a RawValue>,
 }
 
 /// The text is no JWK Set that tokens could be checked with.
@@ -63,23 +73,27 @@ impl KeySet {
     pub fn parse(text: &str) -> Result<Self, KeySetError> {
         // Editors of Windows put a byte order mark before it.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let set: Value = serde_json::from_str(text).map_err(|_| KeySetError::NotASet)?;
-        let entries = set
-            .get("keys")
-            .and_then(Value::as_array)
-            .ok_or(KeySetError::NotASet)?;
+        // serde would also read a struct from an array.
+        if !text.trim_start().starts_with('{') {
+            return Err(KeySetError::NotASet);
+        }
+        let set: Written<'_> = serde_json::from_str(text).map_err(|_| KeySetError::NotASet)?;
         let mut keys: Vec<Key> = Vec::new();
-        let mut left_out = Vec::new();
-        for (index, entry) in entries.iter().enumerate() {
-            let name = match key::member(entry, "kid").and_then(Value::as_str) {
+        let (mut left_out, mut holds_secrets) = (Vec::new(), false);
+        for (index, written) in set.keys.into_iter().enumerate() {
+            let Some(entry) = key::entry(written.get()) else {
+                left_out.push(format!("key {} is no object", index + 1));
+                continue;
+            };
+            holds_secrets |= key::is_secret(&entry);
+            let name = match key::member(&entry, "kid").and_then(Value::as_str) {
                 Some(kid) => {
                     let kid: String = kid.chars().take(KID_CHARACTERS_MAX).collect();
                     format!("key {} (kid `{}`)", index + 1, kid.escape_debug())
                 }
                 None => format!("key {}", index + 1),
             };
-            match Key::read(entry) {
-                Ok(key) if keys.iter().any(|other| other.is_same(&key)) => {}
+            match Key::read(&entry) {
                 Ok(key) => keys.push(key),
                 Err(why) => left_out.push(format!("{name} {why}")),
             }
@@ -87,7 +101,6 @@ impl KeySet {
         if keys.is_empty() {
             Err(KeySetError::NoUsableKey(left_out))
         } else {
-            let holds_secrets = entries.iter().any(key::is_secret);
             Ok(Self {
                 keys,
                 left_out,
@@ -110,11 +123,15 @@ impl KeySet {
 
     /// Whether another set holds the same keys, in whatever order and however they are written.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        let all_in = |one: &Self, two: &Self| {
-            let is_in = |key: &Key| two.keys.iter().any(|other| other.is_same(key));
-            one.keys.iter().all(is_in)
+        let identities = |set: &'_ Self| -> BTreeSet<_> {
+            let keys = set.keys.iter();
+            keys.map(|key| {
+                let (kid, thumbprint, algorithms) = key.identity();
+                (kid.map(str::to_owned), thumbprint, algorithms)
+            })
+            .collect()
         };
-        self.keys.len() == other.keys.len() && all_in(self, other) && all_in(other, self)
+        identities(self) == identities(other)
     }
 
     /// The names of the keys that have one.
@@ -143,7 +160,9 @@ impl KeySet {
             return Err(NoKey::OtherAlgorithm(names));
         };
         if kid.is_some() {
-            return Ok(fitting.into_iter().take(TRIED_MAX).collect());
+            let mut seen = BTreeSet::new();
+            let new = |key: &&Key| seen.insert(key.thumbprint);
+            return Ok(fitting.into_iter().filter(new).take(TRIED_MAX).collect());
         }
         // One key that stands there for several algorithms, or twice, is one key.
         let is_first = |key: &&Key| key.kid == first.kid && key.thumbprint == first.thumbprint;

@@ -9,6 +9,7 @@ mod claims;
 mod issuer;
 mod key;
 mod key_set;
+mod members;
 mod mint;
 mod refusal;
 mod source;
@@ -28,9 +29,10 @@ use claims::{Claims, TokenRules, other_issuer};
 use issuer::Issuer;
 pub use key_set::{KeySet, KeySetError};
 pub use mint::{Grant, Mint, MintError, throw_away_set};
+use refusal::quoted;
 pub use refusal::{TokenError, TokenRefusal};
-use source::Source;
 pub use source::SourceError;
+use source::{Asked, Source};
 use token::Unsigned;
 
 /// Checks tokens against the present keys of their issuers.
@@ -133,9 +135,27 @@ impl Authenticator {
     ) -> Result<Arc<Principal>, TokenRefusal> {
         let place = refusal.issuer_to_ask();
         let issuer = place.and_then(|place| self.issuers.get(place));
-        match issuer.and_then(|issuer| issuer.source.get()) {
-            Some(source) if source.ask().await => self.authenticate(token),
-            _ => Err(refusal),
+        let Some(source) = issuer.and_then(|issuer| issuer.source.get()) else {
+            return Err(refusal);
+        };
+        let asked = source.ask().await;
+        if asked == Asked::Refused {
+            return Err(refusal);
+        }
+        match self.authenticate(token) {
+            // What was under way may have read the keys before the new one was there. Where there are none at all the
+            // next fetch is near.
+            Err(refusal)
+                if asked == Asked::Joined
+                    && refusal.may_pass_anew()
+                    && refusal.error != TokenError::NoKeys =>
+            {
+                match source.ask().await {
+                    Asked::Refused => Err(refusal),
+                    Asked::Joined | Asked::Fetched => self.authenticate(token),
+                }
+            }
+            answer => answer,
         }
     }
 
@@ -172,7 +192,12 @@ impl Authenticator {
         let Some(present) = issuer.keys.load_full() else {
             // What can be good under no keys whatever is told so.
             claims.check(&issuer.rules, now)?;
-            return Err(TokenRefusal::from(TokenError::NoKeys).unless_keys_are_new(fetch_anew));
+            let refusal = TokenError::NoKeys.expected(
+                issuer.section(),
+                format_args!("keys of {}", quoted(&issuer.rules.issuer.iss)),
+                "none yet",
+            );
+            return Err(refusal.unless_keys_are_new(fetch_anew));
         };
         unsigned.check_signature(&present.keys).map_err(|refusal| {
             let may_be_new = refusal.error == TokenError::UnknownKey || !unsigned.names_key();
@@ -204,15 +229,19 @@ impl Authenticator {
 }
 
 /// The principal that a token's claims, or claims alone, tell of to the issuer that they name; nothing is verified. For
-/// whoever tries policies. Claims that name no issuer are read as the first one's; where no issuers are known the one that
-/// is named is the first.
+/// whoever tries policies. Claims alone that name no issuer are read as the first one's; where no issuers are known the one
+/// that is named is the first.
 ///
 /// # Errors
 /// Where they cannot be read, or are of no issuer.
 pub fn unverified(text: &str, auth: Option<&config::Auth>) -> Result<Principal, TokenRefusal> {
+    let is_token = !text.trim_start().starts_with('{');
     let text = token::unverified_claims(text)?;
-    let claims: Claims<'_> = token::object(&text)?;
-    let named = claims.named_issuer()?;
+    let claims = Claims::read(&text)?;
+    let named = match claims.named_issuer()? {
+        None if is_token && auth.is_some() => Some(claims.issuer()?),
+        named => named,
+    };
     let Some(auth) = auth else {
         let iss = named.unwrap_or_default();
         let first = config::Issuer::first(&iss, "", config::KeySource::Sandbox);

@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::domain::IssuerName;
@@ -13,8 +15,9 @@ use crate::domain::IssuerName;
 /// Longest token: 400 groups fit.
 pub(super) const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
-/// As much of a text as is quoted.
-const QUOTED_CHARACTERS_MAX: usize = 80;
+/// As much of a text as is quoted: its begin and its end, for URLs mostly differ at either.
+const QUOTED_BEGIN: usize = 80;
+const QUOTED_END: usize = 60;
 /// So many of what is expected are named.
 const NAMED_MAX: usize = 5;
 
@@ -48,6 +51,12 @@ pub enum TokenError {
     /// The signature is not the key's.
     #[error("the token's signature is not valid")]
     BadSignature,
+    /// A member of the header that decides something is absent or of a wrong JSON type.
+    #[error("the token's header member {0} is missing or of a wrong type")]
+    BadHeader(&'static str),
+    /// A member of the header, or a claim.
+    #[error("the token holds {0} twice")]
+    GivenTwice(String),
     /// A registered claim is absent or of a wrong JSON type.
     #[error("the token's claim {0} is missing or of a wrong type")]
     BadClaim(Cow<'static, str>),
@@ -151,40 +160,137 @@ impl From<TokenError> for TokenRefusal {
 
 /// A text between quotation marks, on one line and cut; what may be a token, or a part of one, is not shown.
 pub(super) fn quoted(text: &str) -> String {
-    // So begins an object of JSON in base64url.
-    if text.contains("eyJ") {
+    if looks_like_token(text) {
         return "what looks like a token".into();
     }
-    let mut cut = text.chars();
-    let begin: String = cut.by_ref().take(QUOTED_CHARACTERS_MAX).collect();
-    let mark = if cut.next().is_some() { "…" } else { "" };
-    format!("`{}{mark}`", begin.escape_debug())
+    let characters = text.chars().count();
+    let on_one_line = |part: String| -> String {
+        let escape = |c: char| match c {
+            '"' | '\'' => c.to_string(),
+            other => other.escape_debug().to_string(),
+        };
+        part.chars().map(escape).collect()
+    };
+    if characters <= QUOTED_BEGIN + QUOTED_END {
+        return format!("`{}`", on_one_line(text.to_owned()));
+    }
+    let begin = on_one_line(text.chars().take(QUOTED_BEGIN).collect());
+    let end = on_one_line(text.chars().skip(characters - QUOTED_END).collect());
+    format!("`{begin}…{end}`")
 }
 
-/// `one of` texts, so many as are worth a line.
-pub(super) fn one_of<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+/// Whether a part of it is an object of JSON in base64url, as headers and payloads of tokens are.
+fn looks_like_token(text: &str) -> bool {
+    let is_inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    text.split(|c: char| !is_inner(c)).any(|part| {
+        // What was cut off is no whole group of four.
+        let whole = &part[..part.len() / 4 * 4];
+        let decoded = URL_SAFE_NO_PAD.decode(whole).unwrap_or_default();
+        let rest = decoded.trim_ascii_start().strip_prefix(b"{");
+        rest.is_some_and(|rest| matches!(rest.trim_ascii_start(), [b'"' | b'}', ..]))
+    })
+}
+
+/// Texts, so many as are worth a line.
+pub(super) fn named<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     let mut rest = texts.into_iter();
     let named: Vec<String> = rest.by_ref().take(NAMED_MAX).map(quoted).collect();
-    let named = named.join(", ");
-    match rest.count() {
-        0 => format!("one of {named}"),
-        more => format!("one of {named} and {more} more"),
+    match (named.as_slice(), rest.count()) {
+        ([], _) => "none".into(),
+        (named, 0) => named.join(", "),
+        (named, more) => format!("{} and {more} more", named.join(", ")),
     }
 }
 
-/// A claim as it came.
-pub(super) fn came(value: Option<&Value>) -> String {
-    match value {
-        None => "nothing".into(),
-        Some(Value::String(text)) => quoted(text),
-        Some(Value::Object(_)) => "an object".into(),
-        Some(other) => quoted(&other.to_string()),
+/// `one of` texts.
+pub(super) fn one_of<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+    match named(texts) {
+        none if none == "none" => none,
+        named => format!("one of {named}"),
+    }
+}
+
+/// A member of a wrong type, as it was written.
+pub(super) fn came(written: Option<&str>) -> String {
+    let Some(written) = written else {
+        return "nothing".into();
+    };
+    match serde_json::from_str(written) {
+        Ok(Value::Null) => "null".into(),
+        Ok(Value::Bool(truth)) => truth.to_string(),
+        Ok(Value::String(text)) => format!("the text {}", quoted(&text)),
+        Ok(Value::Array(_)) => format!("the array {}", quoted(written)),
+        Ok(Value::Object(_)) => "an object".into(),
+        Ok(Value::Number(_)) | Err(_) if written.starts_with('"') => "a text that is none".into(),
+        Ok(Value::Number(_)) | Err(_) => format!("the number {}", quoted(written)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_be_a_token_or_a_part_of_one_is_not_shown() {
+        for object in [
+            r#"{"alg":"HS256"}"#,
+            r#"{ "alg": "HS256" }"#,
+            "\n{\r\n  \"a\":1}",
+            " {}",
+        ] {
+            let part = URL_SAFE_NO_PAD.encode(object);
+            for text in [
+                part.clone(),
+                format!("{part}.{part}.c2ln"),
+                format!("Bearer {part}.x"),
+                format!("a/{part}"),
+            ] {
+                assert_eq!(quoted(&text), "what looks like a token", "{object}: {text}");
+            }
+        }
+        for text in [
+            "https://login.example.com/eyes",
+            "example",
+            "exam.ple.example",
+            "https://token.actions.githubusercontent.com",
+            "8f3a1c52-7a51-4f5e-9a70-3d1f1f0f6c11",
+            "system:serviceaccount:vision:eyebrow",
+        ] {
+            assert_eq!(quoted(text), format!("`{text}`"));
+        }
+    }
+
+    #[test]
+    fn long_texts_that_differ_at_either_end_are_told_apart() {
+        let long = |end: &str| format!("https://{}/clusters/{end}", "x".repeat(300));
+        let (one, other) = (quoted(&long("one")), quoted(&long("one/")));
+        assert!(
+            one.starts_with("`https://xxx") && one.ends_with("/clusters/one`"),
+            "{one}"
+        );
+        assert!(other.ends_with("/clusters/one/`"), "{other}");
+        assert_eq!(quoted(&"ä".repeat(140)).chars().count(), 142);
+        assert_eq!(quoted(&"ä".repeat(141)).chars().count(), 143);
+        assert_eq!(quoted("[\"a\", 'b']\n\\"), "`[\"a\", 'b']\\n\\\\`");
+        assert_eq!(one_of([]), "none");
+    }
+
+    #[test]
+    fn what_came_is_told_with_its_type() {
+        for (written, told) in [
+            (Some("5"), "the number `5`"),
+            (Some("1E400"), "the number `1E400`"),
+            (Some("\"5\""), "the text `5`"),
+            (Some("\"\\ud800\""), "a text that is none"),
+            (Some("null"), "null"),
+            (Some("true"), "true"),
+            (Some("[1]"), "the array `[1]`"),
+            (Some("{}"), "an object"),
+            (None, "nothing"),
+        ] {
+            assert_eq!(came(written), told);
+        }
+    }
 
     #[test]
     fn the_log_gets_one_bounded_line() {
@@ -198,7 +304,7 @@ mod tests {
             line.contains("issuer: expected one of `a`, `a`, `a`, `a`, `a` and 4 more, got `x")
         );
         assert!(!line.contains(char::is_control), "{line}");
-        assert!(line.len() < 800, "{}", line.len());
+        assert!(line.len() < 1200, "{}", line.len());
         assert_eq!(
             refusal.error.to_string(),
             "the token's issuer (iss) is not accepted"

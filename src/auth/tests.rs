@@ -1,13 +1,10 @@
 use std::time::Duration;
 
 use crate::config::{Auth, Issuer, KeySource};
-use crate::domain::Deadline;
 
-use super::source::Schedule;
 use super::*;
 
 const ISS: &str = "https://issuer.example";
-const WEEK: Duration = Duration::from_hours(7 * 24);
 
 /// The first issuer and further ones, `ci` and `pods`, each with keys of its own.
 struct World {
@@ -128,29 +125,6 @@ fn each_issuers_keys_are_good_for_its_own_tokens_alone() {
                 let name = principal.issuer_name.as_ref().map(IssuerName::as_str);
                 assert_eq!(name, expected);
             }
-        }
-    }
-}
-
-#[test]
-fn a_week_without_one_source_refuses_no_good_token_of_any_issuer() {
-    let world = world();
-    let tokens = [0, 1, 2].map(|place| world.token(place, place, WEEK + Duration::from_hours(1)));
-    let (start, clock) = (Deadline::now().instant(), Timestamp::now());
-    let mut schedule = Schedule::default();
-    schedule.succeeded(start, None);
-    let mut now = start;
-    while now - start < WEEK {
-        now = schedule.next().expect("it goes on");
-        schedule.failed(now);
-        // The others go on, and turn their keys over.
-        world.use_keys(0, &world.sets[0]);
-        for token in &tokens {
-            let at = after(clock, now - start);
-            assert!(
-                world.authenticator.authenticate_at(token, at).is_ok(),
-                "{at}"
-            );
         }
     }
 }

@@ -7,32 +7,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
-use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::claims::Claims;
 use super::key::{self, Key};
 use super::key_set::{KeySet, NoKey};
+use super::members::Members;
 use super::refusal::{TOKEN_BYTES_MAX, TokenError, TokenRefusal, came, one_of, quoted};
-
-/// Members of the header that decide something. Others are ignored (RFC 7515, section 4).
-#[derive(Deserialize)]
-struct Header {
-    alg: String,
-    #[serde(default, deserialize_with = "present")]
-    kid: Option<Value>,
-    #[serde(default, deserialize_with = "present")]
-    typ: Option<Value>,
-    #[serde(default, deserialize_with = "present")]
-    crit: Option<Value>,
-    #[serde(default, deserialize_with = "present")]
-    jwk: Option<Value>,
-}
-
-/// Keeps `null` apart from absent.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
-}
 
 /// A token as it is before its key is known.
 pub(super) struct Unsigned<'a> {
@@ -51,24 +32,26 @@ impl<'a> Unsigned<'a> {
         }
         let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, payload) = message.split_once('.').ok_or(TokenError::Malformed)?;
-        let header: Header = object(utf8(&bytes(header)?)?)?;
-        for (name, member) in [("crit", &header.crit), ("jwk", &header.jwk)] {
-            if member.is_some() {
-                return Err(TokenError::HeaderNotAccepted(name).into());
+        let header = bytes(header)?;
+        // Members that decide nothing are ignored (RFC 7515, section 4).
+        let header = Members::read(utf8(&header)?)?;
+        for name in ["crit", "jwk"] {
+            if let Some(written) = header.written(name) {
+                let refused = TokenError::HeaderNotAccepted(name);
+                return Err(refused.expected(name, "no such member", came(Some(written))));
             }
         }
-        check_type(header.typ.as_ref())?;
-        let algorithm = key::algorithm(&header.alg).ok_or_else(|| {
-            let (known, got) = (key::algorithm_names(), quoted(&header.alg));
+        if let Some(typ) = text(&header, "typ")? {
+            check_type(&typ)?;
+        }
+        let named = text(&header, "alg")?;
+        let named =
+            named.ok_or_else(|| TokenError::BadHeader("alg").expected("alg", TEXT, "nothing"))?;
+        let algorithm = key::algorithm(&named).ok_or_else(|| {
+            let (known, got) = (key::algorithm_names(), quoted(&named));
             TokenError::AlgorithmNotAccepted.expected("alg", known, got)
         })?;
-        let kid = match header.kid {
-            None => None,
-            Some(Value::String(kid)) => Some(kid),
-            Some(other) => {
-                return Err(TokenError::Malformed.expected("kid", "text", came(Some(&other))));
-            }
-        };
+        let kid = text(&header, "kid")?;
         Ok(Self {
             message,
             signature,
@@ -80,7 +63,7 @@ impl<'a> Unsigned<'a> {
 
     /// The claims, which nobody has signed yet.
     pub(super) fn claims(&self) -> Result<Claims<'_>, TokenRefusal> {
-        object(utf8(&self.payload)?)
+        Claims::read(utf8(&self.payload)?)
     }
 
     /// Whether the token names its key. One that does not may be of a key that a newer set has, whatever this one says.
@@ -146,25 +129,27 @@ fn utf8(bytes: &[u8]) -> Result<&str, TokenError> {
     std::str::from_utf8(bytes).map_err(|_| TokenError::Malformed)
 }
 
-pub(super) fn object<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, TokenRefusal> {
-    // serde would also read a struct from an array.
-    if !json.trim_start().starts_with('{') {
-        return Err(TokenError::Malformed.into());
+const TEXT: &str = "text";
+
+/// A member of the header that is text where it is there.
+fn text(header: &Members<'_>, name: &'static str) -> Result<Option<String>, TokenRefusal> {
+    match header.value(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => {
+            let got = came(header.written(name));
+            Err(TokenError::BadHeader(name).expected(name, TEXT, got))
+        }
     }
-    serde_json::from_str(json).map_err(|_| TokenError::Malformed.into())
 }
 
 /// Accepts `JWT` (RFC 7519, section 5.1) and `at+jwt` (RFC 9068), so that a token made for something
 /// else, such as a log-out, does not pass (RFC 8725, section 3.11).
-fn check_type(typ: Option<&Value>) -> Result<(), TokenRefusal> {
-    let Some(given) = typ else { return Ok(()) };
-    let lower = given
-        .as_str()
-        .ok_or(TokenError::Malformed)?
-        .to_ascii_lowercase();
+fn check_type(typ: &str) -> Result<(), TokenRefusal> {
+    let lower = typ.to_ascii_lowercase();
     match lower.strip_prefix("application/").unwrap_or(&lower) {
         "jwt" | "at+jwt" => Ok(()),
-        _ => Err(TokenError::OtherType.expected("typ", "`JWT` or `at+jwt`", came(typ))),
+        _ => Err(TokenError::OtherType.expected("typ", "`JWT` or `at+jwt`", quoted(typ))),
     }
 }
 

@@ -24,12 +24,13 @@ pub(super) fn run(args: &PolicyCheckArgs) -> Result<ExitCode, Failure> {
     }
     let requested =
         http::requested(&args.method, &args.path, &bounds(args)?).map_err(Failure::usage)?;
-    let Who { principal, of } = match who(args)? {
-        Ok(who) => who,
-        Err(why) => {
+    let (principal, of) = match who(args)? {
+        _ if requested == Requested::Anything => return allow("this needs no token", ""),
+        Who::Refused(why) => {
             print(&format!("deny: {why}\n"))?;
             return Ok(ExitCode::FAILURE);
         }
+        Who::Known { principal, of } => (principal, of),
     };
     let caller = Caller {
         principal: principal.into(),
@@ -55,8 +56,9 @@ pub(super) fn run(args: &PolicyCheckArgs) -> Result<ExitCode, Failure> {
                 Err(refusal) => Decision::Refused(refusal),
             }
         }
-        Requested::Anything => return allow("this needs no token", &of),
-        Requested::Itself => return allow("any good token may ask this", &of),
+        Requested::Anything | Requested::Itself => {
+            return allow("any good token may ask this", &of);
+        }
     };
     let (line, code) = told(&decision);
     print(&format!("{line}\n{of}"))?;
@@ -69,10 +71,15 @@ fn allow(why: &str, of: &str) -> Result<ExitCode, Failure> {
 }
 
 /// Whose token it is.
-struct Who {
-    principal: Principal,
-    /// Of which issuer, in a line; nothing where it names none.
-    of: String,
+enum Who {
+    /// A subject of an issuer.
+    Known {
+        principal: Principal,
+        /// Which issuer, in a line; nothing where the claims name none.
+        of: String,
+    },
+    /// Nobody whom the gateway would take it from.
+    Refused(String),
 }
 
 fn of_lines(path: &Path, faults: &[String]) -> Failure {
@@ -82,8 +89,7 @@ fn of_lines(path: &Path, faults: &[String]) -> Failure {
     Failure::usages(lines.collect())
 }
 
-/// Whose token it is; or why the gateway would not take it from anybody.
-fn who(args: &PolicyCheckArgs) -> Result<Result<Who, String>, Failure> {
+fn who(args: &PolicyCheckArgs) -> Result<Who, Failure> {
     let (what, text) = match (&args.token, &args.claims) {
         (Some(token), _) => ("--token".to_owned(), token.clone()),
         (None, Some(path)) => {
@@ -105,7 +111,7 @@ fn who(args: &PolicyCheckArgs) -> Result<Result<Who, String>, Failure> {
                 unnamed if unnamed.is_empty() => String::new(),
                 issuer => format!("issuer: {issuer} ({place})\n"),
             };
-            Ok(Ok(Who { principal, of }))
+            Ok(Who::Known { principal, of })
         }
         Err(refusal)
             if matches!(
@@ -115,7 +121,7 @@ fn who(args: &PolicyCheckArgs) -> Result<Result<Who, String>, Failure> {
                     | TokenError::OtherIssuersSubject(_)
             ) =>
         {
-            Ok(Err(refusal.for_log()))
+            Ok(Who::Refused(refusal.for_log()))
         }
         Err(refusal) => Err(Failure::usage(format!("{what}: {}", refusal.for_log()))),
     }

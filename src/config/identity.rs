@@ -110,11 +110,11 @@ impl Default for ClaimRules {
 pub enum KeySource {
     /// A file.
     File(PathBuf),
-    /// An URL.
+    /// A URL.
     Url(Url),
     /// The issuer's discovery document.
     Discovery,
-    /// Throw-away keys that `serve --sandbox` makes.
+    /// None that is configured: throw-away keys that `serve --sandbox` makes.
     Sandbox,
 }
 
@@ -140,14 +140,25 @@ fn section(name: Option<&IssuerName>) -> String {
     }
 }
 
-/// Reads all issuers. `sandbox` says that the first may have no key source.
-pub(super) fn auth(reader: &mut KeyReader, sandbox: bool) -> Option<Auth> {
+/// What issuers are read for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Purpose {
+    /// Whether the first may have no source of keys.
+    pub(super) first_without_keys: bool,
+    /// Whether further ones may.
+    pub(super) others_without_keys: bool,
+    /// Whether policies narrow what tokens are granted.
+    pub(super) policies: bool,
+}
+
+/// Reads all issuers.
+pub(super) fn auth(reader: &mut KeyReader, purpose: Purpose) -> Option<Auth> {
     let leeway = reader.duration("auth.leeway", "30s");
-    let first = issuer(reader, "auth", None, sandbox);
+    let first = issuer(reader, "auth", None, purpose.first_without_keys);
     let mut further: Vec<Issuer> = Vec::new();
     let mut faulty = false;
     for place in reader.named_tables(ISSUERS) {
-        let issuer = further_issuer(reader, &place);
+        let issuer = further_issuer(reader, &place, purpose);
         faulty |= issuer.is_none();
         further.extend(issuer);
     }
@@ -165,28 +176,23 @@ pub(super) fn auth(reader: &mut KeyReader, sandbox: bool) -> Option<Auth> {
     })
 }
 
-/// Scopes that every token has are narrowed by policies alone.
-pub(super) fn check_grants(reader: &mut KeyReader, auth: &Auth) {
-    const POLICY_FILE: &str = "authorization.policy_file";
-    let granting = |issuer: &&Issuer| !issuer.claims.grant.is_empty();
-    for issuer in auth.further.iter().filter(granting) {
-        if !reader.is_set(POLICY_FILE) {
-            let message = format!(
-                "gives scopes to every token of its issuer: only together with {POLICY_FILE}"
-            );
-            reader.fault::<()>(&format!("{}.grant", issuer.section()), &message);
-        }
-    }
-}
-
-fn further_issuer(reader: &mut KeyReader, place: &str) -> Option<Issuer> {
-    let key = format!("{place}.name");
-    let name = match reader.required(&key)?.parse::<IssuerName>() {
-        Ok(name) => Some(name),
-        Err(error) => reader.fault(&key, &error.to_string()),
+fn further_issuer(reader: &mut KeyReader, place: &str, purpose: Purpose) -> Option<Issuer> {
+    let (of_name, of_grant) = (format!("{place}.name"), format!("{place}.grant"));
+    let name = match reader
+        .required(&of_name)
+        .map(|name| name.parse::<IssuerName>())
+    {
+        None => None,
+        Some(Ok(name)) => Some(name),
+        Some(Err(error)) => reader.fault(&of_name, &error.to_string()),
     };
-    let grant = scopes_of(reader, &format!("{place}.grant"));
-    let mut issuer = issuer(reader, place, name.as_ref(), false)?;
+    let grant = scopes_of(reader, &of_grant);
+    if !grant.is_empty() && !purpose.policies {
+        // Else whoever has a token of it might do it.
+        let message = "gives scopes to every token of its issuer: only together with authorization.policy_file";
+        reader.fault::<()>(&of_grant, message);
+    }
+    let mut issuer = issuer(reader, place, name.as_ref(), purpose.others_without_keys)?;
     issuer.claims.grant = grant;
     name.map(|name| Issuer {
         name: Some(name),
@@ -198,12 +204,12 @@ fn issuer(
     reader: &mut KeyReader,
     place: &str,
     name: Option<&IssuerName>,
-    sandbox: bool,
+    without_keys: bool,
 ) -> Option<Issuer> {
     let key = |key: &str| format!("{place}.{key}");
     let iss = reader.required(&key("issuer"));
     let audience = reader.required(&key("audience"));
-    let keys = key_source(reader, place, iss.as_deref(), sandbox);
+    let keys = key_source(reader, place, iss.as_deref(), without_keys);
     let claims = claim_rules(reader, place);
     let fetch = fetch(reader, place, iss.as_deref(), keys.as_ref());
     Some(Issuer {
@@ -262,7 +268,7 @@ fn key_source(
     reader: &mut KeyReader,
     place: &str,
     iss: Option<&str>,
-    sandbox: bool,
+    without_keys: bool,
 ) -> Option<KeySource> {
     let key = |key: &str| format!("{place}.{key}");
     let (of_file, of_url, of_discovery) =
@@ -287,7 +293,7 @@ fn key_source(
     let mut sources = [file, url, discovery].into_iter().flatten();
     match (sources.next(), sources.next()) {
         (Some(source), None) => Some(source),
-        (None, _) if sandbox => Some(KeySource::Sandbox),
+        (None, _) if without_keys => Some(KeySource::Sandbox),
         // Its own fault is told.
         (None, _) if reader.is_set(&of_file) || reader.is_set(&of_url) => None,
         (None, _) => {

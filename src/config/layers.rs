@@ -80,8 +80,10 @@ pub(super) fn is_key_of_issuer(name: &str) -> bool {
 
 /// The key of the list that a key of a further issuer's table is like: `auth.issuers.ci.jwks_file` is `auth.jwks_file`.
 pub(super) fn like(key: &str) -> String {
-    let in_table = key.strip_prefix("auth.issuers.");
-    match in_table.and_then(|rest| rest.split_once('.')) {
+    let in_table = key
+        .strip_prefix("auth.issuers")
+        .filter(|rest| rest.starts_with(['.', '[']));
+    match in_table.and_then(|rest| rest[1..].split_once('.')) {
         Some((_, name)) => format!("auth.{name}"),
         None => key.to_owned(),
     }

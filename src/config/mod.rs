@@ -264,15 +264,26 @@ impl Config {
     /// # Errors
     /// Every fault of every layer at once.
     pub fn load(sources: &Sources) -> Result<Self, Faults> {
+        Self::load_over(sources, false)
+    }
+
+    /// As [`Self::load`], for a gateway that runs. `has_policies` says that policies are in force already, which stay
+    /// where none are configured any more.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_over(sources: &Sources, has_policies: bool) -> Result<Self, Faults> {
         let mut reader = KeyReader::new(sources);
         if sources.sandbox {
             sections::refuse_real_upstream(&mut reader);
         }
         let server = sections::server(&mut reader);
-        let auth = identity::auth(&mut reader, sources.sandbox);
-        if let Some(auth) = &auth {
-            identity::check_grants(&mut reader, auth);
-        }
+        let purpose = identity::Purpose {
+            first_without_keys: sources.sandbox,
+            others_without_keys: false,
+            policies: has_policies || reader.is_set("authorization.policy_file"),
+        };
+        let auth = identity::auth(&mut reader, purpose);
         let policy_file = reader.path("authorization.policy_file");
         let upstream = sections::upstream(&mut reader);
         let database = sections::audit_database(&mut reader);
@@ -340,10 +351,15 @@ impl Config {
     /// Faults of section `auth`, and those of the layers as a whole.
     pub fn load_auth(sources: &Sources) -> Result<Option<Auth>, Faults> {
         let mut reader = KeyReader::new(sources);
-        if !reader.is_set("auth") {
+        if !reader.is_set("auth.issuer") && !reader.is_set("auth.issuers") {
             return Ok(None);
         }
-        let auth = identity::auth(&mut reader, true);
+        let purpose = identity::Purpose {
+            first_without_keys: true,
+            others_without_keys: true,
+            policies: true,
+        };
+        let auth = identity::auth(&mut reader, purpose);
         let faults = reader.faults_of("auth.");
         match auth {
             Some(auth) if faults.is_empty() => Ok(Some(auth)),

@@ -149,7 +149,7 @@ pub(super) fn upstream(reader: &mut KeyReader) -> Option<UpstreamSettings> {
         ),
         _ => reader.fault(
             "upstream.base_url",
-            "must be an URL, such as https://api.compshare.cn",
+            "must be a URL, such as https://api.compshare.cn",
         ),
     };
     let regions = regions(reader);
@@ -268,7 +268,7 @@ pub(super) fn telemetry(reader: &mut KeyReader) -> Option<Telemetry> {
     if let Some(text) = reader.text("telemetry.otlp_endpoint")
         && !Url::parse(&text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
     {
-        reader.fault::<()>("telemetry.otlp_endpoint", "must be an URL of http or https");
+        reader.fault::<()>("telemetry.otlp_endpoint", "must be a URL of http or https");
     }
     Some(Telemetry {
         log_format: log_format?,

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use toml::{Table, Value};
 
+use crate::domain::IssuerName;
+
 use super::layers::{Given, is_key_of_issuer};
 use super::reader::KeyReader;
 
@@ -19,8 +21,8 @@ impl KeyReader {
         }
     }
 
-    /// Where the keys of each table of the array `key` can be read: under the table's name, or its number where it has none
-    /// of its own.
+    /// Where the keys of each table of the array `key` can be read: under the table's name, or its number (from 1) where it
+    /// has none of its own.
     pub(super) fn named_tables(&mut self, key: &str) -> Vec<String> {
         let Some(given) = self.table_value(key) else {
             return Vec::new();
@@ -37,15 +39,15 @@ impl KeyReader {
                 continue;
             };
             let name = table.get("name").and_then(Value::as_str);
-            let name = name.filter(|name| !name.is_empty() && !name.contains('.'));
-            let mut place = format!("{key}.{number}");
-            match name.map(str::to_owned) {
-                Some(name) if taken.insert(name.clone()) => place = format!("{key}.{name}"),
-                Some(name) => {
+            let name = name.and_then(|name| name.parse::<IssuerName>().ok());
+            // No name holds a bracket.
+            let mut place = format!("{key}[{number}]");
+            if let Some(name) = name {
+                if taken.insert(name.clone()) {
+                    place = format!("{key}.{name}");
+                } else {
                     self.fault::<()>(key, &format!("two of them are named `{name}`"));
-                    continue;
                 }
-                None => {}
             }
             for name in self.lay_out(&place, table, &given.origin) {
                 if !is_key_of_issuer(&name) {

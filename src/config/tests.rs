@@ -389,13 +389,10 @@ fn every_fault_of_an_issuer_is_told_with_its_table() {
         )
     };
     for (tables, expected) in [
-        (table(""), vec!["auth.issuers.1.name"]),
-        (
-            table("name = \"Not A Name\""),
-            vec!["auth.issuers.Not A Name.name"],
-        ),
-        (table("name = \"a.b\""), vec!["auth.issuers.1.name"]),
-        (table("name = 7"), vec!["auth.issuers.1.name"]),
+        (table(""), vec!["auth.issuers[1].name"]),
+        (table("name = \"Not A Name\""), vec!["auth.issuers[1].name"]),
+        (table("name = \"a.b\""), vec!["auth.issuers[1].name"]),
+        (table("name = 7"), vec!["auth.issuers[1].name"]),
         (
             table("name = \"ci\"\nleeway = \"1s\""),
             vec!["auth.issuers.ci.leeway"],
@@ -433,8 +430,12 @@ fn every_fault_of_an_issuer_is_told_with_its_table() {
             vec!["auth.issuers.ci.groups_claim"],
         ),
         (
-            table("name = \"ci\"") + &table("name = \"ci\""),
-            vec!["auth.issuers"],
+            table("name = \"ci\"") + &table("name = \"ci\"\ncolour = 1"),
+            vec![
+                "auth.issuers",
+                "auth.issuers[2].colour",
+                "auth.issuers.ci.issuer",
+            ],
         ),
         (
             table("name = \"ci\"") + &table("name = \"cd\""),
@@ -449,6 +450,20 @@ fn every_fault_of_an_issuer_is_told_with_its_table() {
             vec!["auth.issuers.ci.audience", "auth.issuers.ci.issuer"],
         ),
         ("[auth.issuers]\nname = \"ci\"".into(), vec!["auth.issuers"]),
+        // All of a table at once, and all tables.
+        (
+            "[[auth.issuers]]\ngrant = [\"shares:read\"]\n[[auth.issuers]]\nname = \"2\"".into(),
+            vec![
+                "auth.issuers[1].name",
+                "auth.issuers[1].grant",
+                "auth.issuers[1].issuer",
+                "auth.issuers[1].audience",
+                "auth.issuers[1].jwks_file",
+                "auth.issuers.2.issuer",
+                "auth.issuers.2.audience",
+                "auth.issuers.2.jwks_file",
+            ],
+        ),
     ] {
         assert_eq!(keys(&tables), expected, "{tables}");
     }

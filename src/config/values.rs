@@ -34,7 +34,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 
 const DURATION_FORM: &str = "must be a duration, such as 10s or 250ms";
 
-/// Whether an URL's host is this machine.
+/// Whether a URL's host is this machine.
 pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),

@@ -115,6 +115,8 @@ fn add_problems(route: &Route, operation: &mut Operation) {
     }
 }
 
+/// Answers to what is refused before it is counted.
+const BEFORE_LIMITS: [&str; 7] = ["400", "401", "406", "408", "413", "415", "431"];
 /// Of what a subject's limit counts (draft-ietf-httpapi-ratelimit-headers), where it is on.
 const OF_LIMITS: [(&str, &str); 2] = [
     (
@@ -136,9 +138,7 @@ fn add_headers(route: &Route, operation: &mut Operation) {
     ));
     for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response {
-            // What is refused before is not counted.
-            let counts =
-                route.cost != Cost::Nothing && !matches!(status.as_str(), "400" | "401" | "431");
+            let counts = route.cost != Cost::Nothing && !BEFORE_LIMITS.contains(&status.as_str());
             let of_limit = counts.then_some(OF_LIMITS).into_iter().flatten();
             let all = [request_id].into_iter().chain(audit_id).chain(of_limit);
             for (name, description) in all {

@@ -100,7 +100,10 @@ async fn a_request_has_one_line_that_says_who_from_where_with_what_and_why_not()
         ("http.request.method", "PUT"),
         ("http.route", "/images/{image_id}/shares/{account_id}"),
         ("problem", "unauthenticated"),
-        ("why", "the token is malformed"),
+        (
+            "why",
+            "the token's header member alg is missing or of a wrong type; alg: expected text, got nothing",
+        ),
     ] {
         assert_eq!(line[member], value, "{member}: {line}");
     }

@@ -53,6 +53,8 @@ async fn the_document_tells_every_route_with_an_example_for_each_status() {
         document["components"]["securitySchemes"]["bearer"]["scheme"],
         "bearer"
     );
+    // What Swagger UI shows first.
+    assert_eq!(document["tags"][0]["name"], "identity");
     let paths = document["paths"].as_object().unwrap();
     let expected = [
         "/audit/entries",
@@ -82,6 +84,10 @@ async fn the_document_tells_every_route_with_an_example_for_each_status() {
             let needs_scope = !open && path != "/whoami";
             assert_eq!(bearer[0].is_string(), needs_scope, "{about}");
             for (status, response) in operation["responses"].as_object().unwrap() {
+                let before = ["400", "401", "406", "408", "413", "415", "431"];
+                let counts = !open && !before.contains(&status.as_str());
+                let of_limit = &response["headers"]["RateLimit"];
+                assert_eq!(of_limit.is_object(), counts, "{about} {status}");
                 if matches!(status.as_str(), "204" | "307") {
                     continue;
                 }

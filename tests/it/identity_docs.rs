@@ -9,8 +9,12 @@ use serde_json::{Value, json};
 
 use crate::support::{Gateway, Reply, SECRET, Scripted, set_of, token_with};
 
-/// A page, the issuer's name in it, and claims that are not to pass in place of its own.
-type Page = (&'static str, &'static str, &'static [(&'static str, Said)]);
+/// A page, the issuer's name in it, and claims that are not to pass in place of its own, each with the problem.
+type Page = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, Said, &'static str)],
+);
 
 /// What a claim says instead.
 #[derive(Debug, Clone, Copy)]
@@ -38,89 +42,59 @@ impl Said {
 
 use Said::{Nothing, Text, Texts, Truth};
 
+const FORBIDDEN: &str = "forbidden";
+const NO_SCOPE: &str = "insufficient-scope";
+
+#[rustfmt::skip]
 const PAGES: [Page; 9] = [
-    (
-        "keycloak",
-        "",
-        &[
-            ("groups", Texts(&["/vision", "audio"])),
-            ("azp", Text("account-console")),
-            ("scope", Text("openid")),
-        ],
-    ),
-    (
-        "entra-id",
-        "entra",
-        &[
-            ("roles", Texts(&["Shares.Read"])),
-            ("roles", Nothing),
-            ("azp", Text("another")),
-            ("idtyp", Nothing),
-        ],
-    ),
-    (
-        "okta",
-        "okta",
-        &[
-            ("groups", Texts(&["audio"])),
-            ("scp", Texts(&["openid"])),
-            ("groups", Nothing),
-        ],
-    ),
-    (
-        "auth0",
-        "auth0",
-        &[
-            ("permissions", Texts(&[])),
-            ("https://company.example/groups", Nothing),
-        ],
-    ),
-    (
-        "ad-fs",
-        "adfs",
-        &[
-            ("group", Texts(&["audio", "video"])),
-            ("scp", Text("openid")),
-        ],
-    ),
-    (
-        "google",
-        "google",
-        &[
-            ("sub", Text("1")),
-            ("email", Text("other@vision-images.iam.gserviceaccount.com")),
-            ("email_verified", Truth(false)),
-            ("email", Nothing),
-        ],
-    ),
-    (
-        "kubernetes",
-        "pods",
-        &[
-            ("sub", Text("system:serviceaccount:audio:image-publisher")),
-            ("sub", Text("system:serviceaccount:vision:other")),
-        ],
-    ),
-    (
-        "github-actions",
-        "github",
-        &[
-            ("repository", Text("acme/other")),
-            ("repository_id", Text("1")),
-            ("environment", Text("staging")),
-            ("environment", Nothing),
-        ],
-    ),
-    (
-        "gitlab-ci",
-        "gitlab",
-        &[
-            ("project_path", Text("audio/images")),
-            ("ref_protected", Text("false")),
-            ("ref_type", Text("tag")),
-            ("environment_protected", Nothing),
-        ],
-    ),
+    ("keycloak", "", &[
+        ("groups", Texts(&["/interns/vision", "vision"]), FORBIDDEN),
+        ("azp", Text("account-console"), FORBIDDEN),
+        ("scope", Text("openid"), NO_SCOPE),
+    ]),
+    ("entra-id", "entra", &[
+        ("roles", Texts(&["Shares.Read"]), NO_SCOPE),
+        ("roles", Nothing, NO_SCOPE),
+        ("azp", Text("another"), FORBIDDEN),
+        ("idtyp", Nothing, FORBIDDEN),
+    ]),
+    ("okta", "okta", &[
+        ("groups", Texts(&["audio"]), FORBIDDEN),
+        ("groups", Nothing, FORBIDDEN),
+        ("scp", Texts(&["openid"]), NO_SCOPE),
+    ]),
+    ("auth0", "auth0", &[
+        ("permissions", Texts(&[]), NO_SCOPE),
+        ("https://company.example/groups", Nothing, FORBIDDEN),
+    ]),
+    ("ad-fs", "adfs", &[
+        ("group", Texts(&["audio", "video"]), FORBIDDEN),
+        ("scp", Text("openid"), NO_SCOPE),
+    ]),
+    ("google", "google", &[
+        ("sub", Text("1"), FORBIDDEN),
+        ("email", Text("other@vision-images.iam.gserviceaccount.com"), FORBIDDEN),
+        ("email", Nothing, FORBIDDEN),
+        ("email_verified", Truth(false), FORBIDDEN),
+    ]),
+    ("kubernetes", "pods", &[
+        ("sub", Text("system:serviceaccount:audio:image-publisher"), FORBIDDEN),
+        ("sub", Text("system:serviceaccount:vision:other"), FORBIDDEN),
+    ]),
+    ("github-actions", "github", &[
+        ("repository", Text("acme/other"), FORBIDDEN),
+        ("repository_id", Text("1"), FORBIDDEN),
+        ("environment", Text("staging"), FORBIDDEN),
+        ("environment", Nothing, FORBIDDEN),
+    ]),
+    ("gitlab-ci", "gitlab", &[
+        ("project_path", Text("audio/images"), FORBIDDEN),
+        ("project_id", Text("21"), FORBIDDEN),
+        ("ref", Text("feature"), FORBIDDEN),
+        ("ref_type", Text("tag"), FORBIDDEN),
+        ("ref_protected", Text("false"), FORBIDDEN),
+        ("ref_protected", Nothing, FORBIDDEN),
+    ]),
 ];
 
 fn folder() -> std::path::PathBuf {
@@ -219,17 +193,23 @@ async fn tokens_as_the_pages_show_them_may_what_the_pages_say_and_others_may_not
         let path = |name: &str| directory.path().join(name).display().to_string();
         std::fs::write(path("keys.json"), set_of("k", SECRET)).unwrap();
         std::fs::write(path("policies.cedar"), block(page, "cedar")).unwrap();
-        // Its keys are the tests' own.
-        let line = |line: &str| match line.split(" = ").next().unwrap_or_default() {
+        // Its keys are the tests' own, and the first issuer reads claims as the page's does.
+        let mut of_claims = String::new();
+        let mut line = |line: &str| match line.split(" = ").next().unwrap_or_default() {
             "oidc_discovery" | "jwks_url" | "jwks_file" => {
                 format!("jwks_file = \"{}\"\n", path("keys.json"))
             }
             "fetch_ca_file" | "fetch_token_file" | "policy_file" => String::new(),
+            "scope_claims" | "scopes" | "groups_claim" | "policy_claims" => {
+                of_claims = format!("{of_claims}{line}\n");
+                format!("{line}\n")
+            }
             _ => format!("{line}\n"),
         };
-        let configuration: String = block(page, "toml").lines().map(line).collect();
+        let configuration: String = block(page, "toml").lines().map(&mut line).collect();
         let (file, keys) = (path("gateway.toml"), path("keys.json"));
-        let all = whole(&configuration).replace("\"keys.json\"", &format!("\"{keys}\""));
+        let all =
+            whole(&configuration).replace("\"keys.json\"", &format!("\"{keys}\"\n{of_claims}"));
         std::fs::write(&file, all).unwrap();
         let policies = path("policies.cedar");
         let settings = [("authorization.policy_file", policies.as_str())];
@@ -251,7 +231,7 @@ async fn tokens_as_the_pages_show_them_may_what_the_pages_say_and_others_may_not
             .put("/images/audio-7/shares/100000001")
             .await;
         other_image.assert_problem(403, "forbidden");
-        for (claim, said) in others {
+        for (claim, said, problem) in others {
             let mut other = claims.clone();
             said.write(&mut other, claim);
             let refused = gateway
@@ -259,6 +239,7 @@ async fn tokens_as_the_pages_show_them_may_what_the_pages_say_and_others_may_not
                 .put("/images/vision-7/shares/100000001")
                 .await;
             assert_eq!(refused.status, 403, "{page}: {claim} {said:?}: {refused:?}");
+            refused.assert_problem(403, problem);
         }
         let mut connection = gateway.connect().await;
         let row: (String, String, String) = sqlx::query_as(
@@ -270,20 +251,32 @@ async fn tokens_as_the_pages_show_them_may_what_the_pages_say_and_others_may_not
         assert_eq!(claims["sub"], row.0, "{page}");
         assert_eq!(claims["iss"], row.1, "{page}");
         assert!(row.2.len() > 4, "{page}: {}", row.2);
-        // The page's policies are of its issuer: the same token of another issuer may nothing.
+        // Where it may look is said by the page too.
+        let looks = async |image: &str| {
+            let path = format!("/images/{image}/shares");
+            let answer = gateway.with(token(&claims)).get(&path).await;
+            answer.status != 403
+        };
+        let looked = (looks("vision-7").await, looks("audio-7").await);
+        assert_eq!(looked, (true, false), "{page}");
+        // The page's policies are of its issuer: the same claims by another issuer, who may share, may nothing.
         let first = token_with("k", SECRET, &{
             let mut first = claims.clone();
             first["iss"] = json!("https://first.example");
             first["aud"] = json!("a");
-            first["scope"] = json!("shares:write");
+            if first["scope"].is_null() {
+                first["scope"] = json!("shares:read shares:write");
+            }
             first
         });
         if !name.is_empty() {
-            let refused = gateway
-                .with(first)
-                .put("/images/vision-7/shares/100000001")
-                .await;
-            refused.assert_problem(403, "forbidden");
+            for (method, path) in [
+                ("PUT", "/images/vision-7/shares/100000001"),
+                ("GET", "/images/vision-7/shares"),
+            ] {
+                let refused = gateway.with(first.clone()).send(method, path).await;
+                refused.assert_problem(403, "forbidden");
+            }
         }
     }
 }

@@ -528,6 +528,56 @@ async fn a_reload_reads_every_issuers_file_or_none_and_trusts_nobody_new() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reload_whose_policies_are_gone_keeps_them_and_reads_all_else_though_issuers_grant() {
+    let directory = tempfile::tempdir().unwrap();
+    let policies = directory.path().join("policies.cedar");
+    std::fs::write(&policies, "permit (principal, action, resource);").unwrap();
+    let settings = [("authorization.policy_file", policies.to_str().unwrap())];
+    let mut world = world(NOWHERE, r#", grant = ["audit:read"]"#, &settings).await;
+    let of = &ISSUERS[2];
+    let new = b"a new secret of somebody, which is long enough";
+    let path = world.directory.path().join("keys-ci.json");
+    std::fs::write(path, set_of(KID, new)).unwrap();
+    world.gateway.forget("authorization.policy_file");
+    world.gateway.reload().await.unwrap();
+    let token = of.signed(&json!({"scope": ""}), new);
+    let answer = world.gateway.with(token).get("/audit/events").await;
+    assert_eq!(
+        answer.status, 200,
+        "its key is read, and the policies stand: {answer:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_the_limit_of_failures_the_log_still_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut variables = environment(NOWHERE);
+    variables.push(("ISG__LIMITS__FAILED_AUTHENTICATIONS_PER_MINUTE", "1"));
+    let of = &ISSUERS[0];
+    std::fs::write(directory.path().join("keys.json"), set_of(KID, of.secret)).unwrap();
+    let program = Program::spawn(directory.path(), &["serve"], &variables);
+    let base_url = program.base_url().await;
+    let client = crate::support::client();
+    for status in [401, 429] {
+        let token = of.token(&json!({"iss": "https://issuer.example/"}));
+        let get = client.get(format!("{base_url}/whoami")).bearer_auth(token);
+        assert_eq!(get.send().await.unwrap().status(), status);
+    }
+    let line = eventually("its line", async || {
+        let log = program.log();
+        let line = log.lines().find(|line| line.contains("rate-limited"));
+        line.map(str::to_owned)
+    })
+    .await;
+    let logged: Value = serde_json::from_str(&line).unwrap();
+    let why = logged["why"].as_str().unwrap();
+    assert!(
+        why.contains("from this address failed; ") && why.contains("got `https://issuer.example/`"),
+        "{why}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_log_says_what_was_expected_and_what_came_and_never_a_token() {
     let directory = tempfile::tempdir().unwrap();
     let mut variables = environment(NOWHERE);
@@ -553,18 +603,36 @@ async fn the_log_says_what_was_expected_and_what_came_and_never_a_token() {
     };
     let claims = json!({"iss": of.iss, "aud": of.audience, "sub": "s", "exp": 4_070_908_800_u64});
     let nested = of.token(&json!({}));
+    let raw = |header: &str| {
+        use base64::Engine as _;
+        let base64 = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+        let message = format!("{}.{}", base64(header), base64(&claims.to_string()));
+        let key = jsonwebtoken::EncodingKey::from_secret(of.secret);
+        let by = jsonwebtoken::Algorithm::HS256;
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, by).unwrap();
+        format!("{message}.{signature}")
+    };
     let cases = [
         (of.token(&json!({"iss": "https://ci.example/"})), "issuer (iss)",
             "issuer: expected one of `https://issuer.example`, `https://ci.example`, got `https://ci.example/`".to_owned()),
         (of.token(&json!({"iss": &large})), "issuer", "got `xxxxxxxx".to_owned()),
         (of.token(&json!({"iss": "a\nb\u{1b}[31m"})), "issuer", r"got `a\nb\u{1b}[31m`".to_owned()),
+        (of.token(&json!({"iss": "eyAiYWxnIjoiSFMyNTYiIH0.eyAic3ViIjoiYSIgfQ.c2ln"})), "issuer",
+            "got what looks like a token".to_owned()),
+        (of.token(&json!({"sub": "system:expiry"})), "claim sub", "got `system:expiry`".to_owned()),
+        (of.token(&json!({"jti": "a\u{7}"})), "claim jti", r"jti: expected no control character, got `a\u{7}`".to_owned()),
+        (of.token(&json!({"exp": "4000000000"})), "claim exp", "`exp`: expected a number, got the text `4000000000`".to_owned()),
+        (raw(r#"{"alg":"HS256","kid":"shared","crit":["exp"]}"#), "crit", "crit: expected no such member, got the array `[\"exp\"]`".to_owned()),
+        (raw(r#"{"alg":"HS256","kid":5}"#), "kid", "kid: expected text, got the number `5`".to_owned()),
+        (raw(r#"{"kid":"shared"}"#), "alg", "alg: expected text, got nothing".to_owned()),
+        (raw(r#"{"alg":"HS256","alg":"none"}"#), "`alg` twice", "the token holds `alg` twice".to_owned()),
         (of.token(&json!({"iss": nested})), "issuer", "got what looks like a token".to_owned()),
         (of.token(&json!({"aud": ["one", "two"]})), "audience (aud)",
-            r#"aud: expected `image-share-gateway`, got `[\"one\",\"two\"]`"#.to_owned()),
-        (of.token(&json!({"exp": 1_700_000_000})), "expired (exp)", "exp: expected 20".to_owned()),
-        (of.token(&json!({"exp": 1_700_000_000})), "expired (exp)", "or after, got 2023-11-14T22:13:20".to_owned()),
+            "aud: expected `image-share-gateway`, got `one`, `two`".to_owned()),
+        (of.token(&json!({"exp": 1_700_000_000})), "expired (exp)", "exp: expected after 20".to_owned()),
+        (of.token(&json!({"exp": 1_700_000_000})), "expired (exp)", "Z, got 2023-11-14T22:13:20".to_owned()),
         (of.token(&json!({"nbf": 4_000_000_000_u64})), "not valid yet (nbf)", "nbf: expected 20".to_owned()),
-        (of.token(&json!({"sub": 7})), "claim sub", "`sub`: expected text, got `7`".to_owned()),
+        (of.token(&json!({"sub": 7})), "claim sub", "`sub`: expected text, got the number `7`".to_owned()),
         (of.token(&json!({"scope": {"a": 1}})), "claim scope", "`scope`: expected a text or an array of texts, got an object".to_owned()),
         (of.token(&json!({"sub": "ci:x"})), "claim sub", "sub: expected nothing that begins with `ci:`, got `ci:x`".to_owned()),
         (with_header(&json!({"alg": "HS256", "kid": "other"}), &claims), "kid",

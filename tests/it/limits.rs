@@ -16,7 +16,10 @@ fn retry_after(answer: &Answer) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subject_that_asks_too_much_is_429_with_a_true_retry_after_and_others_are_not() {
-    let settings = [("limits.requests_per_second", "1"), ("limits.burst", "3")];
+    let settings = [
+        ("limits.requests_per_second", "0.001"),
+        ("limits.burst", "3"),
+    ];
     let gateway = Gateway::in_front_of("http://127.0.0.1:9", &settings).await;
     let reader = gateway.with(token("team-a", "audit:read shares:read shares:write"));
     for left in [2, 1, 0] {
@@ -44,13 +47,14 @@ async fn a_subject_that_asks_too_much_is_429_with_a_true_retry_after_and_others_
         ("DELETE", SHARE),
     ] {
         let limited = reader.send(method, path).await;
-        assert_eq!(retry_after(&limited), 1, "{method} {path}");
+        let wait = retry_after(&limited);
+        assert!((900..=1000).contains(&wait), "{method} {path}: {wait}");
         let limit = limited.header("ratelimit").unwrap();
         let parts = limit.strip_prefix(r#""subject";r=0;t="#).unwrap();
         let until_full: u64 = parts.parse().unwrap();
-        assert!((1..=3).contains(&until_full), "{limit}");
+        assert!((wait..=3000).contains(&until_full), "{limit}");
         let policy = limited.header("ratelimit-policy");
-        assert_eq!(policy, Some(r#""subject";q=3;w=3"#), "{method} {path}");
+        assert_eq!(policy, Some(r#""subject";q=3;w=3000"#), "{method} {path}");
         if method == "HEAD" {
             assert_eq!((limited.status, limited.body.as_str()), (429, ""));
             continue;
@@ -85,8 +89,15 @@ async fn a_subject_that_asks_too_much_is_429_with_a_true_retry_after_and_others_
         "what is limited is not forwarded and not written: {}",
         events.body
     );
+    let settings = [("limits.requests_per_second", "1"), ("limits.burst", "1")];
+    let gateway = Gateway::in_front_of("http://127.0.0.1:9", &settings).await;
+    let reader = gateway.with(token("team-a", "audit:read"));
+    crate::support::eventually("its token is taken", async || {
+        (reader.get("/whoami").await.status == 429).then_some(())
+    })
+    .await;
     crate::support::eventually("its token comes back", async || {
-        (reader.get("/audit/events").await.status == 200).then_some(())
+        (reader.get("/whoami").await.status == 200).then_some(())
     })
     .await;
 }
@@ -94,8 +105,9 @@ async fn a_subject_that_asks_too_much_is_429_with_a_true_retry_after_and_others_
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_a_limit_counts_says_what_is_left_however_it_ends() {
     let settings = [
-        ("limits.requests_per_second", "0.5"),
+        ("limits.requests_per_second", "0.001"),
         ("limits.burst", "100"),
+        ("limits.failed_authentications_per_minute", "1"),
         ("server.cors_origins", "https://console.example"),
     ];
     let gateway = Gateway::in_front_of("http://127.0.0.1:9", &settings).await;
@@ -135,11 +147,48 @@ async fn whatever_a_limit_counts_says_what_is_left_however_it_ends() {
             "{method} {path}: {limit}"
         );
         let policy = answer.header("ratelimit-policy");
-        assert_eq!(policy, Some(r#""subject";q=100;w=200"#));
+        assert_eq!(policy, Some(r#""subject";q=100;w=100000"#));
         let exposed = answer.header("access-control-expose-headers").unwrap();
         for header in ["ratelimit", "ratelimit-policy"] {
             let mut names = exposed.split(',').map(|name| name.trim().to_lowercase());
             assert!(names.any(|name| name == header), "{exposed}");
+        }
+    }
+    // A bulk that is too much is told what is left although it is something.
+    let many = json!({"add": (1..=1000).collect::<Vec<u64>>()}).to_string();
+    let bulk = |body: String, media_type: &str| {
+        let request = caller.request("PATCH", "/images/img/shares");
+        request.header("Content-Type", media_type).body(body)
+    };
+    let limited = Answer::of(bulk(many.clone(), "application/json")).await;
+    assert_eq!(limited.status, 429);
+    let limit = limited.header("ratelimit").unwrap();
+    assert!(
+        limit.starts_with(&format!(r#""subject";r={left};t="#)),
+        "{limit}"
+    );
+    // What is refused before is not counted, and says nothing.
+    let of_events = caller
+        .request("GET", "/audit/events")
+        .header("Accept", "image/png");
+    for (request, status) in [
+        (bulk(many, "text/plain"), 415),
+        (bulk("x".repeat(70_000), "application/json"), 413),
+        (bulk("{}".into(), "application/json"), 400),
+        (of_events, 406),
+        (
+            gateway.nobody().request("GET", "/whoami").bearer_auth("x"),
+            401,
+        ),
+        (
+            gateway.nobody().request("GET", "/whoami").bearer_auth("x"),
+            429,
+        ),
+    ] {
+        let answer = Answer::of(request).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        for name in ["ratelimit", "ratelimit-policy"] {
+            assert_eq!(answer.header(name), None, "{status}");
         }
     }
     let off = Gateway::in_front_of("http://127.0.0.1:9", &[]).await;

@@ -575,6 +575,11 @@ fn policy_check_reads_a_token_as_its_issuers_table_says_and_says_which_it_is() {
     ] {
         assert_eq!(said(&claims, path, method), expected, "{claims} {method} {path}");
     }
+    // What needs no token is for everybody, and a token names its issuer.
+    let foreign = json!({"iss": "https://nobody.example"});
+    let open = (0, "allow: this needs no token\n".to_owned());
+    assert_eq!(said(&foreign, "/livez", "GET"), open);
+    assert_eq!(said(&json!({"iss": ""}), path, "PUT").0, 2);
     write(
         "claims.json",
         r#"{"sub": "x", "scope": "Makers", "groups": "makers"}"#,
@@ -596,6 +601,13 @@ fn policy_check_reads_a_token_as_its_issuers_table_says_and_says_which_it_is() {
         format!("allow: permitted by people\n{of_first}"),
         "who names none is the first one's"
     );
+    // One that says nothing of issuers is one without.
+    write(
+        "gateway.toml",
+        "[auth]\nleeway = \"10s\"\n[upstream]\nregion = \"cn-sh2\"",
+    );
+    let output = check(directory.path(), &arguments);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
     // Another configuration is held to what it says of issuers.
     write(
         "gateway.toml",

@@ -3,9 +3,11 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::support::{Gateway, KeyAnswer, KeyServer, SECRET, eventually, set_of, token_with};
 
@@ -128,9 +130,9 @@ async fn sets_come_compressed_or_with_a_mark_and_what_is_too_long_is_refused_how
     let gateway = Gateway::with_keys_from(&[("auth.jwks_url", &server.url)]).await;
     for (answer, words) in [
         (with("gzip", gzip(&bomb)), "longer than"),
-        (with("gzip", b"no gzip".to_vec()), "decompressed"),
+        (with("gzip", b"no gzip".to_vec()), "no JWK Set"),
         (with("gzip", gzip(&keys)[..20].to_vec()), "decompressed"),
-        (with("br", keys.clone().into_bytes()), "decompressed"),
+        (with("br", b"\x1b\x00".to_vec()), "no JWK Set"),
     ] {
         server.answers(answer);
         gateway.reload_keys().await;
@@ -151,6 +153,10 @@ async fn sets_come_compressed_or_with_a_mark_and_what_is_too_long_is_refused_how
         with("gzip", gzip(&keys)),
         with("X-GZIP", gzip(&marked)),
         with("identity", keys.clone().into_bytes()),
+        // Headers that say what is not so, and a file that somebody compressed and nobody tells of.
+        with("aws-chunked", keys.clone().into_bytes()),
+        with("gzip", keys.clone().into_bytes()),
+        KeyAnswer::With(String::new(), [gzip(&keys), vec![0; 8]].concat()),
         KeyAnswer::Body(marked, ""),
     ] {
         let server = KeyServer::start(answer).await;
@@ -191,7 +197,7 @@ async fn whoever_redirects_says_where_to_and_is_not_followed() {
     let elsewhere = KeyServer::start(KeyAnswer::Body(set_of("k", SECRET), "")).await;
     let gateway = Gateway::with_keys_from(&[("auth.jwks_url", &server.url)]).await;
     gateway.reload_keys().await;
-    let expected = format!("HTTP 302 Found and leads to `{}/keys/v2`", server.url);
+    let expected = format!("HTTP 302 Found and leads to `{}/keys/v2?…`", server.url);
     let told = detail(&gateway).await;
     assert!(
         told.contains(&expected) && !told.contains("secret"),
@@ -297,5 +303,58 @@ async fn keys_of_a_cluster_are_fetched_with_its_authority_and_the_token_of_the_m
         detail(&gateway).await.contains("cannot be reached"),
         "{}",
         detail(&gateway).await
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_met_a_fetch_under_way_takes_no_turn_of_those_that_come_after() {
+    let other = b"another secret, long enough as well to be one";
+    let set = KeyAnswer::Body(set_of("old", SECRET), "max-age=3600");
+    let held = Arc::new(Semaphore::new(0));
+    let server = KeyServer::start(KeyAnswer::Held(Arc::clone(&held), Box::new(set))).await;
+    let gateway = Gateway::with_keys_from(&[("auth.jwks_url", &server.url)]).await;
+    eventually("a fetch is under way", async || {
+        (server.asked() == 1).then_some(())
+    })
+    .await;
+    let old = gateway.with(token_with("old", SECRET, &json!({})));
+    let release = async {
+        eventually("the token waits", async || {
+            let metrics = gateway.metrics().await;
+            metrics
+                .contains("isg_http_requests_in_flight 1")
+                .then_some(())
+        })
+        .await;
+        held.add_permits(1);
+    };
+    let (waited, ()) = tokio::join!(old.get("/whoami"), release);
+    assert_eq!(waited.status, 200);
+    server.answers(KeyAnswer::Body(set_of("new", other), "max-age=3600"));
+    let new = token_with("new", other, &json!({}));
+    assert_eq!(gateway.with(new).get("/whoami").await.status, 200);
+    assert_eq!(
+        server.asked(),
+        2,
+        "the first fetch was enough for the first token"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_document_names_is_told_within_bounds() {
+    let server = KeyServer::start(KeyAnswer::Status(404)).await;
+    let keys = format!("{}/{}", server.url, "x".repeat(300_000));
+    server.discovers(json!({"issuer": server.url, "jwks_uri": keys}).to_string());
+    let settings = [
+        ("auth.oidc_discovery", "true"),
+        ("auth.issuer", server.url.as_str()),
+    ];
+    let gateway = Gateway::with_keys_from(&settings).await;
+    gateway.reload_keys().await;
+    let told = detail(&gateway).await;
+    assert!(
+        told.len() < 1000 && told.contains("xxx"),
+        "{} bytes",
+        told.len()
     );
 }

@@ -54,6 +54,14 @@ fn of_many_keys_of_one_kid_at_most_four_are_tried_and_none_counts_twice() {
     assert_eq!(count(&many, Some("k"), Algorithm::HS256), Ok(4));
     let same = keys(&[1, 1, 1, 1, 1, 2]);
     assert_eq!(count(&same, Some("k"), Algorithm::HS256), Ok(2));
+    let mut marked = secret(Some("k"), 1);
+    marked["alg"] = json!("HS256");
+    let in_two_forms: Vec<Value> = [secret(Some("k"), 1), marked]
+        .into_iter()
+        .chain([2, 3, 4].map(|number| secret(Some("k"), number)))
+        .collect();
+    let keys = parse(&json!({ "keys": in_two_forms }));
+    assert_eq!(count(&keys, Some("k"), Algorithm::HS256), Ok(4));
 }
 
 #[test]
@@ -106,6 +114,36 @@ fn null_is_absent_and_an_empty_list_says_nothing() {
             "{member} still counts"
         );
     }
+}
+
+#[test]
+fn keys_are_read_however_their_numbers_are_written_and_whatever_stands_beside_them() {
+    let plain = parse(&wild("plain"));
+    let text = wild("plain").to_string();
+    for (from, to) in [
+        (r#""e":"AQAB""#, r#""e":"AAEAAQ""#),
+        (r#""e":"AQAB""#, r#""e":"AQAB==""#),
+        (r#""kty""#, r#""odd":1e999,"kty""#),
+        (r#""kty""#, r#""odd":"\ud800","kty""#),
+        (r#""keys""#, r#""odd":[1e999,"\ud800"],"keys""#),
+        ("[{", r#"[7,{"kty":"RSA","n":"\ud800"},{"#),
+    ] {
+        let written = text.replace(from, to);
+        assert_ne!(written, text);
+        let read = KeySet::parse(&written).expect(to);
+        assert!(read.is_same(&plain), "{to}");
+    }
+    let deep = format!(
+        "{{\"odd\":{}{},{}",
+        "[".repeat(500),
+        "]".repeat(500),
+        &text[1..]
+    );
+    assert!(KeySet::parse(&deep).expect("deep").is_same(&plain));
+    let mut with_plain_alphabet = wild("plain");
+    let n = with_plain_alphabet["keys"][0]["n"].as_str().expect("n");
+    with_plain_alphabet["keys"][0]["n"] = json!(n.replace('-', "+").replace('_', "/"));
+    assert!(parse(&with_plain_alphabet).is_same(&plain));
 }
 
 #[test]

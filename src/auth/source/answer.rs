@@ -3,9 +3,9 @@
 use std::io::Read as _;
 use std::time::Duration;
 
-use flate2::read::MultiGzDecoder;
+use flate2::read::GzDecoder;
 use reqwest::Response;
-use reqwest::header::{AGE, CACHE_CONTROL, CONTENT_ENCODING, HeaderMap};
+use reqwest::header::{AGE, CACHE_CONTROL, HeaderMap};
 
 use super::fetch::SourceError;
 use crate::auth::key_set::KeySetError;
@@ -16,7 +16,7 @@ pub(super) const BYTES_MAX: usize = 1024 * 1024;
 /// The text of an answer, without a byte order mark.
 pub(super) async fn text_of(response: &mut Response) -> Result<String, SourceError> {
     let bytes = read_body(response).await?;
-    let bytes = decompressed(response.headers(), bytes)?;
+    let bytes = decompressed(bytes)?;
     let mut text = String::from_utf8(bytes).map_err(|_| KeySetError::NotASet)?;
     if text.starts_with('\u{feff}') {
         text.drain(..'\u{feff}'.len_utf8());
@@ -35,27 +35,19 @@ async fn read_body(response: &mut Response) -> Result<Vec<u8>, SourceError> {
     Ok(bytes)
 }
 
-/// The bytes before they were compressed (RFC 9110, section 8.4.1.3: `x-gzip` is `gzip`). The HTTP client could do it, for
-/// every client of the program at once and with a library more.
-fn decompressed(headers: &HeaderMap, bytes: Vec<u8>) -> Result<Vec<u8>, SourceError> {
-    let coding = headers.get(CONTENT_ENCODING);
-    let coding = coding.map_or(Ok("identity"), |coding| coding.to_str());
-    match coding
-        .map(|coding| coding.trim().to_ascii_lowercase())
-        .as_deref()
-    {
-        Ok("" | "identity") => Ok(bytes),
-        Ok("gzip" | "x-gzip") => {
-            let mut plain = Vec::new();
-            let bound = BYTES_MAX as u64 + 1;
-            let mut decoder = MultiGzDecoder::new(bytes.as_slice()).take(bound);
-            let read = decoder.read_to_end(&mut plain);
-            match read.map_err(|_| SourceError::Encoding)? {
-                length if length > BYTES_MAX => Err(SourceError::TooLong),
-                _ => Ok(plain),
-            }
-        }
-        _ => Err(SourceError::Encoding),
+/// The bytes before they were compressed by gzip, which they tell by themselves (RFC 1952, section 2.3.1): headers say it of
+/// what is not, and not of what is. The HTTP client could do it, for every client of the program at once and with a library
+/// more.
+fn decompressed(bytes: Vec<u8>) -> Result<Vec<u8>, SourceError> {
+    if !bytes.starts_with(&[0x1f, 0x8b]) {
+        return Ok(bytes);
+    }
+    let mut plain = Vec::new();
+    let mut decoder = GzDecoder::new(bytes.as_slice()).take(BYTES_MAX as u64 + 1);
+    let read = decoder.read_to_end(&mut plain);
+    match read.map_err(|_| SourceError::Encoding)? {
+        length if length > BYTES_MAX => Err(SourceError::TooLong),
+        _ => Ok(plain),
     }
 }
 

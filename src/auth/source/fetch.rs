@@ -7,6 +7,7 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Certificate, Client, StatusCode, redirect};
 use serde::Deserialize;
+use tokio::task::spawn_blocking;
 use url::Url;
 
 use super::answer::{BYTES_MAX, fault, max_age, text_of};
@@ -19,6 +20,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(5);
 const CONNECT_TIME: Duration = Duration::from_secs(3);
 /// What a fetch may take in all.
 pub(super) const FETCH_TIME_MAX: Duration = Duration::from_secs(11);
+/// As much of a URL as is told.
+const URL_CHARACTERS_MAX: usize = 300;
 /// Kubernetes answers to the second alone (RFC 7517, section 8.5.2), most others to the first.
 const MEDIA_TYPES: &str = "application/json, application/jwk-set+json";
 
@@ -52,7 +55,7 @@ pub enum SourceError {
     Status(StatusCode),
     /// It answered that what is asked for is somewhere else.
     #[error(
-        "it answers with HTTP {status} and leads to {to}, which is not followed: configure that if it is meant"
+        "it answers with HTTP {status} and leads to `{to}`, which is not followed: configure that if it is meant"
     )]
     Redirect {
         /// The status.
@@ -63,7 +66,7 @@ pub enum SourceError {
     /// The answer is too long.
     #[error("its answer is longer than {BYTES_MAX} bytes")]
     TooLong,
-    /// The answer is compressed in a way that was not asked for, or badly.
+    /// The answer is compressed, and badly.
     #[error("its answer cannot be decompressed (gzip)")]
     Encoding,
     /// The discovery document cannot be used.
@@ -152,10 +155,12 @@ impl Fetcher {
         };
         let fetched = async {
             let (headers, text) = asking.get(url.clone()).await?;
-            let keys = KeySet::parse(&text)?;
             let max_age = max_age(&headers);
+            // A long set takes a while.
+            let parsed = spawn_blocking(move || (KeySet::parse(&text), text));
+            let (keys, text) = parsed.await.map_err(|_| SourceError::Lost)?;
             Ok(Fetched {
-                keys,
+                keys: keys?,
                 text,
                 max_age,
             })
@@ -181,7 +186,11 @@ impl Fetcher {
             None => self.client.clone(),
             Some(path) => {
                 let pem = read("fetch_ca_file", path).await?;
-                client(&self.served, &self.settings, Some((path, &pem)))?
+                let (served, settings, path) =
+                    (self.served.clone(), self.settings.clone(), path.clone());
+                // The usual authorities are read with it.
+                let made = spawn_blocking(move || client(&served, &settings, Some((&path, &pem))));
+                made.await.map_err(|_| SourceError::Lost)??
             }
         };
         let authorization = match token_file {
@@ -234,20 +243,34 @@ fn client(
         None => builder,
         Some((path, pem)) => {
             let certificates = Certificate::from_pem_bundle(pem.as_bytes());
-            let certificates = certificates.map_err(|_| SourceError::File {
-                key: "fetch_ca_file",
-                path: path.display().to_string(),
-                message: "holds no certificates in PEM".into(),
-            })?;
-            builder.tls_certs_merge(certificates)
+            builder.tls_certs_merge(certificates.map_err(|_| of_authority(path))?)
         }
     };
-    builder.build().map_err(SourceError::Client)
+    builder.build().map_err(|error| match ca {
+        None => SourceError::Client(error),
+        Some((path, _)) => of_authority(path),
+    })
+}
+
+fn of_authority(path: &Path) -> SourceError {
+    SourceError::File {
+        key: "fetch_ca_file",
+        path: path.display().to_string(),
+        message: "holds what are no certificates of an authority, in PEM".into(),
+    }
 }
 
 async fn read(key: &'static str, path: &Path) -> Result<String, SourceError> {
     let owned = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || config::read_text_file(&owned)).await;
+    let read = spawn_blocking(move || {
+        // Another kind of file may be waited for without an end.
+        if owned.is_file() || !owned.exists() {
+            config::read_text_file(&owned)
+        } else {
+            Err("is no file".into())
+        }
+    });
+    let read = read.await;
     let read = read.unwrap_or_else(|_| Err("cannot be read".into()));
     read.map_err(|message| SourceError::File {
         key,
@@ -304,7 +327,7 @@ impl Asking {
             return Err(match to.and_then(|to| url.join(to.to_str().ok()?).ok()) {
                 Some(to) => SourceError::Redirect {
                     status,
-                    to: quoted(&without_secrets(&to)),
+                    to: without_secrets(&to),
                 },
                 None => SourceError::Status(status),
             });
@@ -321,7 +344,13 @@ fn at(url: &Url, error: SourceError) -> SourceError {
     }
 }
 
-/// An URL without its query, and without a user and a password.
+/// A URL without a user and a password, and of its query only that there is one.
 fn without_secrets(url: &Url) -> String {
-    format!("{}{}", url.origin().ascii_serialization(), url.path())
+    let query = url.query().map_or("", |_| "?…");
+    let whole = format!("{}{}", url.origin().ascii_serialization(), url.path());
+    // Whoever serves a document decides how long what it names is.
+    match whole.char_indices().nth(URL_CHARACTERS_MAX) {
+        None => format!("{whole}{query}"),
+        Some((end, _)) => format!("{}…{query}", &whole[..end]),
+    }
 }

@@ -1,4 +1,4 @@
-//! Where keys come from that somebody else serves: a JWK Set at an URL, or the one that an issuer's discovery
+//! Where keys come from that somebody else serves: a JWK Set at a URL, or the one that an issuer's discovery
 //! document names.
 //!
 //! A set is fetched at the start, again when its `Cache-Control` says so, and again on demand: by a reload, and when
@@ -10,6 +10,8 @@ mod fetch;
 mod schedule;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{sleep_until, timeout};
@@ -20,8 +22,8 @@ use crate::tasks::Tasks;
 
 use super::KeySet;
 pub use fetch::SourceError;
-use fetch::{FETCH_TIME_MAX, Fetcher, Served};
-pub(super) use schedule::Schedule;
+use fetch::{FETCH_TIME_MAX, Fetched, Fetcher, Served};
+use schedule::Schedule;
 
 /// Most requests that wait for a fetch because of the key that they name; more are refused at once.
 const WAITING_MAX: usize = 512;
@@ -45,9 +47,28 @@ struct Progress {
 pub(super) struct Source {
     name: String,
     reload: Arc<Notify>,
-    demand: Arc<Notify>,
+    demand: Arc<Demand>,
     progress: watch::Receiver<Progress>,
     waiting: Semaphore,
+}
+
+/// That somebody needs a fetch besides those of the schedule.
+#[derive(Debug, Default)]
+struct Demand {
+    /// So many have to have ended before it is met, by whichever fetch.
+    ended: AtomicU64,
+    changed: Notify,
+}
+
+/// What came of asking for keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Nothing: it may not be yet.
+    Refused,
+    /// A fetch was waited for that had begun before.
+    Joined,
+    /// One was made.
+    Fetched,
 }
 
 impl Source {
@@ -101,24 +122,31 @@ impl Source {
         }
     }
 
-    /// A token names a key that nobody knows, or there are none yet: has them fetched anew where that may be, and waits.
-    /// Returns whether there was a fetch that may have brought it.
-    pub(super) async fn ask(&self) -> bool {
-        let (ended, open) = {
+    /// A token names a key that nobody knows, or there are none yet: waits for the fetch that is under way, or has them
+    /// fetched anew where that may be.
+    pub(super) async fn ask(&self) -> Asked {
+        let (ended, fetching, may_ask) = {
             let progress = self.progress.borrow();
-            let open = progress.fetching || progress.schedule.may_ask(Deadline::now().instant());
-            (progress.ended, open)
+            let may_ask = progress.schedule.may_ask(Deadline::now().instant());
+            (progress.ended, progress.fetching, may_ask)
         };
-        if !open {
-            return false;
+        if !fetching && !may_ask {
+            return Asked::Refused;
         }
         let Ok(_place) = self.waiting.try_acquire() else {
-            return false;
+            return Asked::Refused;
         };
-        self.demand.notify_one();
+        if !fetching {
+            self.demand.ended.fetch_max(ended + 1, Ordering::AcqRel);
+            self.demand.changed.notify_one();
+        }
         let mut progress = self.progress.clone();
         let fetched = progress.wait_for(|progress| progress.ended > ended);
-        matches!(timeout(FETCH_TIME_MAX, fetched).await, Ok(Ok(_)))
+        match timeout(FETCH_TIME_MAX, fetched).await {
+            Ok(Ok(_)) if fetching => Asked::Joined,
+            Ok(Ok(_)) => Asked::Fetched,
+            Ok(Err(_)) | Err(_) => Asked::Refused,
+        }
     }
 
     /// How old the keys are, and what was wrong with the last fetch.
@@ -142,7 +170,7 @@ async fn keep(
     fetcher: &Fetcher,
     use_keys: &(impl Fn(KeySet) + Sync),
     reload: &Notify,
-    demand: &Notify,
+    demand: &Demand,
     progress: &watch::Sender<Progress>,
 ) {
     let mut last_text = None;
@@ -152,58 +180,171 @@ async fn keep(
         tokio::select! {
             () = wait_until(next) => {}
             () = reload.notified() => reloading = true,
-            () = demand.notified() => {
+            () = demand.changed.notified() => {
                 let now = Deadline::now().instant();
-                let may_ask = progress.borrow().schedule.may_ask(now);
-                if !may_ask {
+                let is_due = {
+                    let progress = progress.borrow();
+                    // A fetch that ended meanwhile is as good.
+                    let is_met = progress.ended >= demand.ended.load(Ordering::Acquire);
+                    !is_met && progress.schedule.may_ask(now)
+                };
+                if !is_due {
                     continue;
                 }
                 progress.send_modify(|progress| progress.schedule.demanded(now));
             }
         }
         progress.send_modify(|progress| progress.fetching = true);
-        let answer = fetcher.fetch().await;
+        let answer = timeout(FETCH_TIME_MAX, fetcher.fetch()).await;
+        let answer = answer.unwrap_or(Err(SourceError::TimedOut));
         let now = Deadline::now().instant();
-        let outcome = match answer {
-            Ok(set) => {
-                if last_text.as_ref() == Some(&set.text) {
-                    if reloading {
-                        tracing::info!(source = fetcher.name(), "the key set is the same");
-                    }
-                } else {
-                    for left_out in set.keys.left_out().iter().take(LEFT_OUT_LINES_MAX) {
-                        tracing::warn!("{}: {left_out}; it is left out", fetcher.name());
-                    }
-                    use_keys(set.keys);
-                    last_text = Some(set.text);
-                    tracing::info!(source = fetcher.name(), "a key set is read");
-                }
-                Ok(set.max_age)
-            }
-            Err(error) => {
-                tracing::warn!(source = fetcher.name(), error = %error, "a key set cannot be read");
-                Err(error.to_string())
-            }
-        };
-        progress.send_modify(|progress| {
-            progress.fetching = false;
-            progress.ended += 1;
-            match outcome {
-                Ok(max_age) => {
-                    progress.schedule.succeeded(now, max_age);
-                    progress.failure = None;
-                }
-                Err(failure) => {
-                    progress.schedule.failed(now);
-                    progress.failure = Some(failure);
-                }
-            }
-        });
+        let outcome = take(answer, fetcher, &mut last_text, reloading, use_keys);
+        progress.send_modify(|progress| progress.end(now, outcome));
     }
 }
 
-async fn wait_until(next: Option<std::time::Instant>) {
+/// Uses what was fetched, where it is new. Gives how long it is good, or what is wrong.
+fn take(
+    answer: Result<Fetched, SourceError>,
+    fetcher: &Fetcher,
+    last_text: &mut Option<String>,
+    reloading: bool,
+    use_keys: &impl Fn(KeySet),
+) -> Result<Option<Duration>, String> {
+    let set = match answer {
+        Ok(set) => set,
+        Err(error) => {
+            tracing::warn!(source = fetcher.name(), error = %error, "a key set cannot be read");
+            return Err(error.to_string());
+        }
+    };
+    if last_text.as_ref() == Some(&set.text) {
+        if reloading {
+            tracing::info!(source = fetcher.name(), "the key set is the same");
+        }
+    } else {
+        for left_out in set.keys.left_out().iter().take(LEFT_OUT_LINES_MAX) {
+            tracing::warn!("{}: {left_out}; it is left out", fetcher.name());
+        }
+        use_keys(set.keys);
+        *last_text = Some(set.text);
+        tracing::info!(source = fetcher.name(), "a key set is read");
+    }
+    Ok(set.max_age)
+}
+
+impl Progress {
+    /// A fetch ended at `now`: with keys that are good for so long, or with what is wrong.
+    fn end(&mut self, now: Instant, outcome: Result<Option<Duration>, String>) {
+        self.fetching = false;
+        self.ended += 1;
+        match outcome {
+            Ok(max_age) => {
+                self.schedule.succeeded(now, max_age);
+                self.failure = None;
+            }
+            Err(failure) => {
+                self.schedule.failed(now);
+                self.failure = Some(failure);
+            }
+        }
+    }
+}
+
+async fn wait_until(next: Option<Instant>) {
     if let Some(next) = next {
         sleep_until(next.into()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{Authenticator, Grant, Mint, throw_away_set};
+    use crate::config::{Auth, Fetch, Issuer, KeySource};
+    use crate::domain::Timestamp;
+
+    const WEEK: Duration = Duration::from_hours(7 * 24);
+    const DAY: Duration = Duration::from_hours(24);
+
+    fn sign(set: &str, issuer: &str) -> String {
+        let grant = Grant {
+            subject: "team-a",
+            scope: "shares:read",
+            issuer,
+            audience: "a",
+            ttl: WEEK + DAY,
+        };
+        let mint = Mint::from_set(set, None).expect("a key");
+        mint.sign(&grant).expect("signs")
+    }
+
+    /// The first issuer's source is away for a week, by the program's own tries against a port where nobody listens and its
+    /// own schedule, with the time handed in. The second issuer turns its keys over each day.
+    #[tokio::test]
+    async fn a_week_without_one_source_refuses_no_good_token_of_any_issuer() {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let nowhere = format!("http://{}/keys", nobody.local_addr().expect("an address"));
+        drop(nobody);
+        let nowhere = KeySource::Url(nowhere.parse().expect("a URL"));
+        let (away, ci) = ("https://away.example", "https://ci.example");
+        let auth = Auth {
+            first: Issuer::first(away, "a", nowhere),
+            further: vec![Issuer {
+                name: Some("ci".parse().expect("a name")),
+                ..Issuer::first(ci, "a", KeySource::Sandbox)
+            }],
+            leeway: Duration::ZERO,
+        };
+        let authenticator = Authenticator::new(&auth);
+        let ci_name = auth.further[0].name.as_ref();
+        let served = Served::of(&auth.first).expect("it is served");
+        let fetcher = Fetcher::new(served, Fetch::default()).expect("a client");
+
+        let (start, clock) = (Deadline::now().instant(), Timestamp::now());
+        let good = |token: &str, now: Instant| {
+            let micros = i64::try_from((now - start).as_micros()).expect("a week");
+            let at = Timestamp::from_micros(clock.as_micros() + micros);
+            authenticator.authenticate_at(token, at).map(drop)
+        };
+        let use_keys = |keys| authenticator.use_keys(None, keys);
+        let (set, mut progress, mut last_text) = (throw_away_set(), Progress::default(), None);
+        let first = Fetched {
+            keys: KeySet::parse(&set).expect("keys"),
+            text: set.clone(),
+            max_age: None,
+        };
+        let outcome = take(Ok(first), &fetcher, &mut last_text, false, &use_keys);
+        progress.end(start, outcome);
+        let (kept, mut of_ci, mut turned) = (sign(&set, away), String::new(), start);
+        let (mut now, mut tries) = (start, 0);
+        while now - start < WEEK {
+            if of_ci.is_empty() || now - turned >= DAY {
+                let set = throw_away_set();
+                authenticator.use_keys(ci_name, KeySet::parse(&set).expect("keys"));
+                if !of_ci.is_empty() {
+                    assert!(good(&of_ci, now).is_err(), "its key is gone");
+                }
+                (of_ci, turned) = (sign(&set, ci), now);
+            }
+            now = progress.schedule.next().expect("it goes on");
+            // All of a day, then a fetch now and then: each is one and the same.
+            if tries < 1440 || tries % 20 == 0 {
+                let answer = fetcher.fetch().await;
+                assert!(matches!(answer, Err(SourceError::Unreachable)));
+                progress.end(
+                    now,
+                    take(answer, &fetcher, &mut last_text, false, &use_keys),
+                );
+            } else {
+                progress.end(now, Err("it cannot be reached".into()));
+            }
+            tries += 1;
+            assert_eq!(good(&kept, now), Ok(()), "after {:?}", now - start);
+            assert_eq!(good(&of_ci, now), Ok(()), "after {:?}", now - start);
+        }
+        assert!(tries > 7 * 24 * 60 - 10, "{tries}");
+        let age = progress.schedule.age(now).expect("an age");
+        assert!(age >= WEEK, "{age:?}");
     }
 }

@@ -15,7 +15,7 @@ const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// When the next fetch is due, and whether one may be made before.
 #[derive(Debug, Clone, Default)]
-pub(in crate::auth) struct Schedule {
+pub(super) struct Schedule {
     demanded: Option<Instant>,
     succeeded: Option<Instant>,
     failures: u32,
@@ -24,7 +24,7 @@ pub(in crate::auth) struct Schedule {
 
 impl Schedule {
     /// When to fetch next; at once, where there is no time.
-    pub(in crate::auth) fn next(&self) -> Option<Instant> {
+    pub(super) fn next(&self) -> Option<Instant> {
         self.next
     }
 
@@ -42,7 +42,7 @@ impl Schedule {
     }
 
     /// It brought keys, which are good for `max_age`, where the answer says so.
-    pub(in crate::auth) fn succeeded(&mut self, now: Instant, max_age: Option<Duration>) {
+    pub(super) fn succeeded(&mut self, now: Instant, max_age: Option<Duration>) {
         self.succeeded = Some(now);
         self.failures = 0;
         let age = max_age.unwrap_or(AGE_DEFAULT).clamp(AGE_MIN, AGE_MAX);
@@ -50,7 +50,7 @@ impl Schedule {
     }
 
     /// It brought none.
-    pub(in crate::auth) fn failed(&mut self, now: Instant) {
+    pub(super) fn failed(&mut self, now: Instant) {
         let pause = PAUSE_FIRST.saturating_mul(1 << self.failures.min(16));
         self.failures = self.failures.saturating_add(1);
         self.next = Some(now + pause.min(PAUSE_MAX));

@@ -22,7 +22,7 @@ use crate::config;
 use crate::domain::Principal;
 use crate::problem::ProblemKind;
 
-use super::quota::{BucketState, Counted};
+use super::quota::{BucketState, Counted, Policy};
 use crate::http::wire::{Cost, Problem};
 
 /// Most buckets of one kind; each takes some 40 bytes.
@@ -85,11 +85,8 @@ impl RateLimits {
             Err(NotYet { left, .. }) => Some(*left),
         };
         if let Some(left) = left {
-            counted.note(BucketState {
-                burst: requests.burst,
-                left,
-                period: requests.period,
-            });
+            let policy = requests.policy.clone();
+            counted.note(BucketState { left, policy });
         }
         match taken {
             Ok(_) => Ok(()),
@@ -143,6 +140,7 @@ struct NotYet {
 struct TokenBuckets<C: Clock> {
     burst: u32,
     period: Duration,
+    policy: Policy,
     limiter: RateLimiter<u64, Store, C, StateInformationMiddleware>,
     store: Store,
     hasher: RandomState,
@@ -161,6 +159,7 @@ impl<C: Clock + Clone> TokenBuckets<C> {
         Self {
             burst: burst.get(),
             period,
+            policy: Policy::new(burst.get(), period),
             limiter: RateLimiter::new(quota.allow_burst(burst), store.clone(), clock.clone()),
             store,
             hasher: RandomState::new(),

@@ -30,7 +30,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Longest text of a caller's that a log line holds, in characters; a longer one is cut.
 const LOGGED_CHARACTERS_MAX: usize = 200;
 /// The same of why a request was refused, where it says what was expected too.
-const WHY_CHARACTERS_MAX: usize = 800;
+const WHY_CHARACTERS_MAX: usize = 1500;
 /// What stands at the end of a text that was cut.
 const CUT_MARK: &str = "… (cut)";
 

@@ -11,29 +11,58 @@ pub(in crate::http) const RATE_LIMIT_POLICY: HeaderName =
     HeaderName::from_static("ratelimit-policy");
 
 /// Where a bucket stands once a request was counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct BucketState {
-    /// What a full bucket holds.
-    pub(super) burst: u32,
     /// What is in it.
     pub(super) left: u32,
+    /// What a full one holds.
+    pub(super) policy: Policy,
+}
+
+/// What a full bucket holds, and how it fills.
+#[derive(Debug, Clone)]
+pub(super) struct Policy {
+    burst: u32,
     /// How long one takes to come back.
-    pub(super) period: Duration,
+    period: Duration,
+    /// As the header tells it.
+    header: HeaderValue,
+}
+
+impl Policy {
+    pub(super) fn new(burst: u32, period: Duration) -> Self {
+        let window = seconds(burst, period).max(1);
+        let told = format!(r#""subject";q={burst};w={window}"#);
+        Self {
+            burst,
+            period,
+            header: HeaderValue::try_from(told).expect("digits and the text above are ASCII"),
+        }
+    }
+}
+
+/// How long so many take to come back, in whole seconds.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a million times a quarter of an hour at most, and not below zero"
+)]
+fn seconds(tokens: u32, period: Duration) -> u64 {
+    (period.as_secs_f64() * f64::from(tokens)).ceil() as u64
 }
 
 impl BucketState {
-    fn write(self, headers: &mut HeaderMap) {
-        let seconds = |tokens: u32| self.period.mul_f64(f64::from(tokens)).as_secs_f64().ceil();
-        let until_full = seconds(self.burst.saturating_sub(self.left));
-        let window = seconds(self.burst).max(1.0);
-        let limit = format!(r#""subject";r={};t={until_full:.0}"#, self.left);
-        let policy = format!(r#""subject";q={};w={window:.0}"#, self.burst);
-        for (name, text) in [(RATE_LIMIT, limit), (RATE_LIMIT_POLICY, policy)] {
-            // Digits and the texts above.
-            if let Ok(value) = HeaderValue::from_str(&text) {
-                headers.insert(name, value);
-            }
-        }
+    fn write(&self, headers: &mut HeaderMap) {
+        let Policy {
+            burst,
+            period,
+            header,
+        } = &self.policy;
+        let until_full = seconds(burst.saturating_sub(self.left), *period);
+        let told = format!(r#""subject";r={};t={until_full}"#, self.left);
+        let told = HeaderValue::try_from(told).expect("digits and the text above are ASCII");
+        headers.insert(RATE_LIMIT, told);
+        headers.insert(RATE_LIMIT_POLICY, header.clone());
     }
 }
 
@@ -64,11 +93,8 @@ mod tests {
         let told = |burst, left, millis| {
             let mut headers = HeaderMap::new();
             let period = Duration::from_millis(millis);
-            let state = BucketState {
-                burst,
-                left,
-                period,
-            };
+            let policy = Policy::new(burst, period);
+            let state = BucketState { left, policy };
             state.write(&mut headers);
             [RATE_LIMIT, RATE_LIMIT_POLICY].map(|name| {
                 let value = headers.get(name).expect("it is there");

@@ -13,34 +13,34 @@ use crate::http::wire::{Parser, Problem, path};
 
 /// Who a token says that its holder is, and what it means here.
 #[derive(Debug, Serialize, ToSchema)]
-pub(in crate::http) struct Whoami {
+pub(in crate::http) struct Whoami<'a> {
     /// The token's `sub`, as events name it.
-    subject: String,
+    subject: &'a str,
     /// Its `iss`.
-    issuer: String,
+    issuer: &'a str,
     /// Its `jti`, where it has one.
     #[schema(required)]
-    token_id: Option<String>,
+    token_id: Option<&'a str>,
     /// The scopes that it means here.
-    scopes: BTreeSet<String>,
+    scopes: &'a BTreeSet<String>,
     /// Its groups.
-    groups: BTreeSet<String>,
+    groups: &'a BTreeSet<String>,
     /// Those of its claims that policies see, by name, as they see them: texts.
-    claims: BTreeMap<String, String>,
+    claims: &'a BTreeMap<String, String>,
     /// When it ends.
     #[schema(format = DateTime)]
     expires_at: String,
 }
 
-impl From<&Principal> for Whoami {
-    fn from(principal: &Principal) -> Self {
+impl<'a> From<&'a Principal> for Whoami<'a> {
+    fn from(principal: &'a Principal) -> Self {
         Self {
-            subject: principal.subject.clone(),
-            issuer: principal.issuer.clone(),
-            token_id: principal.token_id.clone(),
-            scopes: principal.scopes.clone(),
-            groups: principal.groups.clone(),
-            claims: principal.claims.clone(),
+            subject: &principal.subject,
+            issuer: &principal.issuer,
+            token_id: principal.token_id.as_deref(),
+            scopes: &principal.scopes,
+            groups: &principal.groups,
+            claims: &principal.claims,
             expires_at: principal.expires_at.to_string(),
         }
     }

@@ -216,7 +216,7 @@ impl Gateway {
         Self::start(directory, defaults).await
     }
 
-    /// Whose keys would come from an URL that gives none.
+    /// Whose keys would come from a URL that gives none.
     pub(crate) async fn without_keys() -> Self {
         Self::with_keys_from(&[("auth.jwks_url", "http://127.0.0.1:9/jwks")]).await
     }
@@ -371,6 +371,11 @@ impl Gateway {
         use sqlx::Connection as _;
         let url = format!("sqlite://{}", self.database().display());
         sqlx::SqliteConnection::connect(&url).await.unwrap()
+    }
+
+    /// A key that nobody sets any more at the next reload.
+    pub(crate) fn forget(&mut self, key: &'static str) {
+        self.settings.remove(key);
     }
 
     /// As at SIGHUP.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 /// What a request for keys gets.
@@ -16,6 +17,8 @@ pub(crate) enum KeyAnswer {
     With(String, Vec<u8>),
     /// The same for whoever's `Accept` names this media type; HTTP 406 for others.
     For(&'static str, Box<KeyAnswer>),
+    /// The same once there is a permit.
+    Held(Arc<Semaphore>, Box<KeyAnswer>),
     /// This status.
     Status(u16),
     /// A redirect to this URL.
@@ -139,10 +142,17 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shar
                 KeyAnswer::Status(406)
             }
         }
+        KeyAnswer::Held(gate, answer) => {
+            let Ok(permit) = gate.acquire().await else {
+                return;
+            };
+            permit.forget();
+            *answer
+        }
         answer => answer,
     };
     let text = match answer {
-        KeyAnswer::For(..) => unreachable!("one inside another"),
+        KeyAnswer::For(..) | KeyAnswer::Held(..) => unreachable!("one inside another"),
         KeyAnswer::With(headers, body) => {
             let length = body.len();
             let head = format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: {length}\r\n\r\n");

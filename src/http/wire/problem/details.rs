@@ -120,7 +120,9 @@ impl Problem {
         let error = &refusal.error;
         if *error == TokenError::NoKeys {
             let detail = format!("{error}; the token may be good");
-            return Self::new(ProblemKind::KeysUnavailable, detail);
+            let mut problem = Self::new(ProblemKind::KeysUnavailable, detail);
+            problem.for_log = Some(refusal.for_log());
+            return problem;
         }
         let mut problem = Self::new(ProblemKind::Unauthenticated, error.to_string());
         // What may stand in it; the names of claims are the configuration's.
