@@ -62,6 +62,7 @@ struct Prepared {
     principal: Arc<Principal>,
     /// Reading an address costs as much as the rest of a decision.
     client_ip: Value,
+    region: Option<Value>,
     subject: EntityUid,
     resource: EntityUid,
     entities: Entities,
@@ -186,14 +187,10 @@ impl Policies {
                 .policy(id)
                 .is_none_or(|policy| policy.effect() == Effect::Forbid);
             if forbids {
-                failed.push(id.to_string());
+                failed.push(name(id));
             }
         }
-        let mut policy_ids: Vec<String> = response
-            .diagnostics()
-            .reason()
-            .map(PolicyId::to_string)
-            .collect();
+        let mut policy_ids: Vec<String> = response.diagnostics().reason().map(name).collect();
         match response.decision() {
             Cedar::Allow if failed.is_empty() => {
                 policy_ids.sort_unstable();
@@ -230,6 +227,12 @@ impl Policies {
         self.prepared.insert(asked, Arc::clone(&prepared));
         Ok(prepared)
     }
+}
+
+/// A policy's name as its `@id` writes it; displayed it would be escaped.
+fn name(id: &PolicyId) -> String {
+    let name: &str = id.as_ref();
+    name.to_owned()
 }
 
 fn forbidden(mut policy_ids: Vec<String>) -> Decision {
@@ -283,6 +286,7 @@ impl Prepared {
         Ok(Self {
             principal,
             client_ip: address(client_ip)?,
+            region: image.map(|(region, _)| Value::from(region.as_str())),
             subject,
             resource,
             entities,
@@ -320,11 +324,13 @@ fn entity(
 /// What a request is, and what else policies see of it.
 fn action_and_context(prepared: &Prepared, request: Request<'_>) -> (&'static EntityUid, Context) {
     let mut values = BTreeMap::from([("client_ip".into(), prepared.client_ip.clone())]);
+    if let Some(region) = &prepared.region {
+        values.insert("region".into(), region.clone());
+    }
     let action = match request {
         Request::Change(change) => {
             let account_id = i64::try_from(change.account_id.get()).unwrap_or(i64::MAX);
             values.insert("account_id".into(), Value::from(account_id));
-            values.insert("region".into(), Value::from(change.region.as_str()));
             if let Some(reason) = &change.reason {
                 values.insert("reason".into(), Value::from(reason.as_str()));
             }
@@ -333,10 +339,7 @@ fn action_and_context(prepared: &Prepared, request: Request<'_>) -> (&'static En
                 Operation::Unshare => &TYPES.unshare,
             }
         }
-        Request::ListShares { region, .. } => {
-            values.insert("region".into(), Value::from(region.as_str()));
-            &TYPES.list_shares
-        }
+        Request::ListShares { .. } => &TYPES.list_shares,
         Request::ReadAudit => &TYPES.read_audit,
     };
     (action, Context::from(ast::Context::Value(Arc::new(values))))

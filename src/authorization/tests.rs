@@ -158,6 +158,47 @@ fn policies_see_what_the_contract_says_they_see() {
 }
 
 #[test]
+fn claims_are_tags_and_names_of_further_issuers_stand_behind_the_issuers_own() {
+    let authorizer = authorizer(
+        r#"
+        @id("the \"production\" pipeline")
+        permit (principal == Subject::"ci:team-a", action == Action::"readAudit", resource)
+        when {
+            principal in Group::"ci:makers" && principal.subject == "team-a" &&
+            principal.hasTag("environment") && principal.getTag("environment") == "production"
+        };
+        "#,
+    );
+    let asks = |name: Option<&str>, claims: &[(&str, &str)]| {
+        let plain = caller("team-a", &["makers"], &ALL_SCOPES);
+        let claims = claims.iter();
+        let principal = Principal {
+            issuer_name: name.map(|name| name.parse().expect("a name")),
+            claims: claims
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            ..Principal::clone(&plain.principal)
+        };
+        let caller = Caller {
+            principal: principal.into(),
+            ..plain
+        };
+        ids(authorizer.decide(&caller, Request::ReadAudit))
+    };
+    let production = [("environment", "production")];
+    let name = "the \"production\" pipeline".to_owned();
+    assert_eq!(asks(Some("ci"), &production), (true, vec![name]));
+    for (name, claims) in [
+        (None, &production[..]),
+        (Some("cd"), &production),
+        (Some("ci"), &[("environment", "test")]),
+        (Some("ci"), &[]),
+    ] {
+        assert_eq!(asks(name, claims), (false, vec![]), "{name:?} {claims:?}");
+    }
+}
+
+#[test]
 fn a_forbid_that_fails_is_not_passed() {
     let authorizer = authorizer(
         r#"
