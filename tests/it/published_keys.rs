@@ -5,11 +5,12 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::support::{Gateway, KeyAnswer, KeyServer, SECRET, eventually, set_of, token_with};
+use crate::support::{
+    Certificates, Gateway, KeyAnswer, KeyServer, SECRET, eventually, set_of, token_with,
+};
 
 fn fixture(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wild");
@@ -240,26 +241,18 @@ async fn whoever_redirects_says_where_to_and_is_not_followed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_of_a_cluster_are_fetched_with_its_authority_and_the_token_of_the_moment() {
-    let mut authority = CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority_key = KeyPair::generate().unwrap();
-    let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
-    let issuer = Issuer::new(authority, authority_key);
-    let key = KeyPair::generate().unwrap();
-    let names = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let certificate = names.signed_by(&key, &issuer).unwrap().pem();
-
+    let certificates = Certificates::of("localhost");
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).display().to_string();
     let (ca_file, token_file) = (path("ca.crt"), path("token"));
-    std::fs::write(&ca_file, &authority_pem).unwrap();
+    std::fs::write(&ca_file, &certificates.authority).unwrap();
     std::fs::write(&token_file, "first.of.all\n").unwrap();
 
     let set = KeyAnswer::For(
         "application/jwk-set+json",
         Box::new(KeyAnswer::Body(set_of("k", SECRET), "")),
     );
-    let server = KeyServer::start_with_tls(set, &certificate, &key.serialize_pem()).await;
+    let server = KeyServer::start_with_tls(set, &certificates.certificate, &certificates.key).await;
     let url = &server.url;
     let document = json!({"issuer": url, "jwks_uri": format!("{url}/openid/v1/jwks")});
     server.discovers(document.to_string());

@@ -1,26 +1,16 @@
 //! TLS on the REST listener.
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{CertificateParams, KeyPair};
 
-use crate::support::{Gateway, binary};
+use crate::support::{Certificates, Gateway, binary};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rest_is_served_over_tls_where_a_certificate_is_configured() {
-    let mut authority = CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority_key = KeyPair::generate().unwrap();
-    let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
-    let issuer = Issuer::new(authority, authority_key);
-    let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()])
-        .unwrap()
-        .signed_by(&key, &issuer)
-        .unwrap();
-
+    let certificates = Certificates::of("127.0.0.1");
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).display().to_string();
-    std::fs::write(path("cert.pem"), certificate.pem()).unwrap();
-    std::fs::write(path("key.pem"), key.serialize_pem()).unwrap();
+    std::fs::write(path("cert.pem"), &certificates.certificate).unwrap();
+    std::fs::write(path("key.pem"), &certificates.key).unwrap();
     let (cert_file, key_file) = (path("cert.pem"), path("key.pem"));
     let settings = [
         ("server.tls_cert_file", cert_file.as_str()),
@@ -33,7 +23,7 @@ async fn rest_is_served_over_tls_where_a_certificate_is_configured() {
         gateway.base_url
     );
 
-    let trusted = reqwest::Certificate::from_pem(authority_pem.as_bytes()).unwrap();
+    let trusted = reqwest::Certificate::from_pem(certificates.authority.as_bytes()).unwrap();
     let client = reqwest::Client::builder()
         .no_proxy()
         .tls_certs_only([trusted])

@@ -7,11 +7,8 @@ use flate2::read::GzDecoder;
 use reqwest::Response;
 use reqwest::header::{AGE, CACHE_CONTROL, HeaderMap};
 
-use super::fetch::SourceError;
+use super::error::{BYTES_MAX, SourceError};
 use crate::auth::key_set::KeySetError;
-
-/// Longest answer, uncompressed.
-pub(super) const BYTES_MAX: usize = 1024 * 1024;
 
 /// The text of an answer, without a byte order mark.
 pub(super) async fn text_of(response: &mut Response) -> Result<String, SourceError> {

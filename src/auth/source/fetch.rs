@@ -10,8 +10,9 @@ use serde::Deserialize;
 use tokio::task::spawn_blocking;
 use url::Url;
 
-use super::answer::{BYTES_MAX, fault, max_age, text_of};
-use crate::auth::key_set::{KeySet, KeySetError};
+use super::answer::{fault, max_age, text_of};
+use super::error::SourceError;
+use crate::auth::key_set::KeySet;
 use crate::auth::refusal::quoted;
 use crate::config::{self, KeySource};
 
@@ -24,66 +25,6 @@ pub(super) const FETCH_TIME_MAX: Duration = Duration::from_secs(11);
 const URL_CHARACTERS_MAX: usize = 300;
 /// Kubernetes answers to the second alone (RFC 7517, section 8.5.2), most others to the first.
 const MEDIA_TYPES: &str = "application/json, application/jwk-set+json";
-
-/// Why there is no key set, in words that anybody may read.
-#[derive(Debug, thiserror::Error)]
-pub enum SourceError {
-    /// No client could be made.
-    #[error("no HTTP client can be made for key sets")]
-    Client(#[source] reqwest::Error),
-    /// A file that the fetch needs.
-    #[error("{key}: `{path}` {message}")]
-    File {
-        /// The key that names it.
-        key: &'static str,
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        message: String,
-    },
-    /// It cannot be connected to.
-    #[error("it cannot be reached")]
-    Unreachable,
-    /// It does not answer in time.
-    #[error("it does not answer in time")]
-    TimedOut,
-    /// The answer broke off.
-    #[error("the connection was lost")]
-    Lost,
-    /// It answered with another status than 200.
-    #[error("it answers with HTTP {0}")]
-    Status(StatusCode),
-    /// It answered that what is asked for is somewhere else.
-    #[error(
-        "it answers with HTTP {status} and leads to `{to}`, which is not followed: configure that if it is meant"
-    )]
-    Redirect {
-        /// The status.
-        status: StatusCode,
-        /// The URL that it names, without its query.
-        to: String,
-    },
-    /// The answer is too long.
-    #[error("its answer is longer than {BYTES_MAX} bytes")]
-    TooLong,
-    /// The answer is compressed, and badly.
-    #[error("its answer cannot be decompressed (gzip)")]
-    Encoding,
-    /// The discovery document cannot be used.
-    #[error("its discovery document {0}")]
-    Discovery(String),
-    /// The answer holds no keys.
-    #[error("its answer {0}")]
-    Keys(#[from] KeySetError),
-    /// What was asked is another URL than the configured one.
-    #[error("{url}: {error}")]
-    At {
-        /// Which one.
-        url: String,
-        /// What is wrong.
-        error: Box<SourceError>,
-    },
-}
 
 /// What was fetched.
 pub(super) struct Fetched {

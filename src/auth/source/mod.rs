@@ -6,6 +6,7 @@
 //! answers with what is no set of usable keys, changes nothing: the last good set goes on working, however long.
 
 mod answer;
+mod error;
 mod fetch;
 mod schedule;
 
@@ -21,7 +22,7 @@ use crate::domain::Deadline;
 use crate::tasks::Tasks;
 
 use super::KeySet;
-pub use fetch::SourceError;
+pub use error::SourceError;
 use fetch::{FETCH_TIME_MAX, Fetched, Fetcher, Served};
 use schedule::Schedule;
 

@@ -1,5 +1,6 @@
 //! What tests act through: a gateway, a program, an upstream that misbehaves on demand.
 
+mod certificates;
 mod gateway;
 mod key_server;
 mod program;
@@ -7,6 +8,7 @@ mod upstream;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use certificates::Certificates;
 pub(crate) use gateway::{
     Answer, Gateway, ISSUER, LONG_TRAIL_ROWS, PRIVATE_KEY, SECRET, keys_file, mint, set_of, token,
     token_with,
