@@ -254,12 +254,6 @@ impl App {
         for (name, keys) in keys {
             self.authenticator.use_keys(name, keys);
         }
-        for issuer in self.authenticator.reload().await {
-            tracing::warn!(
-                issuer,
-                "the key set could not be fetched; the old one works on"
-            );
-        }
         if policies_gone {
             // Whoever takes all limits away has to stop the gateway for it; a variable is forgotten more easily.
             tracing::warn!(
@@ -272,6 +266,13 @@ impl App {
             public: config.upstream.public_key,
             private: config.upstream.private_key,
         });
+        // The last of all: who serves keys may be slow.
+        for issuer in self.authenticator.reload().await {
+            tracing::warn!(
+                issuer,
+                "the key set could not be fetched; the old one works on"
+            );
+        }
         let policies = if policies_gone { "" } else { "policies, " };
         tracing::info!("reloaded: keys for tokens, {policies}keys for the upstream");
         Ok(())

@@ -63,7 +63,7 @@ impl Key {
             "OKP" => okp_key(entry),
             _ => Err("is of an unknown type"),
         }?;
-        let for_signatures = member(entry, "use").is_none_or(|purpose| purpose == "sig");
+        let for_signatures = said(entry, "use").is_none_or(|purpose| purpose == "sig");
         let may_verify = match member(entry, "key_ops") {
             None => true,
             Some(Value::Array(operations)) => {
@@ -74,7 +74,7 @@ impl Key {
         if !for_signatures || !may_verify {
             return Err("is not meant for verifying signatures");
         }
-        let algorithms = match member(entry, "alg") {
+        let algorithms = match said(entry, "alg") {
             None => algorithms,
             Some(Value::String(named)) => algorithms
                 .into_iter()
@@ -125,7 +125,12 @@ pub(super) fn is_secret(entry: &Value) -> bool {
         .any(|name| member(entry, name).is_some())
 }
 
-/// A member that says something.
+/// A member that says what a key is for.
+fn said<'a>(entry: &'a Value, name: &str) -> Option<&'a Value> {
+    member(entry, name).filter(|value| *value != "")
+}
+
+/// A member that is there.
 pub(super) fn member<'a>(entry: &'a Value, name: &str) -> Option<&'a Value> {
     entry.get(name).filter(|value| !value.is_null())
 }
@@ -202,10 +207,10 @@ fn ec_key(entry: &Value) -> Result<Usable, &'static str> {
         "P-384" => (Algorithm::ES384, 48, &ECDSA_P384_SHA384_FIXED),
         _ => return Err("is on a curve that is not supported"),
     };
-    let (x, y) = (bytes(entry, "x")?, bytes(entry, "y")?);
-    if x.len() != length || y.len() != length {
-        return Err("has coordinates of the wrong length");
-    }
+    let (x, y) = (
+        coordinate(entry, "x", length)?,
+        coordinate(entry, "y", length)?,
+    );
     // SEC 1, section 2.3.3: an uncompressed point. Parsing it finds points that are not on the curve.
     ParsedPublicKey::new(verification, [&[4], x.as_slice(), &y].concat())
         .map_err(|_| "has coordinates of no point of its curve")?;
@@ -216,6 +221,16 @@ fn ec_key(entry: &Value) -> Result<Usable, &'static str> {
         decoding: decoding.map_err(|_| "has coordinates that cannot be read")?,
         thumbprint: thumbprint(&[b"EC", curve.as_bytes(), &x, &y]),
     })
+}
+
+/// A coordinate in as many octets as its curve has (RFC 7518, section 6.2.1.2), also where zeros before it were left out or
+/// added.
+fn coordinate(entry: &Value, member: &'static str, length: usize) -> Result<Vec<u8>, &'static str> {
+    let written = bytes(entry, member)?;
+    let number = without_leading_zeros(&written);
+    let missing = length.checked_sub(number.len());
+    let missing = missing.ok_or("has coordinates of the wrong length")?;
+    Ok([vec![0; missing].as_slice(), number].concat())
 }
 
 fn okp_key(entry: &Value) -> Result<Usable, &'static str> {

@@ -15,14 +15,42 @@ use super::key::{self, Key};
 
 /// Keys of one `kid` that a signature is tried with.
 const TRIED_MAX: usize = 4;
+/// So many keys that cannot be used are named.
+const LEFT_OUT_MAX: usize = 20;
 /// As much of a `kid` as is named.
 const KID_CHARACTERS_MAX: usize = 64;
 
 /// The keys that tokens are checked with. Does not print them.
 pub struct KeySet {
     keys: Vec<Key>,
-    left_out: Vec<String>,
+    left_out: LeftOut,
     holds_secrets: bool,
+}
+
+/// Keys that are not used, each with the reason: whoever serves a set decides how many there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct LeftOut {
+    first: Vec<String>,
+    more: usize,
+}
+
+impl LeftOut {
+    fn push(&mut self, why: impl FnOnce() -> String) {
+        if self.first.len() < LEFT_OUT_MAX {
+            self.first.push(why());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn told(&self) -> Vec<String> {
+        let more = match self.more {
+            0 => None,
+            1 => Some("1 more key cannot be used".to_owned()),
+            more => Some(format!("{more} more keys cannot be used")),
+        };
+        self.first.iter().cloned().chain(more).collect()
+    }
 }
 
 /// A set as it is written; its other members are nobody's business.
@@ -79,10 +107,10 @@ impl KeySet {
         }
         let set: Written<'_> = serde_json::from_str(text).map_err(|_| KeySetError::NotASet)?;
         let mut keys: Vec<Key> = Vec::new();
-        let (mut left_out, mut holds_secrets) = (Vec::new(), false);
+        let (mut left_out, mut holds_secrets) = (LeftOut::default(), false);
         for (index, written) in set.keys.into_iter().enumerate() {
             let Some(entry) = key::entry(written.get()) else {
-                left_out.push(format!("key {} is no object", index + 1));
+                left_out.push(|| format!("key {} is no object", index + 1));
                 continue;
             };
             holds_secrets |= key::is_secret(&entry);
@@ -95,11 +123,11 @@ impl KeySet {
             };
             match Key::read(&entry) {
                 Ok(key) => keys.push(key),
-                Err(why) => left_out.push(format!("{name} {why}")),
+                Err(why) => left_out.push(|| format!("{name} {why}")),
             }
         }
         if keys.is_empty() {
-            Err(KeySetError::NoUsableKey(left_out))
+            Err(KeySetError::NoUsableKey(left_out.told()))
         } else {
             Ok(Self {
                 keys,
@@ -115,10 +143,10 @@ impl KeySet {
         self.holds_secrets
     }
 
-    /// Keys of the set that are not used, each with the reason.
+    /// Keys of the set that are not used, each of the first with the reason, and how many more there are.
     #[must_use]
-    pub fn left_out(&self) -> &[String] {
-        &self.left_out
+    pub fn left_out(&self) -> Vec<String> {
+        self.left_out.told()
     }
 
     /// Whether another set holds the same keys, in whatever order and however they are written.

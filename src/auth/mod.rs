@@ -29,7 +29,7 @@ use claims::{Claims, TokenRules, other_issuer};
 use issuer::Issuer;
 pub use key_set::{KeySet, KeySetError};
 pub use mint::{Grant, Mint, MintError, throw_away_set};
-use refusal::quoted;
+use refusal::{Judged, quoted};
 pub use refusal::{TokenError, TokenRefusal};
 pub use source::SourceError;
 use source::{Asked, Source};
@@ -133,29 +133,30 @@ impl Authenticator {
         token: &str,
         refusal: TokenRefusal,
     ) -> Result<Arc<Principal>, TokenRefusal> {
-        let place = refusal.issuer_to_ask();
-        let issuer = place.and_then(|place| self.issuers.get(place));
-        let Some(source) = issuer.and_then(|issuer| issuer.source.get()) else {
+        let Some(judged) = refusal.judged() else {
+            return Err(refusal);
+        };
+        let issuer = &self.issuers[judged.issuer];
+        let Some(source) = issuer.source.get() else {
             return Err(refusal);
         };
         let asked = source.ask().await;
-        if asked == Asked::Refused {
-            return Err(refusal);
-        }
-        match self.authenticate(token) {
-            // What was under way may have read the keys before the new one was there. Where there are none at all the
-            // next fetch is near.
-            Err(refusal)
-                if asked == Asked::Joined
-                    && refusal.may_pass_anew()
-                    && refusal.error != TokenError::NoKeys =>
-            {
-                match source.ask().await {
-                    Asked::Refused => Err(refusal),
-                    Asked::Joined | Asked::Fetched => self.authenticate(token),
+        match asked {
+            // Another's fetch may have ended meanwhile.
+            Asked::Refused if issuer.generation() == judged.generation => Err(refusal),
+            Asked::Full => Err(TokenError::NoKeys.into()),
+            Asked::Refused | Asked::Fetched => self.authenticate(token),
+            Asked::Joined => match self.authenticate(token) {
+                // What was under way may have read the keys before the new one was there. Where there are none at all
+                // the next fetch is near.
+                Err(refusal) if refusal.may_pass_anew() && refusal.error != TokenError::NoKeys => {
+                    match source.ask().await {
+                        Asked::Full => Err(TokenError::NoKeys.into()),
+                        Asked::Refused | Asked::Joined | Asked::Fetched => self.authenticate(token),
+                    }
                 }
-            }
-            answer => answer,
+                answer => answer,
+            },
         }
     }
 
@@ -188,8 +189,12 @@ impl Authenticator {
         let claims = unsigned.claims()?;
         let place = self.issuer_of(&claims)?;
         let issuer = &self.issuers[place];
-        let fetch_anew = issuer.source.get().map(|_| place);
-        let Some(present) = issuer.keys.load_full() else {
+        let present = issuer.keys.load_full();
+        let judged = issuer.source.get().map(|_| Judged {
+            issuer: place,
+            generation: present.as_deref().map(|present| present.number),
+        });
+        let Some(present) = present else {
             // What can be good under no keys whatever is told so.
             claims.check(&issuer.rules, now)?;
             let refusal = TokenError::NoKeys.expected(
@@ -197,11 +202,11 @@ impl Authenticator {
                 format_args!("keys of {}", quoted(&issuer.rules.issuer.iss)),
                 "none yet",
             );
-            return Err(refusal.unless_keys_are_new(fetch_anew));
+            return Err(refusal.by(judged));
         };
         unsigned.check_signature(&present.keys).map_err(|refusal| {
             let may_be_new = refusal.error == TokenError::UnknownKey || !unsigned.names_key();
-            refusal.unless_keys_are_new(fetch_anew.filter(|_| may_be_new))
+            refusal.by(judged.filter(|_| may_be_new))
         })?;
         let checked = claims.check(&issuer.rules, now)?;
         Ok(Verified {

@@ -110,14 +110,22 @@ pub struct TokenRefusal {
     /// Why, for its holder.
     pub error: TokenError,
     compared: Option<Box<str>>,
-    /// The place of the issuer whose keys, fetched anew, may have it accepted.
-    fetch_anew: Option<usize>,
+    judged: Option<Judged>,
+}
+
+/// By which keys a token was refused that may be accepted by newer ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Judged {
+    /// The place of their issuer.
+    pub(super) issuer: usize,
+    /// Their generation; none where there were no keys.
+    pub(super) generation: Option<u64>,
 }
 
 impl TokenRefusal {
-    /// It may pass once the issuer at this place has other keys.
-    pub(super) fn unless_keys_are_new(mut self, issuer: Option<usize>) -> Self {
-        self.fetch_anew = issuer;
+    /// It may pass by newer keys than these.
+    pub(super) fn by(mut self, judged: Option<Judged>) -> Self {
+        self.judged = judged;
         self
     }
 
@@ -133,12 +141,12 @@ impl TokenRefusal {
     /// Whether it may be accepted once keys were fetched anew.
     #[must_use]
     pub fn may_pass_anew(&self) -> bool {
-        self.fetch_anew.is_some()
+        self.judged.is_some()
     }
 
-    /// The place of the issuer whose keys that would be.
-    pub(super) fn issuer_to_ask(&self) -> Option<usize> {
-        self.fetch_anew
+    /// By which keys it was refused, where newer ones may accept it.
+    pub(super) fn judged(&self) -> Option<Judged> {
+        self.judged
     }
 }
 
@@ -153,7 +161,7 @@ impl From<TokenError> for TokenRefusal {
         Self {
             error,
             compared: None,
-            fetch_anew: None,
+            judged: None,
         }
     }
 }
@@ -221,8 +229,12 @@ pub(super) fn came(written: Option<&str>) -> String {
         Ok(Value::String(text)) => format!("the text {}", quoted(&text)),
         Ok(Value::Array(_)) => format!("the array {}", quoted(written)),
         Ok(Value::Object(_)) => "an object".into(),
-        Ok(Value::Number(_)) | Err(_) if written.starts_with('"') => "a text that is none".into(),
-        Ok(Value::Number(_)) | Err(_) => format!("the number {}", quoted(written)),
+        Ok(Value::Number(_)) => format!("the number {}", quoted(written)),
+        Err(_) => match written.as_bytes() {
+            [b'"', ..] => "a text that is none".into(),
+            [b'[' | b'{', ..] => "what is nested too deep".into(),
+            _ => format!("the number {}", quoted(written)),
+        },
     }
 }
 
@@ -283,6 +295,7 @@ mod tests {
             (Some("\"5\""), "the text `5`"),
             (Some("\"\\ud800\""), "a text that is none"),
             (Some("null"), "null"),
+            (Some(&*"[".repeat(200)), "what is nested too deep"),
             (Some("true"), "true"),
             (Some("[1]"), "the array `[1]`"),
             (Some("{}"), "an object"),

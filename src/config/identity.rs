@@ -9,7 +9,7 @@ use url::Url;
 use crate::domain::{IssuerName, Scope};
 
 use super::Proxy;
-use super::reader::KeyReader;
+use super::reader::{ISSUERS, KeyReader};
 use super::values::{is_loopback, key_source_url};
 
 /// Which tokens are accepted.
@@ -131,7 +131,6 @@ pub struct Fetch {
 
 const SCOPE_CLAIMS: [&str; 2] = ["scope", "scp"];
 const GROUPS_CLAIM: &str = "groups";
-const ISSUERS: &str = "auth.issuers";
 
 fn section(name: Option<&IssuerName>) -> String {
     match name {
@@ -155,23 +154,26 @@ pub(super) struct Purpose {
 pub(super) fn auth(reader: &mut KeyReader, purpose: Purpose) -> Option<Auth> {
     let leeway = reader.duration("auth.leeway", "30s");
     let first = issuer(reader, "auth", None, purpose.first_without_keys);
-    let mut further: Vec<Issuer> = Vec::new();
-    let mut faulty = false;
-    for place in reader.named_tables(ISSUERS) {
-        let issuer = further_issuer(reader, &place, purpose);
-        faulty |= issuer.is_none();
-        further.extend(issuer);
-    }
-    let mut known: BTreeMap<&str, String> = BTreeMap::new();
-    for issuer in first.iter().chain(&further) {
-        if let Some(other) = known.insert(&issuer.iss, issuer.section()) {
-            let key = format!("{}.issuer", issuer.section());
-            reader.fault::<()>(&key, &format!("is that of {other} too"));
+    let places = reader.named_tables(ISSUERS);
+    let further: Vec<Option<Issuer>> = places
+        .iter()
+        .map(|place| further_issuer(reader, place, purpose))
+        .collect();
+    let mut known: BTreeMap<&str, &str> = BTreeMap::new();
+    let further_with_places = further
+        .iter()
+        .zip(&places)
+        .map(|(issuer, place)| (issuer, place.as_str()));
+    for (issuer, place) in std::iter::once((&first, "auth")).chain(further_with_places) {
+        let Some(issuer) = issuer else { continue };
+        if let Some(other) = known.insert(&issuer.iss, place) {
+            let message = format!("is that of {other} too");
+            reader.fault::<()>(&format!("{place}.issuer"), &message);
         }
     }
     Some(Auth {
         first: first?,
-        further: Some(further).filter(|_| !faulty)?,
+        further: further.into_iter().collect::<Option<Vec<Issuer>>>()?,
         leeway: leeway?,
     })
 }
@@ -280,10 +282,8 @@ fn key_source(
             Ok(url) => Some(KeySource::Url(url)),
             Err(message) => reader.fault(&of_url, &message),
         });
-    let discovery = match reader.boolean(&of_discovery, "false") {
-        Some(true) => Some(KeySource::Discovery),
-        _ => None,
-    };
+    let asked = reader.boolean(&of_discovery, "false");
+    let discovery = asked.filter(|asked| *asked).map(|_| KeySource::Discovery);
     if discovery.is_some()
         && let Some(Err(message)) = iss.map(key_source_url)
     {
@@ -295,7 +295,7 @@ fn key_source(
         (Some(source), None) => Some(source),
         (None, _) if without_keys => Some(KeySource::Sandbox),
         // Its own fault is told.
-        (None, _) if reader.is_set(&of_file) || reader.is_set(&of_url) => None,
+        (None, _) if asked.is_none() || reader.is_set(&of_file) || reader.is_set(&of_url) => None,
         (None, _) => {
             let message = format!("one of it, {of_url} or {of_discovery} = true is required");
             reader.fault(&of_file, &message)

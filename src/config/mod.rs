@@ -351,7 +351,15 @@ impl Config {
     /// Faults of section `auth`, and those of the layers as a whole.
     pub fn load_auth(sources: &Sources) -> Result<Option<Auth>, Faults> {
         let mut reader = KeyReader::new(sources);
-        if !reader.is_set("auth.issuer") && !reader.is_set("auth.issuers") {
+        let reads_tokens = [
+            "auth.issuer",
+            "auth.issuers",
+            "auth.scope_claims",
+            "auth.scopes",
+            "auth.groups_claim",
+            "auth.policy_claims",
+        ];
+        if !reads_tokens.iter().any(|key| reader.is_set(key)) {
             return Ok(None);
         }
         let purpose = identity::Purpose {

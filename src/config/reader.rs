@@ -15,6 +15,9 @@ use super::proxy::ProxyVariables;
 use super::values::parse_duration;
 use super::{Fault, FileCheck, Sources, TlsCheck, TlsFiles};
 
+/// The key whose tables are further issuers.
+pub(super) const ISSUERS: &str = "auth.issuers";
+
 pub(super) struct KeyReader {
     /// Highest first.
     layers: [Layer; 3],
@@ -97,7 +100,10 @@ impl KeyReader {
 
     /// Notes that `key` is wrong, with the origin of its value if it has one.
     pub(super) fn fault<T>(&mut self, key: &str, message: &str) -> Option<T> {
-        let origin = self.find(key).map(|given| given.origin.clone());
+        // What is missing in a table is missing where the table is.
+        let table = key.starts_with(ISSUERS).then_some(ISSUERS);
+        let given = self.find(key).or_else(|| self.find(table?));
+        let origin = given.map(|given| given.origin.clone());
         self.faults.push(Fault {
             key: key.into(),
             origin,

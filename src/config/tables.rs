@@ -12,7 +12,7 @@ use super::reader::KeyReader;
 impl KeyReader {
     /// The keys of the table `key`, each of which can be read as `key.KEY` then.
     pub(super) fn keys_of_table(&mut self, key: &str) -> Vec<String> {
-        let Some(given) = self.table_value(key) else {
+        let Some(given) = self.table_value(key, "a table") else {
             return Vec::new();
         };
         match given.value {
@@ -24,7 +24,7 @@ impl KeyReader {
     /// Where the keys of each table of the array `key` can be read: under the table's name, or its number (from 1) where it
     /// has none of its own.
     pub(super) fn named_tables(&mut self, key: &str) -> Vec<String> {
-        let Some(given) = self.table_value(key) else {
+        let Some(given) = self.table_value(key, "an array of tables") else {
             return Vec::new();
         };
         let must_be = format!("must be tables, each under [[{key}]]");
@@ -73,7 +73,7 @@ impl KeyReader {
     }
 
     /// A value that is no text; as text it is TOML in one line, as the environment has it.
-    fn table_value(&mut self, key: &str) -> Option<Given> {
+    fn table_value(&mut self, key: &str, what: &str) -> Option<Given> {
         let given = self.find(key)?.clone();
         let Value::String(text) = &given.value else {
             return Some(given);
@@ -84,7 +84,10 @@ impl KeyReader {
             .and_then(|mut table| table.remove("value"));
         match value {
             Some(value) => Some(Given { value, ..given }),
-            None => self.fault(key, "must be a table as TOML writes it in one line"),
+            None => self.fault(
+                key,
+                &format!("must be {what} as TOML writes it in one line"),
+            ),
         }
     }
 }

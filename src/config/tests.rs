@@ -434,7 +434,7 @@ fn every_fault_of_an_issuer_is_told_with_its_table() {
             vec![
                 "auth.issuers",
                 "auth.issuers[2].colour",
-                "auth.issuers.ci.issuer",
+                "auth.issuers[2].issuer",
             ],
         ),
         (
@@ -476,6 +476,37 @@ fn every_fault_of_an_issuer_is_told_with_its_table() {
     );
     let first = GOOD.replace("[upstream]", "grant = [\"shares:read\"]\n[upstream]");
     assert_eq!(load(&first, &[]).err(), Some(vec!["auth.grant".to_owned()]));
+}
+
+#[test]
+fn a_fault_says_where_its_table_is_and_tells_one_thing_once() {
+    let told = |file: &str, environment: &[(&str, &str)]| {
+        let (_directory, sources) = sources(file, environment);
+        let faults = Config::load(&sources).expect_err("faulty").0;
+        faults.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let faults = told(
+        &with_issuers(
+            "[[auth.issuers]]\nname = \"ci\"\noidc_discovery = \"yes\"\nissuer = \"https://ci.example\"",
+        ),
+        &[],
+    );
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    assert!(
+        faults[0].contains("auth.issuers.ci.audience (") && faults[0].contains("gateway.toml"),
+        "{faults:?}"
+    );
+    assert!(
+        faults[1].contains("auth.issuers.ci.oidc_discovery"),
+        "{faults:?}"
+    );
+    let json = [("ISG__AUTH__ISSUERS", r#"[{"name":"ci"}]"#)];
+    assert_eq!(
+        told(GOOD, &json),
+        [
+            "auth.issuers (environment ISG__AUTH__ISSUERS): must be an array of tables as TOML writes it in one line"
+        ]
+    );
 }
 
 #[test]

@@ -548,6 +548,45 @@ async fn a_reload_whose_policies_are_gone_keeps_them_and_reads_all_else_though_i
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_that_is_slow_holds_up_no_policies_at_a_reload() {
+    let of = &ISSUERS[2];
+    let set = KeyAnswer::Body(set_of(KID, of.secret), "max-age=3600");
+    let server = KeyServer::start(set.clone()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let policies = directory.path().join("policies.cedar");
+    std::fs::write(&policies, "permit (principal, action, resource);").unwrap();
+    let keys = directory.path().join("keys.json");
+    std::fs::write(&keys, set_of(KID, ISSUERS[0].secret)).unwrap();
+    let tables = format!(
+        r#"[{{name = "ci", issuer = "{}", audience = "{}", jwks_url = "{}"}}]"#,
+        of.iss, of.audience, server.url
+    );
+    let settings = [
+        ("auth.jwks_file", keys.to_str().unwrap()),
+        ("auth.issuers", &tables),
+        ("authorization.policy_file", policies.to_str().unwrap()),
+    ];
+    let gateway = Gateway::in_front_of(NOWHERE, &settings).await;
+    let status = async || {
+        let caller = gateway.with(ISSUERS[0].token(&json!({})));
+        caller.get("/audit/events").await.status
+    };
+    assert_eq!(status().await, 200);
+    std::fs::write(&policies, "forbid (principal, action, resource);").unwrap();
+    let held = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    server.answers(KeyAnswer::Held(std::sync::Arc::clone(&held), Box::new(set)));
+    let in_force = async {
+        eventually("the policies are in force", async || {
+            (status().await == 403).then_some(())
+        })
+        .await;
+        held.add_permits(2);
+    };
+    let (reloaded, ()) = tokio::join!(gateway.reload(), in_force);
+    reloaded.unwrap();
+}
+
 /// The program with the first issuer and a further one, `ci`, that lets so many authentications a minute fail.
 fn served(failures: &str) -> (tempfile::TempDir, Program) {
     let directory = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -45,6 +46,14 @@ async fn detail(gateway: &Gateway) -> String {
         .as_str()
         .unwrap_or_default()
         .to_owned()
+}
+
+/// Requests that wait for their answer, but for the one that asks.
+async fn in_flight(gateway: &Gateway) -> usize {
+    let metrics = gateway.metrics().await;
+    let mut lines = metrics.lines();
+    let all = lines.find_map(|line| line.strip_prefix("isg_http_requests_in_flight "));
+    all.unwrap().parse::<usize>().unwrap() - 1
 }
 
 async fn with_keys_of(server: &KeyServer, settings: &[(&'static str, &str)]) -> Gateway {
@@ -313,10 +322,7 @@ async fn a_token_that_met_a_fetch_under_way_takes_no_turn_of_those_that_come_aft
     let old = gateway.with(token_with("old", SECRET, &json!({})));
     let release = async {
         eventually("the token waits", async || {
-            let metrics = gateway.metrics().await;
-            metrics
-                .contains("isg_http_requests_in_flight 1")
-                .then_some(())
+            (in_flight(&gateway).await == 1).then_some(())
         })
         .await;
         held.add_permits(1);
@@ -350,4 +356,77 @@ async fn what_a_document_names_is_told_within_bounds() {
         "{} bytes",
         told.len()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_meets_a_rotation_is_let_in_or_told_to_come_again_and_never_refused() {
+    let other = b"another secret, long enough as well to be one";
+    let server = KeyServer::start(KeyAnswer::Body(set_of("old", SECRET), "max-age=3600")).await;
+    let gateway = with_keys_of(&server, &[]).await;
+    let held = Arc::new(Semaphore::new(0));
+    let set = KeyAnswer::Body(set_of("new", other), "max-age=3600");
+    server.answers(KeyAnswer::Held(Arc::clone(&held), Box::new(set)));
+    let new = token_with("new", other, &json!({}));
+    // More than may wait.
+    let callers = (0..600).map(|_| {
+        let caller = gateway.with(new.clone());
+        async move { caller.get("/whoami").await.status }
+    });
+    let release = async {
+        eventually("all that may wait do", async || {
+            (in_flight(&gateway).await == 512).then_some(())
+        })
+        .await;
+        held.add_permits(1);
+    };
+    let ((), told) = tokio::join!(release, join_all(callers));
+    let of = |status: u16| told.iter().filter(|told| **told == status).count();
+    assert!(of(200) >= 512, "{told:?}");
+    assert_eq!(of(200) + of(503), 600, "{told:?}");
+    assert_eq!(server.asked(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_rotations_at_once_refuse_no_good_token() {
+    const ISSUERS: usize = 40;
+    let other = b"another secret, long enough as well to be one";
+    let mut servers = Vec::new();
+    for _ in 0..ISSUERS {
+        servers
+            .push(KeyServer::start(KeyAnswer::Body(set_of("old", SECRET), "max-age=3600")).await);
+    }
+    let table = |(number, server): (usize, &KeyServer)| {
+        let url = &server.url;
+        format!(
+            r#"{{name = "i{number}", issuer = "https://i{number}.example", audience = "a", jwks_url = "{url}"}}"#
+        )
+    };
+    let tables: Vec<String> = servers.iter().enumerate().map(table).collect();
+    let tables = format!("[{}]", tables.join(", "));
+    let settings = [
+        ("auth.jwks_url", servers[0].url.as_str()),
+        ("auth.issuers", &tables),
+    ];
+    let gateway = Gateway::with_keys_from(&settings).await;
+    let sign = |number: usize, kid: &str, secret: &[u8]| {
+        let iss = format!("https://i{number}.example");
+        token_with(kid, secret, &json!({"iss": iss, "aud": "a"}))
+    };
+    for (number, server) in servers.iter().enumerate() {
+        let old = gateway.with(sign(number, "old", SECRET));
+        eventually("its keys are read", async || {
+            (old.get("/whoami").await.status == 200).then_some(())
+        })
+        .await;
+        server.answers(KeyAnswer::Body(set_of("new", other), "max-age=3600"));
+    }
+    for number in 0..ISSUERS {
+        let new = sign(number, "new", other);
+        let callers = (0..24).map(|_| {
+            let caller = gateway.with(new.clone());
+            async move { caller.get("/whoami").await.status }
+        });
+        let told = join_all(callers).await;
+        assert_eq!(told, [200; 24], "issuer {number}");
+    }
 }

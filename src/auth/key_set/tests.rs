@@ -147,6 +147,17 @@ fn keys_are_read_however_their_numbers_are_written_and_whatever_stands_beside_th
 }
 
 #[test]
+fn of_many_keys_that_cannot_be_used_the_first_are_named_and_the_others_counted() {
+    let keys: Vec<Value> = std::iter::once(secret(Some("k"), 1))
+        .chain((0..100).map(|number| json!(number)))
+        .collect();
+    let told = parse(&json!({ "keys": keys })).left_out();
+    assert_eq!(told.len(), 21);
+    assert_eq!(told[0], "key 2 is no object");
+    assert_eq!(told[20], "80 more keys cannot be used");
+}
+
+#[test]
 fn ed25519_is_a_name_of_eddsa() {
     let keys = parse(&wild("rfc9864"));
     assert_eq!(key::algorithm("Ed25519"), Some(Algorithm::EdDSA));

@@ -26,11 +26,8 @@ pub use error::SourceError;
 use fetch::{FETCH_TIME_MAX, Fetched, Fetcher, Served};
 use schedule::Schedule;
 
-/// Most requests that wait for a fetch because of the key that they name; more are refused at once.
+/// Most requests that wait for a fetch because of the key that they name; of more nothing can be said yet.
 const WAITING_MAX: usize = 512;
-
-/// Most keys that are left out of a set and are named in the log.
-const LEFT_OUT_LINES_MAX: usize = 20;
 
 /// What is known of the fetches.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +63,8 @@ struct Demand {
 pub(super) enum Asked {
     /// Nothing: it may not be yet.
     Refused,
+    /// Nothing: too many wait already.
+    Full,
     /// A fetch was waited for that had begun before.
     Joined,
     /// One was made.
@@ -135,7 +134,7 @@ impl Source {
             return Asked::Refused;
         }
         let Ok(_place) = self.waiting.try_acquire() else {
-            return Asked::Refused;
+            return Asked::Full;
         };
         if !fetching {
             self.demand.ended.fetch_max(ended + 1, Ordering::AcqRel);
@@ -177,7 +176,7 @@ async fn keep(
     let mut last_text = None;
     loop {
         let next = progress.borrow().schedule.next();
-        let mut reloading = false;
+        let (mut reloading, mut demanded) = (false, None);
         tokio::select! {
             () = wait_until(next) => {}
             () = reload.notified() => reloading = true,
@@ -192,10 +191,16 @@ async fn keep(
                 if !is_due {
                     continue;
                 }
-                progress.send_modify(|progress| progress.schedule.demanded(now));
+                demanded = Some(now);
             }
         }
-        progress.send_modify(|progress| progress.fetching = true);
+        // At once, so that nobody sees a turn that is taken and no fetch.
+        progress.send_modify(|progress| {
+            progress.fetching = true;
+            if let Some(now) = demanded {
+                progress.schedule.demanded(now);
+            }
+        });
         let answer = timeout(FETCH_TIME_MAX, fetcher.fetch()).await;
         let answer = answer.unwrap_or(Err(SourceError::TimedOut));
         let now = Deadline::now().instant();
@@ -224,7 +229,7 @@ fn take(
             tracing::info!(source = fetcher.name(), "the key set is the same");
         }
     } else {
-        for left_out in set.keys.left_out().iter().take(LEFT_OUT_LINES_MAX) {
+        for left_out in set.keys.left_out() {
             tracing::warn!("{}: {left_out}; it is left out", fetcher.name());
         }
         use_keys(set.keys);
