@@ -129,7 +129,7 @@ impl<'a> Claims<'a> {
             return Ok(());
         }
         let got = named(audiences.iter().map(String::as_str));
-        Err(TokenError::OtherAudience.expected("aud", quoted(audience), got))
+        Err(TokenError::OtherAudience.expected("audience", quoted(audience), got))
     }
 
     fn scopes(&self, rules: &ClaimRules) -> Result<BTreeSet<String>, TokenRefusal> {

@@ -661,7 +661,7 @@ async fn the_log_says_what_was_expected_and_what_came_and_never_a_token() {
         (raw(r#"{"alg":"HS256","alg":"none"}"#), "`alg` twice", "the token holds `alg` twice".to_owned()),
         (of.token(&json!({"iss": nested})), "issuer", "got what looks like a token".to_owned()),
         (of.token(&json!({"aud": ["one", "two"]})), "audience (aud)",
-            "aud: expected `image-share-gateway`, got `one`, `two`".to_owned()),
+            "audience: expected `image-share-gateway`, got `one`, `two`".to_owned()),
         (of.token(&json!({"exp": 1_700_000_000})), "expired (exp)", "exp: expected after 20".to_owned()),
         (of.token(&json!({"exp": 1_700_000_000})), "expired (exp)", "Z, got 2023-11-14T22:13:20".to_owned()),
         (of.token(&json!({"nbf": 4_000_000_000_u64})), "not valid yet (nbf)", "nbf: expected 20".to_owned()),
