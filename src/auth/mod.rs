@@ -144,14 +144,14 @@ impl Authenticator {
         match asked {
             // Another's fetch may have ended meanwhile.
             Asked::Refused if issuer.generation() == judged.generation => Err(refusal),
-            Asked::Full => Err(TokenError::NoKeys.into()),
+            Asked::Pending => Err(TokenError::NoKeys.into()),
             Asked::Refused | Asked::Fetched => self.authenticate(token),
             Asked::Joined => match self.authenticate(token) {
                 // What was under way may have read the keys before the new one was there. Where there are none at all
                 // the next fetch is near.
                 Err(refusal) if refusal.may_pass_anew() && refusal.error != TokenError::NoKeys => {
                     match source.ask().await {
-                        Asked::Full => Err(TokenError::NoKeys.into()),
+                        Asked::Pending => Err(TokenError::NoKeys.into()),
                         Asked::Refused | Asked::Joined | Asked::Fetched => self.authenticate(token),
                     }
                 }

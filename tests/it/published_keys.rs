@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::support::{
-    Certificates, Gateway, KeyAnswer, KeyServer, SECRET, eventually, set_of, token_with,
+    Answer, Certificates, Gateway, KeyAnswer, KeyServer, SECRET, eventually, set_of, token_with,
 };
 
 fn fixture(name: &str) -> String {
@@ -429,4 +429,16 @@ async fn many_rotations_at_once_refuse_no_good_token() {
         let told = join_all(callers).await;
         assert_eq!(told, [200; 24], "issuer {number}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_hangs_is_told_as_503_before_clients_give_up() {
+    let server = KeyServer::start(KeyAnswer::Hang).await;
+    let gateway = Gateway::with_keys_from(&[("auth.jwks_url", &server.url)]).await;
+    let token = token_with("k", SECRET, &json!({}));
+    let request = gateway.with(token).request("GET", "/whoami");
+    let patience = std::time::Duration::from_secs(5);
+    let answer = Answer::of(request.timeout(patience)).await;
+    answer.assert_problem(503, "keys-unavailable");
+    assert_eq!(answer.header("retry-after"), Some("1"));
 }

@@ -29,6 +29,9 @@ use schedule::Schedule;
 /// Most requests that wait for a fetch because of the key that they name; of more nothing can be said yet.
 const WAITING_MAX: usize = 512;
 
+/// How long a request waits for a fetch: less than what clients wait for their answer.
+const CALLER_TIME_MAX: Duration = Duration::from_secs(3);
+
 /// What is known of the fetches.
 #[derive(Debug, Clone, Default)]
 struct Progress {
@@ -63,8 +66,8 @@ struct Demand {
 pub(super) enum Asked {
     /// Nothing: it may not be yet.
     Refused,
-    /// Nothing: too many wait already.
-    Full,
+    /// Nothing yet: too many wait already, or it takes too long for whoever asks.
+    Pending,
     /// A fetch was waited for that had begun before.
     Joined,
     /// One was made.
@@ -134,7 +137,7 @@ impl Source {
             return Asked::Refused;
         }
         let Ok(_place) = self.waiting.try_acquire() else {
-            return Asked::Full;
+            return Asked::Pending;
         };
         if !fetching {
             self.demand.ended.fetch_max(ended + 1, Ordering::AcqRel);
@@ -142,10 +145,10 @@ impl Source {
         }
         let mut progress = self.progress.clone();
         let fetched = progress.wait_for(|progress| progress.ended > ended);
-        match timeout(FETCH_TIME_MAX, fetched).await {
+        match timeout(CALLER_TIME_MAX, fetched).await {
             Ok(Ok(_)) if fetching => Asked::Joined,
             Ok(Ok(_)) => Asked::Fetched,
-            Ok(Err(_)) | Err(_) => Asked::Refused,
+            Ok(Err(_)) | Err(_) => Asked::Pending,
         }
     }
 
