@@ -270,7 +270,7 @@ impl App {
         for issuer in self.authenticator.reload().await {
             tracing::warn!(
                 issuer,
-                "the key set could not be fetched; the old one works on"
+                "the key set could not be fetched; the last good one, where there is one, works on"
             );
         }
         let policies = if policies_gone { "" } else { "policies, " };

@@ -5,6 +5,7 @@
 //! default. Secrets are held so that they do not print.
 
 mod identity;
+mod issuer;
 mod layers;
 mod proxy;
 mod reader;
@@ -23,7 +24,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::domain::Region;
-pub use identity::{Auth, ClaimRules, Fetch, Issuer, KeySource};
+pub use issuer::{Auth, ClaimRules, Fetch, Issuer, KeySource};
 pub use layers::{is_readable_by_others, read_text_file};
 pub use proxy::Proxy;
 use reader::KeyReader;
