@@ -6,6 +6,7 @@ use arc_swap::ArcSwapOption;
 
 use super::claims::TokenRules;
 use super::key_set::KeySet;
+use super::refusal::{TokenError, TokenRefusal, quoted};
 use super::source::Source;
 
 /// An issuer that is trusted.
@@ -51,6 +52,12 @@ impl Issuer {
     /// Where the keys come from, how old they are, and what is wrong; for whoever runs the gateway.
     pub(super) fn detail(&self) -> Option<String> {
         self.source.get().map(Source::detail)
+    }
+
+    /// The refusal of a token of which nothing can be said yet.
+    pub(super) fn keys_awaited(&self) -> TokenRefusal {
+        let of = quoted(&self.rules.issuer.iss);
+        TokenError::NoKeys.expected(self.section(), format_args!("keys of {of}"), "none yet")
     }
 
     /// Its table in the configuration.

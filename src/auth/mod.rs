@@ -29,7 +29,7 @@ use claims::{Claims, TokenRules, other_issuer};
 use issuer::Issuer;
 pub use key_set::{KeySet, KeySetError};
 pub use mint::{Grant, Mint, MintError, throw_away_set};
-use refusal::{Judged, quoted};
+use refusal::Judged;
 pub use refusal::{TokenError, TokenRefusal};
 pub use source::SourceError;
 use source::{Asked, Source};
@@ -144,14 +144,14 @@ impl Authenticator {
         match asked {
             // Another's fetch may have ended meanwhile.
             Asked::Refused if issuer.generation() == judged.generation => Err(refusal),
-            Asked::Pending => Err(TokenError::NoKeys.into()),
+            Asked::Pending => Err(issuer.keys_awaited()),
             Asked::Refused | Asked::Fetched => self.authenticate(token),
             Asked::Joined => match self.authenticate(token) {
                 // What was under way may have read the keys before the new one was there. Where there are none at all
                 // the next fetch is near.
                 Err(refusal) if refusal.may_pass_anew() && refusal.error != TokenError::NoKeys => {
                     match source.ask().await {
-                        Asked::Pending => Err(TokenError::NoKeys.into()),
+                        Asked::Pending => Err(issuer.keys_awaited()),
                         Asked::Refused | Asked::Joined | Asked::Fetched => self.authenticate(token),
                     }
                 }
@@ -197,12 +197,7 @@ impl Authenticator {
         let Some(present) = present else {
             // What can be good under no keys whatever is told so.
             claims.check(&issuer.rules, now)?;
-            let refusal = TokenError::NoKeys.expected(
-                issuer.section(),
-                format_args!("keys of {}", quoted(&issuer.rules.issuer.iss)),
-                "none yet",
-            );
-            return Err(refusal.by(judged));
+            return Err(issuer.keys_awaited().by(judged));
         };
         unsigned.check_signature(&present.keys).map_err(|refusal| {
             let may_be_new = refusal.error == TokenError::UnknownKey || !unsigned.names_key();

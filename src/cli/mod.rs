@@ -220,7 +220,8 @@ struct PolicyCheckArgs {
     /// Where the request comes from.
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     client_ip: IpAddr,
-    /// The configuration, in TOML, for the regions that may be named; without it any may.
+    /// The configuration, in TOML: which issuers there are and what their claims mean, and which regions may be named;
+    /// without it claims are read as those of one issuer, and any region may be named.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }

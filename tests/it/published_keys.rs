@@ -302,7 +302,9 @@ async fn keys_of_a_cluster_are_fetched_with_its_authority_and_the_token_of_the_m
     let gateway = Gateway::with_keys_from(without).await;
     gateway.reload_keys().await;
     assert!(
-        detail(&gateway).await.contains("cannot be reached"),
+        detail(&gateway)
+            .await
+            .contains("its certificate is not trusted"),
         "{}",
         detail(&gateway).await
     );
@@ -441,4 +443,13 @@ async fn a_source_that_hangs_is_told_as_503_before_clients_give_up() {
     let answer = Answer::of(request.timeout(patience)).await;
     answer.assert_problem(503, "keys-unavailable");
     assert_eq!(answer.header("retry-after"), Some("1"));
+    // One that hung up once it was known is asked once, whatever names a key that nobody knows.
+    let server = KeyServer::start(KeyAnswer::Body(set_of("k", SECRET), "max-age=3600")).await;
+    let gateway = with_keys_of(&server, &[]).await;
+    server.answers(KeyAnswer::Close);
+    for number in 0..20 {
+        let unknown = token_with(&format!("x{number}"), SECRET, &json!({}));
+        assert_eq!(gateway.with(unknown).get("/whoami").await.status, 401);
+    }
+    assert_eq!(server.asked(), 2);
 }

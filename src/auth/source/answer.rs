@@ -1,6 +1,7 @@
 //! What a source of keys answers, read: the text before it was compressed, and how long it is good.
 
-use std::io::Read as _;
+use std::error::Error;
+use std::io::{self, Read as _};
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
@@ -51,11 +52,26 @@ fn decompressed(bytes: Vec<u8>) -> Result<Vec<u8>, SourceError> {
 pub(super) fn fault(error: &reqwest::Error) -> SourceError {
     if error.is_timeout() {
         SourceError::TimedOut
+    } else if is_about_certificate(error) {
+        SourceError::NotTrusted
     } else if error.is_connect() {
         SourceError::Unreachable
     } else {
         SourceError::Lost
     }
+}
+
+/// Whether it is the refusal of a certificate, or holds one somewhere beneath.
+fn is_about_certificate(error: &(dyn Error + 'static)) -> bool {
+    if let Some(error) = error.downcast_ref::<rustls::Error>() {
+        return matches!(error, rustls::Error::InvalidCertificate(_));
+    }
+    // An error of I/O gives the source of what it holds for its own.
+    let held = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    held.is_some_and(|held| is_about_certificate(held))
+        || error.source().is_some_and(is_about_certificate)
 }
 
 /// How long the answer may be kept (RFC 9111, section 5.2.2), less what it was kept already on its way (section 5.1); not

@@ -26,6 +26,9 @@ pub enum SourceError {
     /// It cannot be connected to.
     #[error("it cannot be reached")]
     Unreachable,
+    /// It is not who it should be.
+    #[error("its certificate is not trusted; fetch_ca_file may name its authority")]
+    NotTrusted,
     /// It does not answer in time.
     #[error("it does not answer in time")]
     TimedOut,

@@ -208,7 +208,8 @@ async fn keep(
         let answer = answer.unwrap_or(Err(SourceError::TimedOut));
         let now = Deadline::now().instant();
         let outcome = take(answer, fetcher, &mut last_text, reloading, use_keys);
-        progress.send_modify(|progress| progress.end(now, outcome));
+        let on_demand = demanded.is_some();
+        progress.send_modify(|progress| progress.end(now, on_demand, outcome));
     }
 }
 
@@ -243,8 +244,9 @@ fn take(
 }
 
 impl Progress {
-    /// A fetch ended at `now`: with keys that are good for so long, or with what is wrong.
-    fn end(&mut self, now: Instant, outcome: Result<Option<Duration>, String>) {
+    /// A fetch ended at `now`, made because of an unknown key or not: with keys that are good for so long, or with what is
+    /// wrong.
+    fn end(&mut self, now: Instant, on_demand: bool, outcome: Result<Option<Duration>, String>) {
         self.fetching = false;
         self.ended += 1;
         match outcome {
@@ -253,7 +255,11 @@ impl Progress {
                 self.failure = None;
             }
             Err(failure) => {
-                self.schedule.failed(now);
+                if on_demand {
+                    self.schedule.failed_on_demand(now);
+                } else {
+                    self.schedule.failed(now);
+                }
                 self.failure = Some(failure);
             }
         }
@@ -324,7 +330,7 @@ mod tests {
             max_age: None,
         };
         let outcome = take(Ok(first), &fetcher, &mut last_text, false, &use_keys);
-        progress.end(start, outcome);
+        progress.end(start, false, outcome);
         let (kept, mut of_ci, mut turned) = (sign(&set, away), String::new(), start);
         let (mut now, mut tries) = (start, 0);
         while now - start < WEEK {
@@ -343,10 +349,11 @@ mod tests {
                 assert!(matches!(answer, Err(SourceError::Unreachable)));
                 progress.end(
                     now,
+                    false,
                     take(answer, &fetcher, &mut last_text, false, &use_keys),
                 );
             } else {
-                progress.end(now, Err("it cannot be reached".into()));
+                progress.end(now, false, Err("it cannot be reached".into()));
             }
             tries += 1;
             assert_eq!(good(&kept, now), Ok(()), "after {:?}", now - start);

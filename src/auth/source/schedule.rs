@@ -49,6 +49,15 @@ impl Schedule {
         self.next = Some(now + age);
     }
 
+    /// It brought none although somebody asked for it because of an unknown key. Where the keys are good for longer, that is
+    /// no reason to try again before.
+    pub(super) fn failed_on_demand(&mut self, now: Instant) {
+        let is_due = self.next.is_none_or(|next| next <= now);
+        if is_due {
+            self.failed(now);
+        }
+    }
+
     /// It brought none.
     pub(super) fn failed(&mut self, now: Instant) {
         let pause = PAUSE_FIRST.saturating_mul(1 << self.failures.min(16));
@@ -101,6 +110,26 @@ mod tests {
         assert!(fetches <= 7 * 24 * 60 + 10, "{fetches}");
         schedule.succeeded(now, None);
         assert_eq!(schedule.age(now + PAUSE_FIRST), Some(PAUSE_FIRST));
+    }
+
+    #[test]
+    fn unknown_keys_at_a_source_that_is_down_begin_no_burst() {
+        let (start, mut schedule) = (start(), Schedule::default());
+        schedule.succeeded(start, Some(AGE_MAX));
+        for seconds in [0, 30, 60] {
+            let now = start + Duration::from_secs(seconds);
+            assert!(schedule.may_ask(now));
+            schedule.demanded(now);
+            schedule.failed_on_demand(now);
+            assert_eq!(
+                schedule.next(),
+                Some(start + AGE_MAX),
+                "its time is as it was"
+            );
+        }
+        let due = start + AGE_MAX;
+        schedule.failed_on_demand(due);
+        assert_eq!(schedule.next(), Some(due + PAUSE_FIRST), "it is due anyway");
     }
 
     #[test]
