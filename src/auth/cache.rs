@@ -26,8 +26,6 @@ pub(super) type Key = [u8; 32];
 #[derive(Debug)]
 pub(super) struct Verified {
     pub(super) principal: Arc<Principal>,
-    /// `exp`, in seconds since 1970.
-    pub(super) expires: f64,
     /// The place of its issuer.
     pub(super) issuer: usize,
     /// Of that issuer's keys.
@@ -88,7 +86,6 @@ mod tests {
         for number in 0..50_000 {
             let verified = Verified {
                 principal: Arc::new(Principal::of_first_issuer(&"s".repeat(1000), "i")),
-                expires: 1000.0,
                 issuer: 0,
                 generation: 0,
             };

@@ -26,14 +26,6 @@ pub(super) struct TokenRules {
 /// The claims of one token.
 pub(super) struct Claims<'a>(Members<'a>);
 
-/// A token's claims that passed every check.
-#[derive(Debug)]
-pub(super) struct Checked {
-    pub(super) principal: Principal,
-    /// `exp`, in seconds since 1970.
-    pub(super) expires: f64,
-}
-
 impl<'a> Claims<'a> {
     /// Reads the payload of a token.
     pub(super) fn read(payload: &'a str) -> Result<Self, TokenRefusal> {
@@ -56,24 +48,22 @@ impl<'a> Claims<'a> {
         &self,
         rules: &TokenRules,
         now: Timestamp,
-    ) -> Result<Checked, TokenRefusal> {
+    ) -> Result<Principal, TokenRefusal> {
         self.check_audience(&rules.issuer.audience)?;
         let expires = self
             .date("exp")?
             .ok_or_else(|| self.bad("exp", "a number"))?;
         rules.check_end(expires, now)?;
-        let latest = seconds(now) + rules.leeway.as_secs_f64();
+        let latest = now.after(rules.leeway);
         for (claim, error) in [
             ("nbf", TokenError::NotYetValid),
             ("iat", TokenError::IssuedInFuture),
         ] {
             if let Some(begins) = self.date(claim)?.filter(|begins| *begins > latest) {
-                let [latest, begins] = [latest, begins].map(Timestamp::from_seconds);
                 return Err(error.expected(claim, format_args!("{latest} or before"), begins));
             }
         }
-        let principal = self.principal(rules)?;
-        Ok(Checked { principal, expires })
+        self.principal(rules)
     }
 
     /// The principal that the claims tell of, whether or not the token is good in time and for this audience.
@@ -115,9 +105,7 @@ impl<'a> Claims<'a> {
                 .filter(|group| claimed(group).is_none())
                 .collect(),
             claims: self.seen_by_policies(&issuer.claims),
-            expires_at: self
-                .date("exp")?
-                .map_or(Timestamp::MAX, Timestamp::from_seconds),
+            expires_at: self.date("exp")?.unwrap_or(Timestamp::MAX),
         })
     }
 
@@ -184,13 +172,13 @@ impl<'a> Claims<'a> {
     }
 
     /// A NumericDate: seconds since 1970, fractions allowed (RFC 7519, section 2).
-    fn date(&self, name: &'static str) -> Result<Option<f64>, TokenRefusal> {
+    fn date(&self, name: &'static str) -> Result<Option<Timestamp>, TokenRefusal> {
         let Some(value) = self.value(name) else {
             return Ok(None);
         };
         let seconds = value.as_f64().filter(|seconds| seconds.is_finite());
         let seconds = seconds.ok_or_else(|| self.bad(name, "a number"))?;
-        Ok(Some(seconds))
+        Ok(Some(Timestamp::from_seconds(seconds)))
     }
 }
 
@@ -208,13 +196,12 @@ impl TokenRules {
     }
 
     /// Whether a token that ends at `expires` is still good.
-    pub(super) fn check_end(&self, expires: f64, now: Timestamp) -> Result<(), TokenRefusal> {
-        if expires + self.leeway.as_secs_f64() > seconds(now) {
+    pub(super) fn check_end(&self, expires: Timestamp, now: Timestamp) -> Result<(), TokenRefusal> {
+        let earliest = now.before(self.leeway);
+        if expires > earliest {
             return Ok(());
         }
-        let earliest = seconds(now) - self.leeway.as_secs_f64();
-        let [earliest, ended] = [earliest, expires].map(Timestamp::from_seconds);
-        Err(TokenError::Expired.expected("exp", format_args!("after {earliest}"), ended))
+        Err(TokenError::Expired.expected("exp", format_args!("after {earliest}"), expires))
     }
 }
 
@@ -224,14 +211,6 @@ pub(super) fn other_issuer<'a>(
     got: &str,
 ) -> TokenRefusal {
     TokenError::OtherIssuer.expected("issuer", one_of(expected), quoted(got))
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "seconds since 1970 are far below 2^53"
-)]
-fn seconds(time: Timestamp) -> f64 {
-    time.as_millis() as f64 / 1000.0
 }
 
 /// The text of a claim that people read in the trail.

@@ -44,6 +44,9 @@ pub(super) struct Key {
     pub(super) thumbprint: [u8; 32],
 }
 
+/// What a key is: its name, its thumbprint, the names of its algorithms.
+pub(super) type Identity<'a> = (Option<&'a str>, [u8; 32], Vec<&'static str>);
+
 impl Key {
     /// Reads one key, or says why it is left out.
     pub(super) fn read(entry: &Value) -> Result<Self, &'static str> {
@@ -93,8 +96,7 @@ impl Key {
         })
     }
 
-    /// What it is, under which name, for which algorithms.
-    pub(super) fn identity(&self) -> (Option<&str>, [u8; 32], Vec<&'static str>) {
+    pub(super) fn identity(&self) -> Identity<'_> {
         let algorithms = self.algorithms.iter().copied();
         let names = algorithms.filter_map(algorithm_name).collect();
         (self.kid.as_deref(), self.thumbprint, names)

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::key::{self, Key};
+use super::key::{self, Identity, Key};
 
 /// Keys of one `kid` that a signature is tried with.
 const TRIED_MAX: usize = 4;
@@ -43,6 +43,18 @@ impl LeftOut {
         }
     }
 
+    /// The first reasons of all, and how many more there are.
+    fn in_short(&self) -> String {
+        const FIRST: usize = 5;
+        let shown = &self.first[..self.first.len().min(FIRST)];
+        let first = shown.join("; ");
+        match self.first.len() + self.more - shown.len() {
+            _ if shown.is_empty() => "it is empty".into(),
+            0 => first,
+            more => format!("{first}; and {more} more"),
+        }
+    }
+
     fn told(&self) -> Vec<String> {
         let more = match self.more {
             0 => None,
@@ -67,21 +79,8 @@ pub enum KeySetError {
     #[error("is no JWK Set: a JSON object with an array `keys`")]
     NotASet,
     /// No key in it can be used.
-    #[error("holds no usable key: {}", first_of(.0))]
-    NoUsableKey(Vec<String>),
-}
-
-/// The first reasons, and how many more there are: whoever serves a set decides how long it is.
-fn first_of(reasons: &[String]) -> String {
-    const FIRST: usize = 5;
-    if reasons.is_empty() {
-        return "it is empty".into();
-    }
-    let first = reasons[..reasons.len().min(FIRST)].join("; ");
-    match reasons.len().saturating_sub(FIRST) {
-        0 => first,
-        more => format!("{first}; and {more} more"),
-    }
+    #[error("holds no usable key: {0}")]
+    NoUsableKey(String),
 }
 
 /// Which key a token asks for, and why it gets none.
@@ -114,20 +113,13 @@ impl KeySet {
                 continue;
             };
             holds_secrets |= key::is_secret(&entry);
-            let name = match key::member(&entry, "kid").and_then(Value::as_str) {
-                Some(kid) => {
-                    let kid: String = kid.chars().take(KID_CHARACTERS_MAX).collect();
-                    format!("key {} (kid `{}`)", index + 1, kid.escape_debug())
-                }
-                None => format!("key {}", index + 1),
-            };
             match Key::read(&entry) {
                 Ok(key) => keys.push(key),
-                Err(why) => left_out.push(|| format!("{name} {why}")),
+                Err(why) => left_out.push(|| format!("{} {why}", name(index, &entry))),
             }
         }
         if keys.is_empty() {
-            Err(KeySetError::NoUsableKey(left_out.told()))
+            Err(KeySetError::NoUsableKey(left_out.in_short()))
         } else {
             Ok(Self {
                 keys,
@@ -151,14 +143,9 @@ impl KeySet {
 
     /// Whether another set holds the same keys, in whatever order and however they are written.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        let identities = |set: &'_ Self| -> BTreeSet<_> {
-            let keys = set.keys.iter();
-            keys.map(|key| {
-                let (kid, thumbprint, algorithms) = key.identity();
-                (kid.map(str::to_owned), thumbprint, algorithms)
-            })
-            .collect()
-        };
+        fn identities(set: &KeySet) -> BTreeSet<Identity<'_>> {
+            set.keys.iter().map(Key::identity).collect()
+        }
         identities(self) == identities(other)
     }
 
@@ -198,6 +185,17 @@ impl KeySet {
             return Err(NoKey::Ambiguous);
         }
         Ok(vec![first])
+    }
+}
+
+/// An entry's place in its set, from 1, and the begin of its `kid`, for people.
+fn name(index: usize, entry: &Value) -> String {
+    match key::member(entry, "kid").and_then(Value::as_str) {
+        Some(kid) => {
+            let kid: String = kid.chars().take(KID_CHARACTERS_MAX).collect();
+            format!("key {} (kid `{}`)", index + 1, kid.escape_debug())
+        }
+        None => format!("key {}", index + 1),
     }
 }
 

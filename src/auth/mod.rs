@@ -173,7 +173,7 @@ impl Authenticator {
         if let Some(known) = self.verified.get(&key) {
             let issuer = &self.issuers[known.issuer];
             if issuer.generation() == Some(known.generation) {
-                issuer.rules.check_end(known.expires, now)?;
+                issuer.rules.check_end(known.principal.expires_at, now)?;
                 return Ok(Arc::clone(&known.principal));
             }
         }
@@ -203,10 +203,8 @@ impl Authenticator {
             let may_be_new = refusal.error == TokenError::UnknownKey || !unsigned.names_key();
             refusal.by(judged.filter(|_| may_be_new))
         })?;
-        let checked = claims.check(&issuer.rules, now)?;
         Ok(Verified {
-            principal: Arc::new(checked.principal),
-            expires: checked.expires,
+            principal: Arc::new(claims.check(&issuer.rules, now)?),
             issuer: place,
             generation: present.number,
         })

@@ -201,20 +201,21 @@ fn looks_like_token(text: &str) -> bool {
 
 /// Texts, so many as are worth a line.
 pub(super) fn named<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
-    let mut rest = texts.into_iter();
-    let named: Vec<String> = rest.by_ref().take(NAMED_MAX).map(quoted).collect();
-    match (named.as_slice(), rest.count()) {
-        ([], _) => "none".into(),
-        (named, 0) => named.join(", "),
-        (named, more) => format!("{} and {more} more", named.join(", ")),
-    }
+    named_behind("", texts)
 }
 
 /// `one of` texts.
 pub(super) fn one_of<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
-    match named(texts) {
-        none if none == "none" => none,
-        named => format!("one of {named}"),
+    named_behind("one of ", texts)
+}
+
+fn named_behind<'a>(words: &str, texts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut rest = texts.into_iter();
+    let named: Vec<String> = rest.by_ref().take(NAMED_MAX).map(quoted).collect();
+    match (named.join(", "), rest.count()) {
+        _ if named.is_empty() => "none".into(),
+        (named, 0) => format!("{words}{named}"),
+        (named, more) => format!("{words}{named} and {more} more"),
     }
 }
 
@@ -223,18 +224,15 @@ pub(super) fn came(written: Option<&str>) -> String {
     let Some(written) = written else {
         return "nothing".into();
     };
-    match serde_json::from_str(written) {
-        Ok(Value::Null) => "null".into(),
-        Ok(Value::Bool(truth)) => truth.to_string(),
-        Ok(Value::String(text)) => format!("the text {}", quoted(&text)),
-        Ok(Value::Array(_)) => format!("the array {}", quoted(written)),
-        Ok(Value::Object(_)) => "an object".into(),
-        Ok(Value::Number(_)) => format!("the number {}", quoted(written)),
-        Err(_) => match written.as_bytes() {
-            [b'"', ..] => "a text that is none".into(),
-            [b'[' | b'{', ..] => "what is nested too deep".into(),
-            _ => format!("the number {}", quoted(written)),
-        },
+    match (serde_json::from_str(written), written.as_bytes()) {
+        (Ok(Value::Null), _) => "null".into(),
+        (Ok(Value::Bool(truth)), _) => truth.to_string(),
+        (Ok(Value::String(text)), _) => format!("the text {}", quoted(&text)),
+        (Ok(Value::Array(_)), _) => format!("the array {}", quoted(written)),
+        (Ok(Value::Object(_)), _) => "an object".into(),
+        (Err(_), [b'"', ..]) => "a text that is none".into(),
+        (Err(_), [b'[' | b'{', ..]) => "what is nested too deep".into(),
+        (Ok(Value::Number(_)) | Err(_), _) => format!("the number {}", quoted(written)),
     }
 }
 

@@ -10,7 +10,7 @@ use url::form_urlencoded;
 use super::{Failure, PolicyCheckArgs, print};
 use crate::auth::{TokenError, unverified};
 use crate::authorization::{Authorizer, Decision, Policies, Refusal, Request};
-use crate::config::{Config, Sources, read_text_file};
+use crate::config::{Config, Sources, read_text_file, section_of};
 use crate::domain::{Caller, Principal, RequestId, Scope, Stopwatch};
 use crate::http::{self, RequestBounds, Requested};
 
@@ -89,6 +89,7 @@ fn of_lines(path: &Path, faults: &[String]) -> Failure {
     Failure::usages(lines.collect())
 }
 
+/// Reads the token or the claims by the rules of their issuer.
 fn who(args: &PolicyCheckArgs) -> Result<Who, Failure> {
     let (what, text) = match (&args.token, &args.claims) {
         (Some(token), _) => ("--token".to_owned(), token.clone()),
@@ -102,10 +103,9 @@ fn who(args: &PolicyCheckArgs) -> Result<Who, Failure> {
     let configured = Config::load_auth(&Sources::of_this_process(args.config.as_deref()))?;
     match unverified(&text, configured.as_ref()) {
         Ok(principal) => {
-            let place = match (&configured, &principal.issuer_name) {
-                (None, _) => "none is configured".to_owned(),
-                (Some(_), None) => "auth".to_owned(),
-                (Some(_), Some(name)) => format!("auth.issuers.{name}"),
+            let place = match &configured {
+                None => "none is configured".to_owned(),
+                Some(_) => section_of(principal.issuer_name.as_ref()),
             };
             let of = match principal.issuer.escape_debug().to_string() {
                 unnamed if unnamed.is_empty() => String::new(),

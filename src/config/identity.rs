@@ -7,7 +7,8 @@ use url::Url;
 use crate::domain::{IssuerName, Scope};
 
 use super::issuer::{Auth, ClaimRules, Fetch, Issuer, KeySource};
-use super::reader::{ISSUERS, KeyReader};
+use super::layers::ISSUERS;
+use super::reader::KeyReader;
 use super::values::{is_loopback, key_source_url};
 
 /// What issuers are read for.
@@ -67,10 +68,7 @@ fn further_issuer(reader: &mut KeyReader, place: &str, purpose: Purpose) -> Opti
     }
     let mut issuer = issuer(reader, place, name.as_ref(), purpose.others_without_keys)?;
     issuer.claims.grant = grant;
-    name.map(|name| Issuer {
-        name: Some(name),
-        ..issuer
-    })
+    name.and(Some(issuer))
 }
 
 fn issuer(
@@ -196,13 +194,10 @@ fn fetch(
             (key("oidc_discovery"), url)
         }
         _ => {
-            for key in files
-                .iter()
-                .filter(|key| reader.is_set(key))
-                .cloned()
-                .collect::<Vec<_>>()
-            {
-                reader.warn(format!("{key} is set, and no keys are fetched for {place}"));
+            for key in &files {
+                if reader.is_set(key) {
+                    reader.warn(format!("{key} is set, and no keys are fetched for {place}"));
+                }
             }
             (String::new(), None)
         }

@@ -9,7 +9,7 @@ use url::Url;
 use crate::domain::IssuerName;
 
 use super::Proxy;
-use super::reader::ISSUERS;
+use super::layers::ISSUERS;
 
 /// Which tokens are accepted.
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ impl Issuer {
     /// The table of the configuration that it stands in.
     #[must_use]
     pub fn section(&self) -> String {
-        section(self.name.as_ref())
+        section_of(self.name.as_ref())
     }
 }
 
@@ -131,7 +131,9 @@ pub struct Fetch {
 const SCOPE_CLAIMS: [&str; 2] = ["scope", "scp"];
 const GROUPS_CLAIM: &str = "groups";
 
-fn section(name: Option<&IssuerName>) -> String {
+/// The table of the configuration in which the issuer of this name stands; the first has none.
+#[must_use]
+pub fn section_of(name: Option<&IssuerName>) -> String {
     match name {
         None => "auth".into(),
         Some(name) => format!("{ISSUERS}.{name}"),

@@ -36,7 +36,7 @@ const KEYS: [&str; 48] = [
     "auth.policy_claims",
     "auth.fetch_ca_file",
     "auth.fetch_token_file",
-    "auth.issuers",
+    ISSUERS,
     "authorization.policy_file",
     "upstream.base_url",
     "upstream.region",
@@ -62,10 +62,12 @@ const KEYS: [&str; 48] = [
     "telemetry.otlp_endpoint",
 ];
 
+/// The key whose tables are further issuers.
+pub(super) const ISSUERS: &str = "auth.issuers";
 /// Keys of each table of `auth.issuers` beside those of `auth`.
 const OF_FURTHER_ISSUERS: [&str; 2] = ["name", "grant"];
 /// Keys of `auth` that its further issuers do not have.
-const OF_THE_FIRST_ISSUER: [&str; 2] = ["auth.leeway", "auth.issuers"];
+const OF_THE_FIRST_ISSUER: [&str; 2] = ["auth.leeway", ISSUERS];
 
 pub(super) fn is_key(key: &str) -> bool {
     KEYS.contains(&key)
@@ -81,7 +83,7 @@ pub(super) fn is_key_of_issuer(name: &str) -> bool {
 /// The key of the list that a key of a further issuer's table is like: `auth.issuers.ci.jwks_file` is `auth.jwks_file`.
 pub(super) fn like(key: &str) -> String {
     let in_table = key
-        .strip_prefix("auth.issuers")
+        .strip_prefix(ISSUERS)
         .filter(|rest| rest.starts_with(['.', '[']));
     match in_table.and_then(|rest| rest[1..].split_once('.')) {
         Some((_, name)) => format!("auth.{name}"),

@@ -24,7 +24,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::domain::Region;
-pub use issuer::{Auth, ClaimRules, Fetch, Issuer, KeySource};
+pub use issuer::{Auth, ClaimRules, Fetch, Issuer, KeySource, section_of};
 pub use layers::{is_readable_by_others, read_text_file};
 pub use proxy::Proxy;
 use reader::KeyReader;

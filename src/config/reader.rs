@@ -8,15 +8,12 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::layers::{
-    Given, Layer, environment_layer, file_layer, is_key, is_readable_by_others, like, read_secret,
-    variable,
+    Given, ISSUERS, Layer, environment_layer, file_layer, is_key, is_readable_by_others, like,
+    read_secret, variable,
 };
 use super::proxy::ProxyVariables;
 use super::values::parse_duration;
 use super::{Fault, FileCheck, Sources, TlsCheck, TlsFiles};
-
-/// The key whose tables are further issuers.
-pub(super) const ISSUERS: &str = "auth.issuers";
 
 pub(super) struct KeyReader {
     /// Highest first.

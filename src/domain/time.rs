@@ -77,6 +77,13 @@ impl Timestamp {
         Self(self.0.saturating_sub(micros))
     }
 
+    /// So much later.
+    #[must_use]
+    pub fn after(self, by: Duration) -> Self {
+        let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_add(micros))
+    }
+
     /// Reads a date and time of RFC 3339 with its offset, at most microseconds kept.
     ///
     /// # Errors

@@ -306,22 +306,25 @@ async fn nobody_of_the_first_issuer_takes_a_name_or_a_group_of_another() {
     }
 }
 
+/// A gateway that trusts all of them, their keys at these servers.
+async fn with_servers(servers: &[KeyServer]) -> Gateway {
+    let key_source = |server: &KeyServer| format!("jwks_url = \"{}\"", server.url);
+    let keys: Vec<String> = servers.iter().map(key_source).collect();
+    let tables = tables(&keys, "");
+    let settings = [
+        ("auth.jwks_url", servers[0].url.as_str()),
+        ("auth.issuers", tables.as_str()),
+    ];
+    Gateway::with_keys_from(&settings).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_issuer_that_is_away_makes_only_its_own_tokens_wait() {
     let mut servers = Vec::new();
     for _ in &ISSUERS {
         servers.push(KeyServer::start(KeyAnswer::Close).await);
     }
-    let keys: Vec<String> = servers
-        .iter()
-        .map(|server| format!("jwks_url = \"{}\"", server.url))
-        .collect();
-    let tables = tables(&keys, "");
-    let settings = [
-        ("auth.jwks_url", servers[0].url.as_str()),
-        ("auth.issuers", tables.as_str()),
-    ];
-    let gateway = Gateway::with_keys_from(&settings).await;
+    let gateway = with_servers(&servers).await;
     let status = async |of: &Of| whoami(&gateway, of.token(&json!({}))).await.status;
     for of in &ISSUERS {
         let answer = whoami(&gateway, of.token(&json!({}))).await;
@@ -388,16 +391,7 @@ async fn an_unknown_key_is_asked_for_at_its_own_issuer_alone() {
         servers
             .push(KeyServer::start(KeyAnswer::Body(set_of(KID, of.secret), "max-age=3600")).await);
     }
-    let keys: Vec<String> = servers
-        .iter()
-        .map(|server| format!("jwks_url = \"{}\"", server.url))
-        .collect();
-    let tables = tables(&keys, "");
-    let settings = [
-        ("auth.jwks_url", servers[0].url.as_str()),
-        ("auth.issuers", tables.as_str()),
-    ];
-    let gateway = Gateway::with_keys_from(&settings).await;
+    let gateway = with_servers(&servers).await;
     for of in &ISSUERS {
         eventually("its keys are read", async || {
             (whoami(&gateway, of.token(&json!({}))).await.status == 200).then_some(())

@@ -155,6 +155,11 @@ fn of_many_keys_that_cannot_be_used_the_first_are_named_and_the_others_counted()
     assert_eq!(told.len(), 21);
     assert_eq!(told[0], "key 2 is no object");
     assert_eq!(told[20], "80 more keys cannot be used");
+    let none = KeySet::parse(&json!({ "keys": keys[1..] }).to_string());
+    let told = none.expect_err("nothing can be used").to_string();
+    assert!(told.ends_with("key 5 is no object; and 95 more"), "{told}");
+    let empty = KeySet::parse(r#"{"keys":[]}"#).expect_err("it is empty");
+    assert_eq!(empty.to_string(), "holds no usable key: it is empty");
 }
 
 #[test]

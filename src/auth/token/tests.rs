@@ -115,7 +115,7 @@ fn check(
     if claims.issuer()? != rules.issuer.iss {
         return Err(TokenError::OtherIssuer);
     }
-    Ok(claims.check(rules, now)?.principal)
+    Ok(claims.check(rules, now)?)
 }
 
 fn checked(token: &str) -> Result<Principal, TokenError> {

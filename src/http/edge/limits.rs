@@ -138,8 +138,6 @@ struct NotYet {
 /// Buckets by the hash of whom they belong to, so that each takes the same room.
 #[derive(Debug)]
 struct TokenBuckets<C: Clock> {
-    burst: u32,
-    period: Duration,
     policy: Policy,
     limiter: RateLimiter<u64, Store, C, StateInformationMiddleware>,
     store: Store,
@@ -157,8 +155,6 @@ impl<C: Clock + Clone> TokenBuckets<C> {
         let quota = Quota::with_period(period).unwrap_or_else(|| Quota::per_second(burst));
         let store = Store::default();
         Self {
-            burst: burst.get(),
-            period,
             policy: Policy::new(burst.get(), period),
             limiter: RateLimiter::new(quota.allow_burst(burst), store.clone(), clock.clone()),
             store,
@@ -179,14 +175,14 @@ impl<C: Clock + Clone> TokenBuckets<C> {
         } else {
             hash % SHARED_BUCKETS
         };
-        let Some(tokens) = NonZeroU32::new(tokens.min(self.burst)) else {
+        let Some(tokens) = NonZeroU32::new(tokens.min(self.policy.burst)) else {
             return Ok(None);
         };
         match self.limiter.check_key_n(&key, tokens) {
             Ok(Ok(state)) => Ok(Some(state.remaining_burst_capacity())),
             Ok(Err(not_yet)) => {
                 let wait = not_yet.wait_time_from(self.clock.now());
-                let lacking = wait.as_nanos().div_ceil(self.period.as_nanos());
+                let lacking = wait.as_nanos().div_ceil(self.policy.period.as_nanos());
                 let lacking = u32::try_from(lacking).unwrap_or(u32::MAX);
                 let left = tokens.get().saturating_sub(lacking);
                 Err(NotYet { wait, left })

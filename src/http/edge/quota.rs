@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 
-pub(in crate::http) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-pub(in crate::http) const RATE_LIMIT_POLICY: HeaderName =
-    HeaderName::from_static("ratelimit-policy");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// Where a bucket stands once a request was counted.
 #[derive(Debug, Clone)]
@@ -22,9 +21,9 @@ pub(super) struct BucketState {
 /// What a full bucket holds, and how it fills.
 #[derive(Debug, Clone)]
 pub(super) struct Policy {
-    burst: u32,
+    pub(super) burst: u32,
     /// How long one takes to come back.
-    period: Duration,
+    pub(super) period: Duration,
     /// As the header tells it.
     header: HeaderValue,
 }
