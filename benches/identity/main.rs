@@ -24,6 +24,7 @@ use image_share_gateway::auth::{Authenticator, Grant, KeySet, Mint};
 use image_share_gateway::authorization::{Authorizer, Decision, Policies, Request};
 use image_share_gateway::config::{Auth, Issuer, KeySource};
 use image_share_gateway::domain::{Caller, Change, Operation, Principal, RequestId, Stopwatch};
+use image_share_gateway::telemetry::Metrics;
 
 /// A P-256 key made for the benches alone.
 const KEYS: &str = include_str!("../shared/keys.json");
@@ -112,7 +113,7 @@ fn authenticator(issuers: usize) -> Authenticator {
         further: (1..issuers).map(of).collect(),
         leeway: Duration::from_secs(30),
     };
-    let authenticator = Authenticator::new(&auth);
+    let authenticator = Authenticator::new(&auth, Metrics::new());
     for issuer in auth.issuers() {
         let keys = KeySet::parse(KEYS).unwrap();
         authenticator.use_keys(issuer.name.as_ref(), keys);
@@ -207,8 +208,8 @@ fn decisions(text: &str) -> [f64; 3] {
             assert!(matches!(black_box(decision), Decision::Allowed { .. }));
         }
     };
-    let with = Authorizer::new(Some(Policies::parse(text).unwrap()));
-    let without = Authorizer::new(None);
+    let with = Authorizer::new(Some(Policies::parse(text).unwrap()), Metrics::new());
+    let without = Authorizer::new(None, Metrics::new());
     let bare = bare_cedar(text, &caller, &change);
     // Interleaved, so that a machine that slows down slows all.
     let mut figures = [Vec::new(), Vec::new(), Vec::new()];

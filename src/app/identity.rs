@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::auth::{Authenticator, KeySet};
 use crate::config::{Auth, Fault, Faults, Issuer, KeySource};
 use crate::domain::IssuerName;
+use crate::telemetry::Metrics;
 
 use super::StartError;
 use super::files::load_keys;
@@ -13,8 +14,9 @@ use super::files::load_keys;
 pub(super) fn authenticator(
     auth: &Auth,
     sandbox_keys: Option<KeySet>,
+    metrics: Metrics,
 ) -> Result<Authenticator, StartError> {
-    let authenticator = Authenticator::new(auth);
+    let authenticator = Authenticator::new(auth, metrics);
     let of_files =
         keys_of_files(auth).map_err(|(key, message)| StartError::File { key, message })?;
     for (name, keys) in of_files {

@@ -3,38 +3,37 @@
 mod descriptors;
 mod files;
 mod identity;
+mod reload;
+mod serving;
+mod tls;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::App as ActixApp;
-use actix_web::body::MessageBody;
-use actix_web::dev::{Server, ServerHandle};
-use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use tokio::time::{timeout, timeout_at};
 
 use crate::audit::{self, Accepted, Health, Reader, StoreError, Writer, WriterTask};
 use crate::auth::{Authenticator, KeySet, SourceError};
 use crate::authorization::Authorizer;
-use crate::config::{self, Config, Faults, Sources};
+use crate::config::Config;
 use crate::domain::{Deadline, Timestamp};
-use crate::http::{self, Check, Connections, Parts, Readiness, Requests, Serving};
+use crate::http::{self, Check, Parts, Readiness, Requests};
 use crate::sharing::Sharing;
 use crate::tasks::Tasks;
 use crate::telemetry::{LostLines, Metrics};
-use crate::upstream::{ClientError, Keys, Upstream};
+use crate::upstream::{ClientError, Upstream};
 
 use descriptors::most_connections;
+use files::load_policies;
 pub use files::with_file_checks;
-use files::{load_policies, tls_settings};
 use identity::authenticator;
+use serving::{Listening, listen, serve_admin, serve_rest};
+use tls::LiveTls;
 
-/// Connections of the admin listener at once: scrapers and probes.
-const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// What work in flight gets to write down where it stands once its time is up.
 const GIVING_UP_TIME: Duration = Duration::from_secs(2);
 /// What the last commit gets, however late it is.
@@ -79,7 +78,7 @@ pub enum StartError {
 pub struct App {
     rest: Listening,
     admin: Option<Listening>,
-    secure: bool,
+    tls: Option<Arc<LiveTls>>,
     tasks: Tasks,
     requests: Requests,
     writer: WriterTask,
@@ -89,17 +88,9 @@ pub struct App {
     authorizer: Arc<Authorizer>,
     upstream: Arc<Upstream>,
     sharing: Sharing,
-    settings: config::Server,
     /// As it was at the start.
-    identity: config::Auth,
+    config: Config,
     metrics: Metrics,
-}
-
-#[derive(Debug)]
-struct Listening {
-    address: SocketAddr,
-    handle: ServerHandle,
-    task: tokio::task::JoinHandle<io::Result<()>>,
 }
 
 impl App {
@@ -112,7 +103,7 @@ impl App {
         sandbox_keys: Option<KeySet>,
         accepted: Accepted,
     ) -> Result<Self, StartError> {
-        for odd in config.inert.iter().chain(&config.warnings) {
+        for odd in &config.warnings {
             tracing::warn!("{odd}");
         }
         let rest_listener = listen(config.server.bind, "server.bind")?;
@@ -121,16 +112,15 @@ impl App {
             .admin_bind
             .map(|address| listen(address, "server.admin_bind"))
             .transpose()?;
-        let tls = config.server.tls.as_ref().map(tls_settings).transpose();
-        let tls = tls.map_err(|message| StartError::File {
+        let metrics = Metrics::new();
+        let (tasks, requests) = (Tasks::on_this_runtime(), Requests::default());
+        let tls = config.server.tls.as_ref();
+        let tls = tls.map(|files| LiveTls::start(files, metrics.clone(), &tasks));
+        let tls = tls.transpose().map_err(|message| StartError::File {
             key: "server.tls_key_file".into(),
             message,
         })?;
-        let secure = tls.is_some();
-
-        let metrics = Metrics::new();
-        let (tasks, requests) = (Tasks::on_this_runtime(), Requests::default());
-        let authenticator = Arc::new(authenticator(&config.auth, sandbox_keys)?);
+        let authenticator = Arc::new(authenticator(&config.auth, sandbox_keys, metrics.clone())?);
         authenticator.follow(&tasks)?;
         let authenticator = Data::from(authenticator);
         let policies = load_policies(config.authorization.policy_file.as_deref());
@@ -138,7 +128,7 @@ impl App {
             key: "authorization.policy_file".into(),
             message,
         })?;
-        let authorizer = Arc::new(Authorizer::new(policies));
+        let authorizer = Arc::new(Authorizer::new(policies, metrics.clone()));
         let upstream = Arc::new(Upstream::new(&config.upstream, metrics.clone())?);
         let (writer, writer_task, reader) =
             audit::open(&config.audit.database, accepted, metrics.clone()).await?;
@@ -161,14 +151,18 @@ impl App {
             sharing: Data::new(sharing.clone()),
             reader: Data::new(reader.clone()),
             tasks: Data::new(tasks.clone()),
-            streams: Data::new(http::Streams::new(tasks.clone(), requests.clone())),
+            streams: Data::new(http::Streams::new(
+                tasks.clone(),
+                requests.clone(),
+                metrics.clone(),
+            )),
             requests: Data::new(requests.clone()),
             bounds: Data::new(http::RequestBounds {
                 region: config.upstream.region.clone(),
                 regions: config.upstream.regions.clone(),
                 request_timeout: config.server.request_timeout,
             }),
-            limits: Data::new(http::RateLimits::new(&config.limits)),
+            limits: Data::new(http::RateLimits::new(&config.limits, metrics.clone())),
             proxies: Data::new(http::TrustedProxies::new(
                 config.server.trusted_proxies.clone(),
                 config.server.client_address_header,
@@ -177,18 +171,24 @@ impl App {
             metrics: Data::new(metrics.clone()),
         };
         let most = most_connections(&config);
-        let rest = serve_rest(rest_listener, tls, parts.clone(), &config.server, most)?;
+        let rest = serve_rest(
+            rest_listener,
+            tls.as_deref(),
+            parts.clone(),
+            &config.server,
+            most,
+        )?;
         let admin = admin_listener
             .map(|listener| serve_admin(listener, parts, &config.server))
             .transpose()?;
-        tracing::info!(server.address = %rest.address, server.tls = secure, "serving REST");
+        tracing::info!(server.address = %rest.address, server.tls = tls.is_some(), "serving REST");
         if let Some(admin) = &admin {
             tracing::info!(server.address = %admin.address, "serving metrics and probes");
         }
         Ok(Self {
             rest,
             admin,
-            secure,
+            tls,
             tasks,
             requests,
             writer: writer_task,
@@ -198,8 +198,7 @@ impl App {
             authorizer,
             upstream,
             sharing,
-            settings: config.server,
-            identity: config.auth,
+            config,
             metrics,
         })
     }
@@ -214,7 +213,7 @@ impl App {
     pub fn base_url(&self) -> String {
         format!(
             "{}://{}",
-            if self.secure { "https" } else { "http" },
+            if self.tls.is_some() { "https" } else { "http" },
             reachable(self.rest.address)
         )
     }
@@ -223,59 +222,6 @@ impl App {
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(|admin| admin.address)
-    }
-
-    /// Reads the key set, the policies and the upstream keys again; what is faulty leaves all old ones in place. Keys
-    /// that somebody else serves are fetched; where that fails the old ones work on, and the log says so.
-    ///
-    /// # Errors
-    /// The faults; nothing was changed then.
-    pub async fn reload(&self, sources: &Sources) -> Result<(), Faults> {
-        let config = Config::load_over(sources, self.authorizer.has_policies())?;
-        identity::check_same(&self.identity, &config.auth)?;
-        for odd in &config.warnings {
-            tracing::warn!("{odd}");
-        }
-        let fault = |key: &str| {
-            let key = key.to_owned();
-            move |message| {
-                Faults(vec![config::Fault {
-                    key,
-                    origin: None,
-                    message,
-                }])
-            }
-        };
-        let keys =
-            identity::keys_of_files(&config.auth).map_err(|(key, message)| fault(&key)(message))?;
-        let policies = load_policies(config.authorization.policy_file.as_deref())
-            .map_err(fault("authorization.policy_file"))?;
-        let policies_gone = policies.is_none() && self.authorizer.has_policies();
-        for (name, keys) in keys {
-            self.authenticator.use_keys(name, keys);
-        }
-        if policies_gone {
-            // Whoever takes all limits away has to stop the gateway for it; a variable is forgotten more easily.
-            tracing::warn!(
-                "authorization.policy_file is not configured any more; the policies of before stay until a restart"
-            );
-        } else {
-            self.authorizer.use_policies(policies);
-        }
-        self.upstream.use_keys(Keys {
-            public: config.upstream.public_key,
-            private: config.upstream.private_key,
-        });
-        // The last of all: who serves keys may be slow.
-        for issuer in self.authenticator.reload().await {
-            tracing::warn!(
-                issuer,
-                "the key set could not be fetched; the last good one, where there is one, works on"
-            );
-        }
-        let policies = if policies_gone { "" } else { "policies, " };
-        tracing::info!("reloaded: keys for tokens, {policies}keys for the upstream");
-        Ok(())
     }
 
     /// Resolves when a server has ended although nobody stopped it; with words for the log.
@@ -303,9 +249,9 @@ impl App {
     pub async fn stop(self) -> bool {
         self.readiness.drain();
         tracing::info!("stopping: not ready any more");
-        tokio::time::sleep(self.settings.drain_delay).await;
+        tokio::time::sleep(self.config.server.drain_delay).await;
         self.tasks.stop();
-        let deadline = Deadline::after(self.settings.shutdown_timeout);
+        let deadline = Deadline::after(self.config.server.shutdown_timeout);
         // Closes the listener at once; resolves when every request that came is answered.
         let mut answering = std::pin::pin!(self.rest.handle.stop(true));
         let all = all_answered(&self.requests, answering.as_mut());
@@ -374,115 +320,6 @@ async fn all_answered(requests: &Requests, mut answering: Pin<&mut impl Future<O
         if ended || requests.are_only_followers() {
             return;
         }
-    }
-}
-
-fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, StartError> {
-    http::listen(address).map_err(|source| StartError::Listen {
-        address,
-        key,
-        source,
-    })
-}
-
-fn serve_rest(
-    listener: TcpListener,
-    tls: Option<rustls::ServerConfig>,
-    parts: Parts,
-    settings: &config::Server,
-    most_connections: usize,
-) -> Result<Listening, StartError> {
-    let serving = Serving {
-        connections: Connections::at_most(most_connections),
-        keep_alive: settings.keep_alive,
-        shutdown_timeout: settings.shutdown_timeout,
-        workers: None,
-        tls: tls.map(Arc::new),
-    };
-    let origins = settings.cors_origins.clone();
-    serve(
-        listener,
-        "server.bind",
-        &serving,
-        &parts.tasks.clone(),
-        move || {
-            ActixApp::new()
-                .app_data(parts.metrics.clone())
-                .app_data(parts.requests.clone())
-                .app_data(parts.proxies.clone())
-                .configure(|routes| http::routes(&parts, routes))
-                .wrap(http::cors(&origins))
-                .wrap(from_fn(http::observe))
-        },
-    )
-}
-
-fn serve_admin(
-    listener: TcpListener,
-    parts: Parts,
-    settings: &config::Server,
-) -> Result<Listening, StartError> {
-    let serving = Serving {
-        connections: Connections::at_most(ADMIN_CONNECTIONS_MAX),
-        keep_alive: settings.keep_alive,
-        shutdown_timeout: settings.shutdown_timeout,
-        workers: Some(1),
-        tls: None,
-    };
-    serve(
-        listener,
-        "server.admin_bind",
-        &serving,
-        &parts.tasks.clone(),
-        move || {
-            ActixApp::new()
-                .configure(|routes| http::admin_routes(&parts, routes))
-                .wrap(from_fn(http::observe))
-        },
-    )
-}
-
-/// Serves, and cuts connections that are of no use.
-fn serve<A, B>(
-    listener: TcpListener,
-    key: &'static str,
-    serving: &Serving,
-    tasks: &Tasks,
-    app: impl Fn() -> ActixApp<A> + Clone + Send + 'static,
-) -> Result<Listening, StartError>
-where
-    A: http::Answers<B>,
-    B: MessageBody + 'static,
-{
-    let refused = |source| StartError::Listen {
-        address: ([0, 0, 0, 0], 0).into(),
-        key,
-        source,
-    };
-    let address = listener.local_addr().map_err(refused)?;
-    let server = http::serve(listener, serving, app).map_err(|source| StartError::Listen {
-        address,
-        key,
-        source,
-    })?;
-    let stopping = tasks.clone();
-    let tending = serving.connections.tend(serving.cut_after(), async move {
-        stopping.stopping().await;
-    });
-    tasks.serve(tending);
-    Ok(run(address, server))
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a server is stopped and waited for by itself"
-)]
-fn run(address: SocketAddr, server: Server) -> Listening {
-    let handle = server.handle();
-    Listening {
-        address,
-        handle,
-        task: tokio::spawn(server),
     }
 }
 

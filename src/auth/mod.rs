@@ -23,6 +23,7 @@ use futures_util::future::join_all;
 use crate::config;
 use crate::domain::{IssuerName, Principal, Timestamp};
 use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
 
 use cache::{Verified, VerifiedTokens};
 use claims::{Claims, TokenRules, other_issuer};
@@ -40,16 +41,18 @@ use token::Unsigned;
 pub struct Authenticator {
     issuers: Vec<Issuer>,
     verified: VerifiedTokens,
+    metrics: Metrics,
 }
 
 impl Authenticator {
     /// Accepts tokens of these issuers, of each once [`Self::use_keys`] was called for it.
     #[must_use]
-    pub fn new(auth: &config::Auth) -> Self {
+    pub fn new(auth: &config::Auth, metrics: Metrics) -> Self {
         let issuers = auth.issuers().map(|issuer| TokenRules::of(issuer, auth));
         Self {
             issuers: issuers.map(Issuer::new).collect(),
             verified: VerifiedTokens::new(),
+            metrics,
         }
     }
 
@@ -58,7 +61,14 @@ impl Authenticator {
     pub fn use_keys(&self, name: Option<&IssuerName>, keys: KeySet) {
         if let Some(issuer) = self.named(name) {
             issuer.use_keys(keys);
+            self.note_keys(issuer);
         }
+    }
+
+    /// Notes that the issuer's keys are those of now.
+    fn note_keys(&self, issuer: &Issuer) {
+        self.metrics
+            .key_set(&issuer.rules.issuer.iss, Timestamp::now());
     }
 
     fn named(&self, name: Option<&IssuerName>) -> Option<&Issuer> {
@@ -75,8 +85,13 @@ impl Authenticator {
             let settings = &issuer.rules.issuer;
             let (authenticator, name) = (Arc::downgrade(self), settings.name.clone());
             let use_keys = move |keys| {
-                if let Some(authenticator) = authenticator.upgrade() {
+                let Some(authenticator) = authenticator.upgrade() else {
+                    return;
+                };
+                if let Some(keys) = keys {
                     authenticator.use_keys(name.as_ref(), keys);
+                } else if let Some(issuer) = authenticator.named(name.as_ref()) {
+                    authenticator.note_keys(issuer);
                 }
             };
             if let Some(source) = Source::begin(settings, use_keys, tasks)? {
@@ -173,7 +188,8 @@ impl Authenticator {
         if let Some(known) = self.verified.get(&key) {
             let issuer = &self.issuers[known.issuer];
             if issuer.generation() == Some(known.generation) {
-                issuer.rules.check_end(known.principal.expires_at, now)?;
+                let ended = issuer.rules.check_end(known.principal.expires_at, now);
+                ended.map_err(|refusal| refusal.of(&issuer.rules.issuer.iss))?;
                 return Ok(Arc::clone(&known.principal));
             }
         }
@@ -188,6 +204,18 @@ impl Authenticator {
         let unsigned = Unsigned::read(token)?;
         let claims = unsigned.claims()?;
         let place = self.issuer_of(&claims)?;
+        let issuer = &self.issuers[place];
+        self.verify_for(place, &unsigned, &claims, now)
+            .map_err(|refusal| refusal.of(&issuer.rules.issuer.iss))
+    }
+
+    fn verify_for(
+        &self,
+        place: usize,
+        unsigned: &Unsigned<'_>,
+        claims: &Claims<'_>,
+        now: Timestamp,
+    ) -> Result<Verified, TokenRefusal> {
         let issuer = &self.issuers[place];
         let present = issuer.keys.load_full();
         let judged = issuer.source.get().map(|_| Judged {

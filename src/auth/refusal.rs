@@ -90,6 +90,31 @@ pub enum TokenError {
 }
 
 impl TokenError {
+    /// What kind of refusal it is, for counting: one word.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Malformed
+            | Self::TooLong
+            | Self::HeaderNotAccepted(_)
+            | Self::OtherType
+            | Self::BadHeader(_)
+            | Self::GivenTwice(_) => "malformed",
+            Self::AlgorithmNotAccepted | Self::AlgorithmDoesNotFitKey => "algorithm",
+            Self::UnknownKey | Self::AmbiguousKey => "unknown_key",
+            Self::BadSignature => "bad_signature",
+            Self::BadClaim(_)
+            | Self::ControlCharacter(_)
+            | Self::SystemSubject
+            | Self::OtherIssuersSubject(_) => "bad_claim",
+            Self::OtherIssuer => "other_issuer",
+            Self::OtherAudience => "other_audience",
+            Self::Expired => "expired",
+            Self::NotYetValid | Self::IssuedInFuture => "not_yet_valid",
+            Self::NoKeys => "keys_unavailable",
+        }
+    }
+
     /// What was expected of the token's `what`, and what came, for the log.
     pub(super) fn expected(
         self,
@@ -111,6 +136,7 @@ pub struct TokenRefusal {
     pub error: TokenError,
     compared: Option<Box<str>>,
     judged: Option<Judged>,
+    issuer: Option<Box<str>>,
 }
 
 /// By which keys a token was refused that may be accepted by newer ones.
@@ -123,6 +149,18 @@ pub(super) struct Judged {
 }
 
 impl TokenRefusal {
+    /// The configured issuer that the token is of, where it is of one.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
+    }
+
+    /// It is of this issuer.
+    pub(super) fn of(self, issuer: &str) -> Self {
+        let issuer = Some(issuer.into());
+        Self { issuer, ..self }
+    }
+
     /// It may pass by newer keys than these.
     pub(super) fn by(mut self, judged: Option<Judged>) -> Self {
         self.judged = judged;
@@ -162,6 +200,7 @@ impl From<TokenError> for TokenRefusal {
             error,
             compared: None,
             judged: None,
+            issuer: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use crate::config::{Auth, Issuer, KeySource};
+use crate::telemetry::Metrics;
 
 use super::*;
 
@@ -28,7 +29,7 @@ fn world() -> World {
         further: vec![issuer(1), issuer(2)],
         leeway: Duration::from_secs(30),
     };
-    let authenticator = Authenticator::new(&auth);
+    let authenticator = Authenticator::new(&auth, Metrics::new());
     let sets: Vec<String> = NAMES.iter().map(|_| throw_away_set()).collect();
     for (issuer, set) in auth.issuers().zip(&sets) {
         authenticator.use_keys(issuer.name.as_ref(), KeySet::parse(set).expect("keys"));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 
 use crate::domain::{Caller, Change, ImageId, Operation, Principal, Region, Scope};
+use crate::telemetry::Metrics;
 
 pub use cedar::{Policies, PolicyFaults};
 
@@ -30,6 +31,19 @@ pub enum Request<'a> {
 }
 
 impl Request<'_> {
+    /// The action of policies that it is.
+    #[must_use]
+    pub fn action(self) -> &'static str {
+        match self {
+            Self::Change(change) => match change.operation {
+                Operation::Share => "share",
+                Operation::Unshare => "unshare",
+            },
+            Self::ListShares { .. } => "listShares",
+            Self::ReadAudit => "readAudit",
+        }
+    }
+
     /// The scope without which nobody may do it.
     #[must_use]
     pub fn scope(self) -> Scope {
@@ -55,6 +69,17 @@ pub enum Decision {
     Refused(Refusal),
 }
 
+impl Decision {
+    /// For counting, one word.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Allowed { .. } => "allowed",
+            Self::Refused(Refusal::Forbidden { .. }) => "forbidden",
+            Self::Refused(Refusal::InsufficientScope(_)) => "insufficient_scope",
+        }
+    }
+}
+
 /// Why something may not be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -71,15 +96,17 @@ pub enum Refusal {
 #[derive(Debug, Default)]
 pub struct Authorizer {
     policies: ArcSwapOption<Policies>,
+    metrics: Metrics,
 }
 
 impl Authorizer {
     /// Decides by these policies, where there are any, and by scopes.
     #[must_use]
-    pub fn new(policies: Option<Policies>) -> Self {
-        let authorizer = Self::default();
-        authorizer.use_policies(policies);
-        authorizer
+    pub fn new(policies: Option<Policies>, metrics: Metrics) -> Self {
+        Self {
+            policies: ArcSwapOption::new(policies.map(Arc::new)),
+            metrics,
+        }
     }
 
     /// Puts `policies` in the place of those before, for every decision from now on.
@@ -108,6 +135,13 @@ impl Authorizer {
     /// Whether `caller` may do what it asks for.
     #[must_use]
     pub fn decide(&self, caller: &Caller, request: Request<'_>) -> Decision {
+        let decision = self.decision(caller, request);
+        self.metrics
+            .policy_decision(request.action(), decision.word());
+        decision
+    }
+
+    fn decision(&self, caller: &Caller, request: Request<'_>) -> Decision {
         if let Err(refusal) = Self::check_scope(&caller.principal, request.scope()) {
             return Decision::Refused(refusal);
         }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::domain::{RequestId, Stopwatch};
+use crate::telemetry::Metrics;
 
 pub(super) fn caller(subject: &str, groups: &[&str], scopes: &[&str]) -> Caller {
     let set = |texts: &[&str]| -> BTreeSet<String> {
@@ -35,9 +36,8 @@ fn change(operation: Operation, image: &str, account: u64, reason: Option<&str>)
 const ALL_SCOPES: [&str; 3] = ["shares:read", "shares:write", "audit:read"];
 
 fn authorizer(policies: &str) -> Authorizer {
-    Authorizer::new(Some(
-        Policies::parse(policies).unwrap_or_else(|faults| panic!("{faults}")),
-    ))
+    let policies = Policies::parse(policies).unwrap_or_else(|faults| panic!("{faults}"));
+    Authorizer::new(Some(policies), Metrics::new())
 }
 
 fn ids(decision: Decision) -> (bool, Vec<String>) {
@@ -62,7 +62,10 @@ fn each_request_needs_its_own_scope() {
         (Request::ReadAudit, "audit:read"),
     ];
     let permits_all = "permit (principal, action, resource);";
-    for authorizer in [Authorizer::new(None), authorizer(permits_all)] {
+    for authorizer in [
+        Authorizer::new(None, Metrics::new()),
+        authorizer(permits_all),
+    ] {
         for (request, needed) in requests {
             for scope in [
                 "shares:write",

@@ -57,6 +57,17 @@ pub(super) async fn run(args: HealthcheckArgs) -> Result<ExitCode, Failure> {
 
 fn configured(sources: &Sources) -> Result<Url, Failure> {
     let server = Config::load_server(sources)?;
+    let wants_certificates = server
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.client_ca_file.is_some());
+    if let Some(admin) = server.admin_bind.filter(|_| wants_certificates) {
+        // Nobody here has one.
+        let url = format!("http://{}/", reachable(admin));
+        return url
+            .parse()
+            .map_err(|_| Failure::usage("server.admin_bind cannot be asked"));
+    }
     let scheme = if server.tls.is_some() {
         "https"
     } else {

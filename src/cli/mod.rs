@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Exit code 0: done; 1: it could not run, or the check
 //! failed; 2: wrong usage or configuration. `audit verify` has its own meaning of 2.
 
+mod check_config;
 mod export;
 mod healthcheck;
 mod openapi;
@@ -55,8 +56,18 @@ enum Command {
     /// Try policies.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Look at everything that `serve` would need, and print the configuration that takes effect, without secrets; exit 0,
+    /// or 2 with every fault.
+    CheckConfig(CheckConfigArgs),
     /// Ask a running gateway whether it is ready.
     Healthcheck(HealthcheckArgs),
+}
+
+#[derive(Debug, Args)]
+struct CheckConfigArgs {
+    /// The configuration, in TOML.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -285,6 +296,7 @@ pub fn run() -> ExitCode {
         Command::Audit(AuditCommand::Verify(args)) => on_runtime(verify::run(args)),
         Command::Audit(AuditCommand::Export(args)) => on_runtime(export::run(args)),
         Command::Policy(PolicyCommand::Check(args)) => policy::run(&args),
+        Command::CheckConfig(args) => check_config::run(&args),
         Command::Healthcheck(args) => on_runtime(healthcheck::run(args)),
     };
     ended.unwrap_or_else(Failure::report)

@@ -13,6 +13,7 @@ use crate::authorization::{Authorizer, Decision, Policies, Refusal, Request};
 use crate::config::{Config, Sources, read_text_file, section_of};
 use crate::domain::{Caller, Principal, RequestId, Scope, Stopwatch};
 use crate::http::{self, RequestBounds, Requested};
+use crate::telemetry::Metrics;
 
 pub(super) fn run(args: &PolicyCheckArgs) -> Result<ExitCode, Failure> {
     let of_file =
@@ -40,7 +41,7 @@ pub(super) fn run(args: &PolicyCheckArgs) -> Result<ExitCode, Failure> {
         trace_id: None,
         since_arrival: Stopwatch::start(),
     };
-    let authorizer = Authorizer::new(Some(policies));
+    let authorizer = Authorizer::new(Some(policies), Metrics::new());
     let decision = match &requested {
         Requested::Change(change) => authorizer.decide(&caller, Request::Change(change)),
         Requested::ListShares(region, image_id) => {

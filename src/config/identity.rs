@@ -7,7 +7,7 @@ use url::Url;
 use crate::domain::{IssuerName, Scope};
 
 use super::issuer::{Auth, ClaimRules, Fetch, Issuer, KeySource};
-use super::layers::ISSUERS;
+use super::keys::ISSUERS;
 use super::reader::KeyReader;
 use super::values::{is_loopback, key_source_url};
 
@@ -24,7 +24,7 @@ pub(super) struct Purpose {
 
 /// Reads all issuers.
 pub(super) fn auth(reader: &mut KeyReader, purpose: Purpose) -> Option<Auth> {
-    let leeway = reader.duration("auth.leeway", "30s");
+    let leeway = reader.duration("auth.leeway");
     let first = issuer(reader, "auth", None, purpose.first_without_keys);
     let places = reader.named_tables(ISSUERS);
     let further: Vec<Option<Issuer>> = places
@@ -95,17 +95,8 @@ fn issuer(
 
 fn claim_rules(reader: &mut KeyReader, place: &str) -> Option<ClaimRules> {
     let key = |key: &str| format!("{place}.{key}");
-    let defaults = ClaimRules::default();
-    let scope_claims = if reader.is_set(&key("scope_claims")) {
-        reader.list(&key("scope_claims"))
-    } else {
-        defaults.scope_claims
-    };
-    let groups_claim = if reader.is_set(&key("groups_claim")) {
-        reader.text(&key("groups_claim"))
-    } else {
-        Some(defaults.groups_claim)
-    };
+    let scope_claims = reader.list(&key("scope_claims"));
+    let groups_claim = reader.text(&key("groups_claim"));
     let policy_claims = reader.list(&key("policy_claims")).into_iter().collect();
     let values = reader.keys_of_table(&key("scopes"));
     let scopes = values.into_iter().map(|value| {
@@ -151,7 +142,7 @@ fn key_source(
             Ok(url) => Some(KeySource::Url(url)),
             Err(message) => reader.fault(&of_url, &message),
         });
-    let asked = reader.boolean(&of_discovery, "false");
+    let asked = reader.boolean(&of_discovery);
     let discovery = asked.filter(|asked| *asked).map(|_| KeySource::Discovery);
     if discovery.is_some()
         && let Some(Err(message)) = iss.map(key_source_url)

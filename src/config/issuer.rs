@@ -9,7 +9,7 @@ use url::Url;
 use crate::domain::IssuerName;
 
 use super::Proxy;
-use super::layers::ISSUERS;
+use super::keys::ISSUERS;
 
 /// Which tokens are accepted.
 #[derive(Debug, Clone)]

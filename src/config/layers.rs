@@ -1,101 +1,48 @@
 //! The layers that configuration is made of, and the files they come from.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
 
 use super::Fault;
+use super::keys::{is_key, is_section};
 
 const PREFIX: &str = "ISG__";
 const BYTE_ORDER_MARK: char = '\u{feff}';
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Every key there is, so that a command which reads some of them still refuses unknown ones.
-const KEYS: [&str; 48] = [
-    "server.bind",
-    "server.admin_bind",
-    "server.shutdown_timeout",
-    "server.request_timeout",
-    "server.drain_delay",
-    "server.tls_cert_file",
-    "server.tls_key_file",
-    "server.trusted_proxies",
-    "server.client_address_header",
-    "server.keep_alive",
-    "server.max_connections",
-    "server.cors_origins",
-    "auth.issuer",
-    "auth.audience",
-    "auth.jwks_file",
-    "auth.jwks_url",
-    "auth.oidc_discovery",
-    "auth.leeway",
-    "auth.scope_claims",
-    "auth.scopes",
-    "auth.groups_claim",
-    "auth.policy_claims",
-    "auth.fetch_ca_file",
-    "auth.fetch_token_file",
-    ISSUERS,
-    "authorization.policy_file",
-    "upstream.base_url",
-    "upstream.region",
-    "upstream.regions",
-    "upstream.project_id",
-    "upstream.public_key",
-    "upstream.public_key_file",
-    "upstream.private_key",
-    "upstream.private_key_file",
-    "upstream.timeout",
-    "upstream.connect_timeout",
-    "upstream.max_retries",
-    "upstream.max_in_flight",
-    "upstream.requests_per_second",
-    "upstream.zone",
-    "upstream.proxy",
-    "audit.database_url",
-    "audit.database_url_file",
-    "limits.requests_per_second",
-    "limits.burst",
-    "limits.failed_authentications_per_minute",
-    "telemetry.log_format",
-    "telemetry.otlp_endpoint",
-];
-
-/// The key whose tables are further issuers.
-pub(super) const ISSUERS: &str = "auth.issuers";
-/// Keys of each table of `auth.issuers` beside those of `auth`.
-const OF_FURTHER_ISSUERS: [&str; 2] = ["name", "grant"];
-/// Keys of `auth` that its further issuers do not have.
-const OF_THE_FIRST_ISSUER: [&str; 2] = ["auth.leeway", ISSUERS];
-
-pub(super) fn is_key(key: &str) -> bool {
-    KEYS.contains(&key)
-}
-
-/// Whether `name` is a key of the tables of `auth.issuers`.
-pub(super) fn is_key_of_issuer(name: &str) -> bool {
-    let of_auth = format!("auth.{name}");
-    OF_FURTHER_ISSUERS.contains(&name)
-        || (is_key(&of_auth) && !OF_THE_FIRST_ISSUER.contains(&of_auth.as_str()))
-}
-
-/// The key of the list that a key of a further issuer's table is like: `auth.issuers.ci.jwks_file` is `auth.jwks_file`.
-pub(super) fn like(key: &str) -> String {
-    let in_table = key
-        .strip_prefix(ISSUERS)
-        .filter(|rest| rest.starts_with(['.', '[']));
-    match in_table.and_then(|rest| rest[1..].split_once('.')) {
-        Some((_, name)) => format!("auth.{name}"),
-        None => key.to_owned(),
-    }
-}
-
 /// A value and where it came from.
 #[derive(Debug, Clone)]
 pub(super) struct Given {
     pub(super) value: toml::Value,
-    pub(super) origin: String,
+    pub(super) origin: Origin,
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Nobody set it.
+    Default,
+    /// `serve --sandbox` set it where nobody else did.
+    Sandbox,
+    /// A variable of the environment.
+    Environment(String),
+    /// The file, at this line.
+    File(PathBuf, usize),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Sandbox => f.write_str("sandbox"),
+            Self::Environment(variable) => write!(f, "environment {variable}"),
+            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
+        }
+    }
 }
 
 /// One layer: values by key.
@@ -135,7 +82,7 @@ pub(super) fn environment_layer(
         } else {
             let given = Given {
                 value: toml::Value::String(text.clone()),
-                origin: format!("environment {name}"),
+                origin: Origin::Environment(name.clone()),
             };
             layer.insert(key, given);
         }
@@ -143,17 +90,27 @@ pub(super) fn environment_layer(
     Environment { layer, unset }
 }
 
-pub(super) fn file_layer(path: &Path, faults: &mut Vec<Fault>) -> Layer {
-    let name = path.display().to_string();
+/// What a file sets, and at which line each key of it stands.
+#[derive(Default)]
+pub(super) struct File {
+    pub(super) layer: Layer,
+    pub(super) lines: Lines,
+}
+
+/// Lines by key, from 1; those of a table in an array under `key[NUMBER]`, from 1 too.
+pub(super) type Lines = BTreeMap<String, usize>;
+
+pub(super) fn file_layer(path: &Path, faults: &mut Vec<Fault>) -> File {
+    let whole = |message| Fault {
+        key: path.display().to_string(),
+        origin: None,
+        message,
+    };
     let text = match read_text_file(path) {
         Ok(text) => text,
         Err(message) => {
-            faults.push(Fault {
-                key: name,
-                origin: None,
-                message,
-            });
-            return Layer::new();
+            faults.push(whole(message));
+            return File::default();
         }
     };
     let table = match text.parse::<toml::Table>() {
@@ -166,54 +123,72 @@ pub(super) fn file_layer(path: &Path, faults: &mut Vec<Fault>) -> Layer {
             let place = line
                 .map(|line| format!(" at line {line}"))
                 .unwrap_or_default();
-            let message = format!("is not TOML{place}: {}", error.message());
-            faults.push(Fault {
-                key: name,
-                origin: None,
-                message,
-            });
-            return Layer::new();
+            faults.push(whole(format!("is not TOML{place}: {}", error.message())));
+            return File::default();
         }
     };
+    let lines = lines_of(&text);
+    let origin = |key: &str| Origin::File(path.into(), lines.get(key).copied().unwrap_or(1));
     let mut layer = Layer::new();
     for (section, content) in table {
+        let unknown = |message: &str| Fault {
+            key: section.clone(),
+            origin: Some(origin(&section).to_string()),
+            message: message.into(),
+        };
         let toml::Value::Table(content) = content else {
-            faults.push(Fault {
-                key: section,
-                origin: Some(name.clone()),
-                message: "is no key of the gateway".into(),
-            });
+            faults.push(unknown("is no key of the gateway"));
             continue;
         };
-        let prefix = format!("{section}.");
-        if !KEYS.iter().any(|key| key.starts_with(&prefix)) {
-            faults.push(Fault {
-                key: section,
-                origin: Some(name.clone()),
-                message: "is no section of the gateway".into(),
-            });
+        if !is_section(&section) {
+            faults.push(unknown("is no section of the gateway"));
             continue;
         }
         for (key, value) in content {
             let key = format!("{section}.{key}");
+            let origin = origin(&key);
             if is_key(&key) {
-                layer.insert(
-                    key,
-                    Given {
-                        value,
-                        origin: name.clone(),
-                    },
-                );
+                layer.insert(key, Given { value, origin });
             } else {
                 faults.push(Fault {
                     key,
-                    origin: Some(name.clone()),
+                    origin: Some(origin.to_string()),
                     message: "is no key of the gateway".into(),
                 });
             }
         }
     }
-    layer
+    File { layer, lines }
+}
+
+fn lines_of(text: &str) -> Lines {
+    let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
+    let mut lines = Lines::new();
+    if let Ok(table) = DeTable::parse(text) {
+        note_lines("", table.get_ref(), &ends, &mut lines);
+    }
+    lines
+}
+
+fn note_lines(place: &str, table: &DeTable<'_>, ends: &[usize], lines: &mut Lines) {
+    let line = |at: usize| ends.partition_point(|end| *end < at) + 1;
+    for (key, value) in table {
+        let name = format!("{place}{}", key.get_ref());
+        lines.insert(name.clone(), line(key.span().start));
+        match value.get_ref() {
+            DeValue::Table(table) => note_lines(&format!("{name}."), table, ends, lines),
+            DeValue::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    let name = format!("{name}[{}]", index + 1);
+                    if let DeValue::Table(table) = item.get_ref() {
+                        note_lines(&format!("{name}."), table, ends, lines);
+                    }
+                    lines.insert(name, line(item.span().start));
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Reads a small text file in UTF-8, without the byte order mark that editors of Windows put before it.
@@ -268,17 +243,5 @@ fn reason(error: &std::io::Error) -> String {
         std::io::ErrorKind::PermissionDenied => "permission denied".into(),
         std::io::ErrorKind::IsADirectory => "it is a directory".into(),
         _ => error.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn no_key_is_listed_twice() {
-        assert_eq!(KEYS.into_iter().collect::<BTreeSet<_>>().len(), KEYS.len());
     }
 }

@@ -4,8 +4,11 @@
 //! where it came from. A key that nothing reads is a fault too: a misspelt key must not pass for a
 //! default. Secrets are held so that they do not print.
 
+mod effective;
+mod example;
 mod identity;
 mod issuer;
+mod keys;
 mod layers;
 mod proxy;
 mod reader;
@@ -24,11 +27,14 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::domain::Region;
+pub use effective::Checked;
+use effective::FixedValues;
+pub use example::{example_file, table_of_keys};
 pub use issuer::{Auth, ClaimRules, Fetch, Issuer, KeySource, section_of};
 pub use layers::{is_readable_by_others, read_text_file};
 pub use proxy::Proxy;
 use reader::KeyReader;
-pub use values::{key_source_url, parse_duration, trail_file};
+pub use values::{PublicUrl, key_source_url, parse_duration, trail_file};
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone)]
@@ -47,10 +53,10 @@ pub struct Config {
     pub limits: Limits,
     /// Section `telemetry`.
     pub telemetry: Telemetry,
-    /// Keys that were set although nothing acts on them yet, each with what that means.
-    pub inert: Vec<String>,
-    /// What is odd about files that it names.
+    /// What is allowed and unwise.
     pub warnings: Vec<String>,
+    /// What holds until a restart, whatever a reload says.
+    fixed: FixedValues,
 }
 
 /// Listeners and how long things may take.
@@ -76,6 +82,8 @@ pub struct Server {
     pub keep_alive: Duration,
     /// Connections at once; without a number what the limit of open files allows.
     pub max_connections: Option<usize>,
+    /// Where callers reach the gateway, where that is known.
+    pub public_url: Option<PublicUrl>,
     /// Origins that browsers may call from.
     pub cors_origins: Vec<String>,
 }
@@ -89,13 +97,15 @@ pub enum ClientAddressHeader {
     Forwarded,
 }
 
-/// PEM files of the REST listener's certificate chain and its private key.
-#[derive(Debug, Clone)]
+/// PEM files of the REST listener's certificate chain and its private key, and of the authorities of its clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The certificate chain, the listener's own first.
     pub cert_file: PathBuf,
     /// The private key.
     pub key_file: PathBuf,
+    /// Authorities of which clients must have certificates, where they must have any.
+    pub client_ca_file: Option<PathBuf>,
 }
 
 /// What a token for development is made of, where it is configured.
@@ -172,11 +182,24 @@ pub struct Rate {
     pub burst: u32,
 }
 
-/// Logs.
+/// Logs and traces.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Where traces go, where there are any.
+    pub traces: Option<TraceSettings>,
+}
+
+/// Where traces go, and which.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TraceSettings {
+    /// The base URL of a collector that takes OTLP over HTTP.
+    pub endpoint: Url,
+    /// Of traces that begin here, how many are kept, 0 to 1.
+    pub sample_ratio: f64,
+    /// The HTTP proxy that lies between.
+    pub proxy: Option<Proxy>,
 }
 
 /// How log lines look.
@@ -205,8 +228,8 @@ pub struct Sources {
     pub tls_check: Option<TlsCheck>,
 }
 
-/// Looks at whether a certificate and a key fit; says what does not.
-pub type TlsCheck = fn(&TlsFiles) -> Result<(), String>;
+/// Looks at whether a certificate and a key fit; says what does not, or what is odd about them.
+pub type TlsCheck = fn(&TlsFiles) -> Result<Vec<String>, String>;
 
 /// Looks at a file that a key names; says what is wrong with it.
 pub type FileCheck = fn(&Path) -> Result<(), String>;
@@ -256,9 +279,6 @@ impl fmt::Display for Fault {
 #[error("the configuration has faults")]
 pub struct Faults(pub Vec<Fault>);
 
-/// Keys whose mechanism is not built; value: what setting one means until then.
-const INERT: [(&str, &str); 1] = [("telemetry.otlp_endpoint", "traces are not exported yet")];
-
 impl Config {
     /// Reads and checks everything. Files that it names are checked by the rooms that read them.
     ///
@@ -274,6 +294,22 @@ impl Config {
     /// # Errors
     /// As [`Self::load`].
     pub fn load_over(sources: &Sources, has_policies: bool) -> Result<Self, Faults> {
+        let (_, config) = Self::read(sources, has_policies);
+        config
+    }
+
+    /// The keys of which `new` says something else, and a reload takes nothing; those of `auth`, with which a reload is
+    /// refused as a whole, apart.
+    #[must_use]
+    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let differs = |(key, value): (&&'static str, &String)| {
+            (new.fixed.get(key) != Some(value)).then_some(*key)
+        };
+        self.fixed.iter().filter_map(differs).collect()
+    }
+
+    /// Reads everything, and gives the reader too, which knows where each value came from.
+    fn read(sources: &Sources, has_policies: bool) -> (KeyReader, Result<Self, Faults>) {
         let mut reader = KeyReader::new(sources);
         if sources.sandbox {
             sections::refuse_real_upstream(&mut reader);
@@ -285,42 +321,32 @@ impl Config {
             policies: has_policies || reader.is_set("authorization.policy_file"),
         };
         let auth = identity::auth(&mut reader, purpose);
-        let policy_file = reader.path("authorization.policy_file");
+        let authorization = sections::authorization(&mut reader, sources.sandbox);
         let upstream = sections::upstream(&mut reader);
-        let database = sections::audit_database(&mut reader);
+        let audit = sections::audit_database(&mut reader);
         let limits = sections::limits(&mut reader);
         let telemetry = sections::telemetry(&mut reader);
-        let inert = INERT
-            .iter()
-            .filter(|(key, _)| reader.is_given(key))
-            .map(|(key, meaning)| format!("{key} is set: {meaning}"))
-            .collect();
         let warnings = reader.warnings();
-        let faults = reader.finish();
-        match (server, auth, upstream, database, limits, telemetry) {
-            (
-                Some(server),
-                Some(auth),
-                Some(upstream),
-                Some(audit),
-                Some(limits),
-                Some(telemetry),
-            ) if faults.is_empty() => {
-                let authorization = Authorization { policy_file };
-                Ok(Self {
-                    server,
-                    auth,
-                    authorization,
-                    upstream,
-                    audit,
-                    limits,
-                    telemetry,
-                    inert,
-                    warnings,
-                })
-            }
+        let faults = reader.faults();
+        let fixed = effective::fixed_values(&reader, audit.as_ref());
+        let whole = || {
+            Some(Self {
+                server: server?,
+                auth: auth?,
+                authorization,
+                upstream: upstream?,
+                audit: audit?,
+                limits: limits?,
+                telemetry: telemetry?,
+                warnings,
+                fixed,
+            })
+        };
+        let config = match whole() {
+            Some(config) if faults.is_empty() => Ok(config),
             _ => Err(Faults(faults)),
-        }
+        };
+        (reader, config)
     }
 
     /// Reads the audit database's place alone, for commands that need nothing else.

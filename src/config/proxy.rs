@@ -65,6 +65,12 @@ impl ProxyVariables {
         }
     }
 
+    /// The variable that names a proxy, and what it says.
+    pub(super) fn named(&self) -> Option<(&'static str, &str)> {
+        let (name, text) = self.named.as_ref()?;
+        Some((name, text))
+    }
+
     /// The proxy that the environment names for `url`.
     ///
     /// # Errors

@@ -7,17 +7,24 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use super::keys::{ISSUERS, KEYS, Key, default_of, is_key, like};
 use super::layers::{
-    Given, ISSUERS, Layer, environment_layer, file_layer, is_key, is_readable_by_others, like,
-    read_secret, variable,
+    Given, Layer, Lines, Origin, environment_layer, file_layer, is_readable_by_others, read_secret,
+    variable,
 };
 use super::proxy::ProxyVariables;
 use super::values::parse_duration;
 use super::{Fault, FileCheck, Sources, TlsCheck, TlsFiles};
 
 pub(super) struct KeyReader {
-    /// Highest first.
+    /// What somebody set, highest first.
     layers: [Layer; 3],
+    /// What holds where nobody did.
+    defaults: Layer,
+    /// Where the file says what.
+    lines: Lines,
+    /// The tables that were laid out of an array.
+    pub(super) places: Vec<String>,
     file_checks: Vec<(&'static str, FileCheck)>,
     tls_check: Option<TlsCheck>,
     /// What the environment says of proxies.
@@ -35,18 +42,21 @@ impl KeyReader {
             .as_deref()
             .map(|path| file_layer(path, &mut faults))
             .unwrap_or_default();
-        file.retain(|key, _| !environment.unset.contains(key));
+        file.layer.retain(|key, _| !environment.unset.contains(key));
         let text = |text: &String| Given {
             value: toml::Value::String(text.clone()),
-            origin: "sandbox".into(),
+            origin: Origin::Sandbox,
         };
-        let defaults = sources
+        let of_sandbox = sources
             .defaults
             .iter()
             .map(|(key, value)| ((*key).to_owned(), text(value)))
             .collect();
         Self {
-            layers: [environment.layer, file, defaults],
+            layers: [environment.layer, file.layer, of_sandbox],
+            defaults: KEYS.iter().filter_map(default_layer).collect(),
+            lines: file.lines,
+            places: Vec::new(),
             file_checks: sources.file_checks.clone(),
             tls_check: sources.tls_check,
             proxies: ProxyVariables::of(&sources.environment),
@@ -74,9 +84,25 @@ impl KeyReader {
         }
     }
 
-    /// Ends the reading: all faults, in the order in which they were found.
-    pub(super) fn finish(self) -> Vec<Fault> {
-        self.faults
+    /// Notes that a file that anybody on the machine can read holds a secret itself.
+    fn warn_of_inline(&mut self, key: &str) {
+        let Some(Origin::File(path, _)) = self.find(key).map(|given| given.origin.clone()) else {
+            return;
+        };
+        // The place of a trail is secret only where it holds a password, and then it is a URL with one.
+        let holds_one = key != "audit.database_url"
+            || matches!(self.find(key), Some(given) if given.value.as_str().is_some_and(|url| url.contains('@')));
+        if holds_one && is_readable_by_others(&path) {
+            let path = path.display();
+            self.warnings.push(format!(
+                "{key}: `{path}` holds it and can be read by others (chmod o-r)"
+            ));
+        }
+    }
+
+    /// All faults, in the order in which they were found.
+    pub(super) fn faults(&self) -> Vec<Fault> {
+        self.faults.clone()
     }
 
     /// The faults that matter to who reads keys with `prefix` alone: theirs, and those of whole layers.
@@ -100,7 +126,7 @@ impl KeyReader {
         // What is missing in a table is missing where the table is.
         let table = key.starts_with(ISSUERS).then_some(ISSUERS);
         let given = self.find(key).or_else(|| self.find(table?));
-        let origin = given.map(|given| given.origin.clone());
+        let origin = given.map(|given| given.origin.to_string());
         self.faults.push(Fault {
             key: key.into(),
             origin,
@@ -109,8 +135,41 @@ impl KeyReader {
         None
     }
 
+    /// What somebody set, else the default.
     pub(super) fn find(&self, key: &str) -> Option<&Given> {
-        self.layers.iter().find_map(|layer| layer.get(key))
+        let set = self.layers.iter().find_map(|layer| layer.get(key));
+        set.or_else(|| self.defaults.get(&like(key)))
+    }
+
+    /// What is shown of a key: it, or the one that names a file with its value, whichever takes effect.
+    pub(super) fn shown(&self, key: &Key) -> Option<(String, &Given)> {
+        let file_key = key.file_key();
+        let set = self.layers.iter().find_map(|layer| {
+            let of = |name: &str| layer.get(name).map(|given| (name.to_owned(), given));
+            of(key.name).or_else(|| of(file_key.as_deref()?))
+        });
+        let default = || Some((key.name.to_owned(), self.defaults.get(key.name)?));
+        set.or_else(default)
+    }
+
+    /// The tables of further issuers, in the order in which they were given.
+    pub(super) fn places(&self) -> &[String] {
+        &self.places
+    }
+
+    /// What was laid out of a table: the keys right in it.
+    pub(super) fn laid_under(&self, place: &str) -> impl Iterator<Item = (&str, &Given)> {
+        let prefix = format!("{place}.");
+        let layer = self.layers[0].iter();
+        layer.filter_map(move |(name, given)| Some((name.strip_prefix(&prefix)?, given)))
+    }
+
+    /// Where a part of a value came from that is a table, or several: the file says that line by line.
+    pub(super) fn origin_within(&self, whole: &Origin, key: &str) -> Origin {
+        match (whole, self.lines.get(key)) {
+            (Origin::File(path, _), Some(line)) => Origin::File(path.clone(), *line),
+            _ => whole.clone(),
+        }
     }
 
     /// Sets a key that a table holds.
@@ -135,9 +194,10 @@ impl KeyReader {
         }
     }
 
-    /// Looks at whether certificate and key fit, where somebody knows how.
-    pub(super) fn check_tls(&self, files: &TlsFiles) -> Result<(), String> {
-        self.tls_check.map_or(Ok(()), |check| check(files))
+    /// Looks at whether certificate and key fit, where somebody knows how; gives what is odd about them.
+    pub(super) fn check_tls(&self, files: &TlsFiles) -> Result<Vec<String>, String> {
+        self.tls_check
+            .map_or_else(|| Ok(Vec::new()), |check| check(files))
     }
 
     /// The path of a file that was looked at, where somebody knows how.
@@ -169,7 +229,10 @@ impl KeyReader {
                 (true, Some(_)) => {
                     return self.fault(&file_key, &format!("cannot be set together with {key}"));
                 }
-                (true, None) => return self.text(key),
+                (true, None) => {
+                    self.warn_of_inline(key);
+                    return self.text(key);
+                }
                 (false, Some(given)) => {
                     let toml::Value::String(path) = given.value else {
                         return self.fault(&file_key, "must be text, in quotes");
@@ -185,7 +248,8 @@ impl KeyReader {
                 (false, None) => {}
             }
         }
-        None
+        self.find(key)?;
+        self.text(key)
     }
 
     /// A secret on one line, as keys are.
@@ -210,46 +274,40 @@ impl KeyReader {
     }
 
     /// A scalar as text, whatever TOML type it has.
-    fn scalar(&mut self, key: &str, default: &str) -> Option<String> {
-        match self.find(key).map(|given| given.value.clone()) {
-            None => Some(default.to_owned()),
-            Some(toml::Value::String(text)) => Some(text),
-            Some(toml::Value::Integer(number)) => Some(number.to_string()),
-            Some(toml::Value::Float(number)) => Some(number.to_string()),
-            Some(toml::Value::Boolean(truth)) => Some(truth.to_string()),
-            Some(_) => self.fault(key, "must be a single value"),
+    fn scalar(&mut self, key: &str) -> Option<String> {
+        match self.find(key)?.value.clone() {
+            toml::Value::String(text) => Some(text),
+            toml::Value::Integer(number) => Some(number.to_string()),
+            toml::Value::Float(number) => Some(number.to_string()),
+            toml::Value::Boolean(truth) => Some(truth.to_string()),
+            _ => self.fault(key, "must be a single value"),
         }
     }
 
-    pub(super) fn duration(&mut self, key: &str, default: &str) -> Option<Duration> {
-        let text = self.scalar(key, default)?;
+    pub(super) fn duration(&mut self, key: &str) -> Option<Duration> {
+        let text = self.scalar(key)?;
         parse_duration(&text).map_or_else(|message| self.fault(key, &message), Some)
     }
 
-    pub(super) fn positive_duration(&mut self, key: &str, default: &str) -> Option<Duration> {
-        match self.duration(key, default)? {
+    pub(super) fn positive_duration(&mut self, key: &str) -> Option<Duration> {
+        match self.duration(key)? {
             Duration::ZERO => self.fault(key, "must be longer than zero"),
             duration => Some(duration),
         }
     }
 
-    pub(super) fn boolean(&mut self, key: &str, default: &str) -> Option<bool> {
-        match self.scalar(key, default)?.as_str() {
+    pub(super) fn boolean(&mut self, key: &str) -> Option<bool> {
+        match self.scalar(key)?.as_str() {
             "true" => Some(true),
             "false" => Some(false),
             _ => self.fault(key, "must be true or false"),
         }
     }
 
-    pub(super) fn integer(
-        &mut self,
-        key: &str,
-        default: &str,
-        range: RangeInclusive<u64>,
-    ) -> Option<u64> {
+    pub(super) fn integer(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
         let is_float = self.find(key).map(|given| given.value.is_float());
         let number = self
-            .scalar(key, default)?
+            .scalar(key)?
             .parse::<u64>()
             .ok()
             .filter(|number| range.contains(number) && is_float != Some(true));
@@ -263,14 +321,14 @@ impl KeyReader {
         number.or_else(|| self.fault(key, &message()))
     }
 
-    pub(super) fn number(&mut self, key: &str, default: &str) -> Option<f64> {
-        let number = self.scalar(key, default)?.parse::<f64>().ok();
+    pub(super) fn number(&mut self, key: &str) -> Option<f64> {
+        let number = self.scalar(key)?.parse::<f64>().ok();
         let number = number.filter(|number| number.is_finite() && (0.0..=1e9).contains(number));
         number.or_else(|| self.fault(key, "must be a number from 0 up; 0 turns it off"))
     }
 
-    pub(super) fn address(&mut self, key: &str, default: &str) -> Option<SocketAddr> {
-        let address = self.scalar(key, default)?.parse().ok();
+    pub(super) fn address(&mut self, key: &str) -> Option<SocketAddr> {
+        let address = self.scalar(key)?.parse().ok();
         address.or_else(|| self.fault(key, "must be an address and a port, such as 127.0.0.1:8080"))
     }
 
@@ -279,36 +337,39 @@ impl KeyReader {
         clippy::option_option,
         reason = "outer: whether it is right; inner: whether it is on"
     )]
-    pub(super) fn address_or_off(
-        &mut self,
-        key: &str,
-        default: &str,
-    ) -> Option<Option<SocketAddr>> {
-        match self.scalar(key, default)?.as_str() {
+    pub(super) fn address_or_off(&mut self, key: &str) -> Option<Option<SocketAddr>> {
+        match self.scalar(key)?.as_str() {
             "" => Some(None),
-            _ => self.address(key, default).map(Some),
+            _ => self.address(key).map(Some),
         }
     }
 
     /// A list: an array of text, or one text split at commas.
     pub(super) fn list(&mut self, key: &str) -> Vec<String> {
-        let trimmed = |text: &str| text.trim().to_owned();
-        let items: Option<Vec<String>> = match self.find(key).map(|given| given.value.clone()) {
-            None => return Vec::new(),
-            Some(toml::Value::String(text)) => Some(text.split(',').map(trimmed).collect()),
-            Some(toml::Value::Array(items)) => items
-                .iter()
-                .map(|item| item.as_str().map(trimmed))
-                .collect(),
-            Some(_) => None,
+        let Some(given) = self.find(key) else {
+            return Vec::new();
         };
-        match items {
-            Some(items) => items.into_iter().filter(|item| !item.is_empty()).collect(),
+        match list_of(&given.value) {
+            Some(items) => items,
             None => self
                 .fault(key, "must be a list of texts")
                 .unwrap_or_default(),
         }
     }
+}
+
+/// The texts of a list: an array of them, or one text split at commas.
+pub(super) fn list_of(value: &toml::Value) -> Option<Vec<String>> {
+    let trimmed = |text: &str| text.trim().to_owned();
+    let items: Vec<String> = match value {
+        toml::Value::String(text) => text.split(',').map(trimmed).collect(),
+        toml::Value::Array(items) => {
+            let texts = items.iter().map(|item| item.as_str().map(trimmed));
+            texts.collect::<Option<_>>()?
+        }
+        _ => return None,
+    };
+    Some(items.into_iter().filter(|item| !item.is_empty()).collect())
 }
 
 /// Whether a layer sets `key`, or a key of the section `key`.
@@ -318,6 +379,12 @@ fn names(layers: &[Layer], key: &str) -> bool {
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
     layers.iter().any(|layer| layer.keys().any(within))
+}
+
+fn default_layer(key: &Key) -> Option<(String, Given)> {
+    let value = default_of(key.name)?;
+    let origin = Origin::Default;
+    Some((key.name.to_owned(), Given { value, origin }))
 }
 
 fn is_required(key: &str) -> String {

@@ -9,38 +9,36 @@ use crate::domain::Region;
 
 use super::proxy::proxy_url;
 use super::reader::KeyReader;
-use super::values::{is_loopback, trail_file};
+use super::values::{PublicUrl, is_loopback, trail_file};
 use super::{
-    Audit, ClientAddressHeader, Limits, LogFormat, Proxy, Rate, Server, Telemetry, TlsFiles,
-    UpstreamSettings,
+    Audit, Authorization, ClientAddressHeader, Limits, LogFormat, Proxy, Rate, Server, Telemetry,
+    TlsFiles, TraceSettings, UpstreamSettings,
 };
 
 pub(super) fn server(reader: &mut KeyReader) -> Option<Server> {
-    let bind = reader.address("server.bind", "127.0.0.1:8080");
-    let admin_bind = reader.address_or_off("server.admin_bind", "127.0.0.1:9090");
-    let shutdown_timeout = reader.duration("server.shutdown_timeout", "30s");
-    let request_timeout = reader.positive_duration("server.request_timeout", "30s");
-    let drain_delay = reader.duration("server.drain_delay", "0s");
-    let cert_file = reader.path("server.tls_cert_file");
-    let key_file = reader.path("server.tls_key_file");
-    let given =
-        ["server.tls_cert_file", "server.tls_key_file"].map(|key| (key, reader.is_given(key)));
-    if let [(given, true), (missing, false)] | [(missing, false), (given, true)] = given {
-        reader.fault::<()>(missing, &format!("is required with {given}"));
-    }
-    let tls = cert_file
-        .zip(key_file)
-        .map(|(cert_file, key_file)| TlsFiles {
-            cert_file,
-            key_file,
-        });
-    if let Some(Err(message)) = tls.as_ref().map(|files| reader.check_tls(files)) {
-        reader.fault::<()>("server.tls_key_file", &message);
+    let bind = reader.address("server.bind");
+    let admin_bind = reader.address_or_off("server.admin_bind");
+    let shutdown_timeout = reader.duration("server.shutdown_timeout");
+    let request_timeout = reader.positive_duration("server.request_timeout");
+    let drain_delay = reader.duration("server.drain_delay");
+    let tls = tls_files(reader);
+    if tls.is_none() && bind.is_some_and(|bind| !bind.ip().is_loopback()) {
+        reader.warn(
+            "server.bind: tokens come in the clear from other machines; TLS is by server.tls_cert_file, or in front"
+                .into(),
+        );
     }
     let mut trusted_proxies = Vec::new();
     for proxy in reader.list("server.trusted_proxies") {
         match proxy.parse::<IpNet>() {
-            Ok(network) => trusted_proxies.push(network),
+            Ok(network) => {
+                if network.prefix_len() < WIDEST_TRUSTED_PREFIX {
+                    reader.warn(format!(
+                        "server.trusted_proxies: `{proxy}` is believed whatever it says of where requests come from, and so is whoever has an address in it"
+                    ));
+                }
+                trusted_proxies.push(network);
+            }
             Err(_) => {
                 reader.fault::<()>(
                     "server.trusted_proxies",
@@ -58,8 +56,8 @@ pub(super) fn server(reader: &mut KeyReader) -> Option<Server> {
             "must be x-forwarded-for or forwarded",
         ),
     };
-    let keep_alive = reader.positive_duration("server.keep_alive", "75s");
-    let max_connections = reader.integer("server.max_connections", "0", 0..=1_000_000_000);
+    let keep_alive = reader.positive_duration("server.keep_alive");
+    let max_connections = reader.integer("server.max_connections", 0..=1_000_000_000);
     let cors_origins = reader.list("server.cors_origins");
     for origin in &cors_origins {
         if !Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == *origin) {
@@ -67,6 +65,7 @@ pub(super) fn server(reader: &mut KeyReader) -> Option<Server> {
             reader.fault::<()>("server.cors_origins", &message);
         }
     }
+    let public_url = public_url(reader);
     Some(Server {
         bind: bind?,
         admin_bind: admin_bind?,
@@ -80,18 +79,81 @@ pub(super) fn server(reader: &mut KeyReader) -> Option<Server> {
         max_connections: usize::try_from(max_connections?)
             .ok()
             .filter(|most| *most > 0),
+        public_url,
         cors_origins,
     })
 }
 
+/// Networks larger than this are hardly those of somebody's proxies.
+const WIDEST_TRUSTED_PREFIX: u8 = 8;
+
+fn tls_files(reader: &mut KeyReader) -> Option<TlsFiles> {
+    const CERT: &str = "server.tls_cert_file";
+    const KEY: &str = "server.tls_key_file";
+    const CLIENT_CA: &str = "server.client_ca_file";
+    let [cert_file, key_file, client_ca_file] = [CERT, KEY, CLIENT_CA].map(|key| reader.path(key));
+    let given = [CERT, KEY].map(|key| (key, reader.is_given(key)));
+    match given {
+        [(given, true), (missing, false)] | [(missing, false), (given, true)] => {
+            reader.fault::<()>(missing, &format!("is required with {given}"));
+        }
+        [(_, false), (_, false)] if reader.is_given(CLIENT_CA) => {
+            let message = format!("is for TLS alone: {CERT} and {KEY} are required with it");
+            reader.fault::<()>(CLIENT_CA, &message);
+        }
+        _ => {}
+    }
+    let without_authority = reader.is_given(CLIENT_CA) && client_ca_file.is_none();
+    let (cert_file, key_file) = cert_file.zip(key_file).filter(|_| !without_authority)?;
+    let files = TlsFiles {
+        cert_file,
+        key_file,
+        client_ca_file,
+    };
+    match reader.check_tls(&files) {
+        Ok(warnings) => warnings
+            .into_iter()
+            .for_each(|warning| reader.warn(warning)),
+        Err(message) => return reader.fault(KEY, &message),
+    }
+    Some(files)
+}
+
+fn public_url(reader: &mut KeyReader) -> Option<PublicUrl> {
+    const KEY: &str = "server.public_url";
+    let text = reader.text(KEY)?;
+    match text.parse::<PublicUrl>() {
+        Ok(url) => {
+            if !url.is_https() {
+                reader.warn(format!("{KEY} is not https: tokens come in the clear"));
+            }
+            Some(url)
+        }
+        Err(message) => reader.fault(KEY, &message),
+    }
+}
+
+/// Who may do what. `sandbox` says that it is all for trying out.
+pub(super) fn authorization(reader: &mut KeyReader, sandbox: bool) -> Authorization {
+    let policy_file = reader.path("authorization.policy_file");
+    if !reader.is_set("authorization.policy_file") && !sandbox {
+        reader.warn(
+            "authorization.policy_file is not set: whoever has the scope may share any image with anybody"
+                .into(),
+        );
+    }
+    Authorization { policy_file }
+}
+
 /// The default region, and those that callers may name.
 pub(super) fn regions(reader: &mut KeyReader) -> Option<(Region, Vec<Region>)> {
-    let region = reader
+    let region = match reader
         .text("upstream.region")
-        .unwrap_or_else(|| "cn-wlcb".into());
-    let region = match region.parse::<Region>() {
-        Ok(region) => Some(region),
-        Err(error) => reader.fault("upstream.region", &error.to_string()),
+        .map(|text| text.parse::<Region>())
+    {
+        None => None,
+        Some(Ok(region)) => Some(region),
+        Some(Err(error)) => reader.fault("upstream.region", &error.to_string()),
     };
     let mut regions = Vec::new();
     for text in reader.list("upstream.regions") {
@@ -136,18 +198,23 @@ pub(super) fn refuse_real_upstream(reader: &mut KeyReader) {
 }
 
 pub(super) fn upstream(reader: &mut KeyReader) -> Option<UpstreamSettings> {
-    let base_url = reader
+    let base_url = match reader
         .text("upstream.base_url")
-        .unwrap_or_else(|| "https://api.compshare.cn".into());
-    let base_url = match Url::parse(&base_url) {
-        Ok(url) if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) => {
+        .map(|text| Url::parse(&text))
+    {
+        None => None,
+        Some(Ok(url)) if url.scheme() == "https" => Some(url),
+        Some(Ok(url)) if url.scheme() == "http" && is_loopback(&url) => {
+            if reader.is_given("upstream.base_url") {
+                reader.warn("upstream.base_url is not https: what is sent can be read by whoever is on this machine".into());
+            }
             Some(url)
         }
-        Ok(url) if url.scheme() == "http" => reader.fault(
+        Some(Ok(url)) if url.scheme() == "http" => reader.fault(
             "upstream.base_url",
             "must be https: requests are signed, but not kept secret or fresh",
         ),
-        _ => reader.fault(
+        Some(_) => reader.fault(
             "upstream.base_url",
             "must be a URL, such as https://api.compshare.cn",
         ),
@@ -156,11 +223,11 @@ pub(super) fn upstream(reader: &mut KeyReader) -> Option<UpstreamSettings> {
     let project_id = reader.text("upstream.project_id");
     let public_key = reader.required_secret("upstream.public_key");
     let private_key = reader.required_secret("upstream.private_key");
-    let timeout = reader.positive_duration("upstream.timeout", "10s");
-    let connect_timeout = reader.positive_duration("upstream.connect_timeout", "3s");
-    let max_retries = reader.integer("upstream.max_retries", "3", 0..=100);
-    let max_in_flight = reader.integer("upstream.max_in_flight", "64", 1..=10_000);
-    let requests_per_second = reader.number("upstream.requests_per_second", "0");
+    let timeout = reader.positive_duration("upstream.timeout");
+    let connect_timeout = reader.positive_duration("upstream.connect_timeout");
+    let max_retries = reader.integer("upstream.max_retries", 0..=100);
+    let max_in_flight = reader.integer("upstream.max_in_flight", 1..=10_000);
+    let requests_per_second = reader.number("upstream.requests_per_second");
     let zone = reader.text("upstream.zone");
     let proxy = upstream_proxy(reader, base_url.as_ref());
     let (region, regions) = regions?;
@@ -208,9 +275,7 @@ fn upstream_proxy(reader: &mut KeyReader, base_url: Option<&Url>) -> Option<Opti
 }
 
 pub(super) fn audit_database(reader: &mut KeyReader) -> Option<Audit> {
-    let url = reader
-        .secret("audit.database_url")
-        .unwrap_or_else(|| "sqlite://data/audit.db".into());
+    let url = reader.secret("audit.database_url")?;
     match trail_file(&url) {
         Ok(database) => Some(Audit { database }),
         Err(message) => reader.fault("audit.database_url", &message),
@@ -221,9 +286,9 @@ pub(super) fn audit_database(reader: &mut KeyReader) -> Option<Audit> {
 const RATE_MIN: f64 = 0.001;
 
 pub(super) fn limits(reader: &mut KeyReader) -> Option<Limits> {
-    let per_second = reader.number("limits.requests_per_second", "50");
-    let burst = reader.integer("limits.burst", "100", 1..=1_000_000);
-    let failed = reader.number("limits.failed_authentications_per_minute", "60");
+    let per_second = reader.number("limits.requests_per_second");
+    let burst = reader.integer("limits.burst", 1..=1_000_000);
+    let failed = reader.number("limits.failed_authentications_per_minute");
     for (key, rate) in [
         ("limits.requests_per_second", per_second),
         ("limits.failed_authentications_per_minute", failed),
@@ -265,12 +330,48 @@ pub(super) fn telemetry(reader: &mut KeyReader) -> Option<Telemetry> {
         }),
         Some(_) => reader.fault("telemetry.log_format", "must be json or text"),
     };
-    if let Some(text) = reader.text("telemetry.otlp_endpoint")
-        && !Url::parse(&text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
-    {
-        reader.fault::<()>("telemetry.otlp_endpoint", "must be a URL of http or https");
-    }
+    let traces = traces(reader);
     Some(Telemetry {
         log_format: log_format?,
+        traces,
+    })
+}
+
+fn traces(reader: &mut KeyReader) -> Option<TraceSettings> {
+    const ENDPOINT: &str = "telemetry.otlp_endpoint";
+    const RATIO: &str = "telemetry.trace_sample_ratio";
+    let ratio = reader.number(RATIO);
+    let sample_ratio = match ratio {
+        Some(ratio) if ratio > 1.0 => reader.fault(RATIO, "must be a number from 0 to 1"),
+        ratio => ratio,
+    };
+    let endpoint = match reader.text(ENDPOINT).map(|text| Url::parse(&text)) {
+        None => None,
+        Some(Ok(url)) if matches!(url.scheme(), "http" | "https") && url.query().is_none() => {
+            Some(url)
+        }
+        Some(_) => reader.fault(ENDPOINT, "must be a base URL of http or https"),
+    };
+    if endpoint.is_none() && !reader.is_given(ENDPOINT) && reader.is_given(RATIO) {
+        reader.warn(format!(
+            "{RATIO} is set, and {ENDPOINT} is not: there are no traces"
+        ));
+    }
+    let endpoint = endpoint?;
+    let proxy = if endpoint.scheme() == "http" || is_loopback(&endpoint) {
+        None
+    } else {
+        match reader.proxies.proxy(Some(&endpoint)) {
+            Ok(proxy) => proxy,
+            Err(why) => {
+                let message = format!("{why}; name its host in NO_PROXY");
+                return reader.fault(ENDPOINT, &message);
+            }
+        }
+    };
+    Some(TraceSettings {
+        endpoint,
+        sample_ratio: sample_ratio?,
+        proxy,
     })
 }

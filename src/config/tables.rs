@@ -6,7 +6,8 @@ use toml::{Table, Value};
 
 use crate::domain::IssuerName;
 
-use super::layers::{Given, is_key_of_issuer};
+use super::keys::{is_key_of_issuer, value};
+use super::layers::{Given, Origin};
 use super::reader::KeyReader;
 
 impl KeyReader {
@@ -16,7 +17,7 @@ impl KeyReader {
             return Vec::new();
         };
         match given.value {
-            Value::Table(table) => self.lay_out(key, table, &given.origin),
+            Value::Table(table) => self.lay_out(key, key, table, &given.origin),
             _ => self.fault(key, "must be a table").unwrap_or_default(),
         }
     }
@@ -49,24 +50,30 @@ impl KeyReader {
                     self.fault::<()>(key, &format!("two of them are named `{name}`"));
                 }
             }
-            for name in self.lay_out(&place, table, &given.origin) {
+            let numbered = format!("{key}[{number}]");
+            for name in self.lay_out(&place, &numbered, table, &given.origin) {
                 if !is_key_of_issuer(&name) {
                     self.fault::<()>(&format!("{place}.{name}"), "is no key of the gateway");
                 }
             }
             places.push(place);
         }
+        self.places.clone_from(&places);
         places
     }
 
-    fn lay_out(&mut self, place: &str, table: Table, origin: &str) -> Vec<String> {
+    /// Lays the keys of a table under `place`; the file has it as `numbered`.
+    fn lay_out(
+        &mut self,
+        place: &str,
+        numbered: &str,
+        table: Table,
+        origin: &Origin,
+    ) -> Vec<String> {
         let mut names = Vec::new();
         for (name, value) in table {
-            let given = Given {
-                value,
-                origin: origin.to_owned(),
-            };
-            self.lay(format!("{place}.{name}"), given);
+            let origin = self.origin_within(origin, &format!("{numbered}.{name}"));
+            self.lay(format!("{place}.{name}"), Given { value, origin });
             names.push(name);
         }
         names
@@ -78,11 +85,7 @@ impl KeyReader {
         let Value::String(text) = &given.value else {
             return Some(given);
         };
-        let parsed = format!("value = {text}").parse::<Table>().ok();
-        let value = parsed
-            .filter(|table| table.len() == 1)
-            .and_then(|mut table| table.remove("value"));
-        match value {
+        match value(text) {
             Some(value) => Some(Given { value, ..given }),
             None => self.fault(
                 key,

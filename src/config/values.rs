@@ -1,6 +1,8 @@
 //! Values as operators write them: durations, URLs, database places.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use url::{Host, Url};
@@ -54,6 +56,50 @@ pub fn key_source_url(text: &str) -> Result<Url, String> {
             Ok(url)
         }
         _ => Err("must be an https URL (http only on loopback)".into()),
+    }
+}
+
+/// Where callers reach the gateway: a base URL, perhaps with a path that a proxy takes off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicUrl(Url);
+
+impl PublicUrl {
+    /// Whether callers come over TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+
+    /// The URL of `path`, which begins with a slash.
+    #[must_use]
+    pub fn join(&self, path: &str) -> String {
+        format!("{self}{path}")
+    }
+}
+
+impl fmt::Display for PublicUrl {
+    /// Without a slash at its end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str().trim_end_matches('/'))
+    }
+}
+
+impl FromStr for PublicUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |url: &Url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.username().is_empty()
+                && url.password().is_none()
+                && url.query().is_none()
+                && url.fragment().is_none()
+        };
+        let url = Url::parse(text).ok().filter(plain).map(Self);
+        url.ok_or_else(|| {
+            "must be a base URL of http or https, such as https://gateway.example.com/images-api"
+                .into()
+        })
     }
 }
 

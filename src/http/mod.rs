@@ -26,7 +26,8 @@ use crate::telemetry::Metrics;
 
 pub use document::document;
 pub use edge::{
-    Answers, Connections, RateLimits, Serving, TrustedProxies, cors, listen, observe, serve,
+    Answers, Connections, OverTls, RateLimits, Serving, TrustedProxies, cors, listen, observe,
+    serve,
 };
 pub use requested::{NotRequested, Requested, requested};
 pub use routes::admin::{Check, Readiness};

@@ -8,4 +8,4 @@ mod logging;
 pub mod metrics;
 
 pub use logging::{Logging, LostLines, start_logging};
-pub use metrics::{InFlight, Metrics};
+pub use metrics::{Held, Metrics};

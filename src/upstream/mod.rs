@@ -137,6 +137,8 @@ impl Upstream {
         form.push("CompShareImageId", modification.image_id.as_str());
         form.push_list("AddAccounts", &modification.additions);
         form.push_list("RemoveAccounts", &modification.removals);
+        let accounts = modification.additions.len() + modification.removals.len();
+        self.metrics.upstream_accounts(accounts);
         let answer = self.call(Action::ModifyShares, form, connection).await?;
         wire::read_modified(answer, modification)
             .inspect_err(|error| log_failure(Action::ModifyShares, error))
@@ -188,6 +190,7 @@ impl Upstream {
             Ok(exchange) => wire::Answer::read_aside(exchange).await,
             Err(error) => Err(error),
         };
+        self.count_ret_code(&answer);
         let secrets = [public, private, &signature];
         let answer = answer.map(|answer| answer.without(&secrets));
         let answer = answer.map_err(|error| error.without(&secrets));
@@ -203,6 +206,21 @@ impl Upstream {
             "called the upstream"
         );
         answer.inspect_err(|error| log_failure(action, error))
+    }
+}
+
+impl Upstream {
+    fn count_ret_code(&self, answer: &Result<wire::Answer, CallError>) {
+        let code = match answer {
+            Ok(answer) => Some(answer.ret_code()),
+            Err(CallError::Refused { ret_code, .. }) => Some(ret_code.get()),
+            Err(CallError::Garbled { ret_code, .. }) => *ret_code,
+            Err(_) => None,
+        };
+        if let Some(code) = code {
+            let known = code == 0 || RetCode::new(code).meaning() != Meaning::Unknown;
+            self.metrics.upstream_ret_code(known.then_some(code));
+        }
     }
 }
 

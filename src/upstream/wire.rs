@@ -86,6 +86,11 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// The `RetCode`.
+    pub(super) fn ret_code(&self) -> i64 {
+        self.ret_code
+    }
+
     /// As [`Self::read`]. A large answer is read where it holds nobody up: megabytes take many milliseconds.
     pub(super) async fn read_aside(exchange: Exchange) -> Result<Self, CallError> {
         if exchange.body.len() <= BODY_BYTES_READ_AT_ONCE {

@@ -328,20 +328,6 @@ async fn a_second_gateway_on_the_same_trail_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_that_are_set_before_their_mechanism_is_built_are_told_at_the_start() {
-    let directory = tempfile::tempdir().unwrap();
-    let environment = [
-        ANY_PORT[0],
-        ANY_PORT[1],
-        ("ISG__TELEMETRY__OTLP_ENDPOINT", "http://127.0.0.1:4318"),
-    ];
-    let program = Program::spawn(directory.path(), &["serve", "--sandbox"], &environment);
-    program.line(|line| line.starts_with("curl "));
-    let key = "telemetry.otlp_endpoint is set";
-    assert!(program.log().contains(key), "{key} in {}", program.log());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn sighup_reloads_the_key_set_and_a_broken_file_keeps_the_old_one() {
     let directory = tempfile::tempdir().unwrap();
     let keys = keys_file(directory.path());

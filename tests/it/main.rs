@@ -11,6 +11,7 @@ mod breaker;
 mod browser;
 mod bulk;
 mod changes;
+mod check_config;
 mod client_addresses;
 mod command_line;
 mod connections;

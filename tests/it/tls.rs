@@ -2,7 +2,12 @@
 
 use rcgen::{CertificateParams, KeyPair};
 
-use crate::support::{Certificates, Gateway, binary};
+use rcgen::{PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
+use rustix::process::Signal;
+
+use crate::support::{
+    Authority, Certificates, Gateway, Leaf, Program, binary, environment, keys_file,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rest_is_served_over_tls_where_a_certificate_is_configured() {
@@ -88,4 +93,346 @@ fn a_key_that_does_not_fit_its_certificate_is_a_fault_of_the_configuration() {
         told.contains("auth.leeway"),
         "with all other faults: {told}"
     );
+}
+
+/// A directory with keys, and what `serve` needs to serve TLS from there.
+fn directory(leaf: &Leaf) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    keys_file(directory.path());
+    put(&directory, leaf);
+    directory
+}
+
+fn put(directory: &tempfile::TempDir, leaf: &Leaf) {
+    std::fs::write(directory.path().join("cert.pem"), &leaf.certificate).unwrap();
+    std::fs::write(directory.path().join("key.pem"), &leaf.key).unwrap();
+}
+
+const TLS: [(&str, &str); 3] = [
+    ("ISG__SERVER__TLS_CERT_FILE", "cert.pem"),
+    ("ISG__SERVER__TLS_KEY_FILE", "key.pem"),
+    ("ISG__SERVER__ADMIN_BIND", "127.0.0.1:0"),
+];
+
+fn serve(directory: &tempfile::TempDir, more: &[(&'static str, &'static str)]) -> Program {
+    let mut settings = environment("http://127.0.0.1:9");
+    settings.extend(TLS);
+    settings.extend(more);
+    Program::spawn(directory.path(), &["serve"], &settings)
+}
+
+/// A client that trusts this authority alone, perhaps with a certificate of its own.
+fn client(authority: &Authority, identity: Option<&Leaf>) -> reqwest::Client {
+    let trusted = reqwest::Certificate::from_pem(authority.pem.as_bytes()).unwrap();
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([trusted]);
+    let client = match identity {
+        None => client,
+        Some(leaf) => {
+            let pem = format!("{}{}", leaf.certificate, leaf.key);
+            client.identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap())
+        }
+    };
+    client.build().unwrap()
+}
+
+async fn livez(program: &Program, client: &reqwest::Client) -> Result<u16, reqwest::Error> {
+    let url = program.base_url().await.replace("http://", "https://");
+    let answer = client.get(format!("{url}/livez")).send().await?;
+    Ok(answer.status().as_u16())
+}
+
+async fn metrics(program: &Program) -> String {
+    let url = format!("{}/metrics", program.admin_url().await);
+    let answer = crate::support::client().get(url).send().await.unwrap();
+    answer.text().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_replaced_at_sighup_and_a_faulty_pair_keeps_the_old_one() {
+    let (before, after) = (Authority::new(), Authority::new());
+    let leaf = before.certify("127.0.0.1");
+    let directory = directory(&leaf);
+    let program = serve(&directory, &[]);
+    let (old, new) = (client(&before, None), client(&after, None));
+    assert_eq!(livez(&program, &old).await.unwrap(), 200);
+    assert!(
+        livez(&program, &new).await.is_err(),
+        "the other authority is not known yet"
+    );
+
+    let other = after.certify("127.0.0.1");
+    std::fs::write(directory.path().join("cert.pem"), &other.certificate).unwrap();
+    program.signal(Signal::HUP);
+    program
+        .wait_for_log("not reloaded: server.tls_key_file")
+        .await;
+    let fresh = client(&before, None);
+    assert_eq!(
+        livez(&program, &fresh).await.unwrap(),
+        200,
+        "half a pair is none"
+    );
+    let counted = metrics(&program).await;
+    assert!(
+        counted.contains(r#"isg_reloads_total{what="tls",result="failed"} 1"#),
+        "{counted}"
+    );
+
+    put(&directory, &other);
+    program.signal(Signal::HUP);
+    program.wait_for_log("reloaded: keys").await;
+    assert_eq!(livez(&program, &new).await.unwrap(), 200);
+    assert_eq!(
+        livez(&program, &old).await.unwrap(),
+        200,
+        "its connection is not dropped"
+    );
+    assert!(livez(&program, &client(&before, None)).await.is_err());
+    let counted = metrics(&program).await;
+    assert!(
+        counted.contains(r#"isg_reloads_total{what="tls",result="ok"} 1"#),
+        "{counted}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_need_a_certificate_of_the_authority_where_one_is_configured() {
+    let (ours, theirs, strangers) = (Authority::new(), Authority::new(), Authority::new());
+    let directory = directory(&ours.certify("127.0.0.1"));
+    let authorities = directory.path().join("clients.pem");
+    std::fs::write(&authorities, &theirs.pem).unwrap();
+    let program = serve(
+        &directory,
+        &[("ISG__SERVER__CLIENT_CA_FILE", "clients.pem")],
+    );
+    let good = theirs.certify("team-a");
+    assert_eq!(
+        livez(&program, &client(&ours, Some(&good))).await.unwrap(),
+        200
+    );
+    assert!(livez(&program, &client(&ours, None)).await.is_err());
+    let strange = strangers.certify("team-a");
+    assert!(
+        livez(&program, &client(&ours, Some(&strange)))
+            .await
+            .is_err()
+    );
+    // Whoever watches it has no certificate, and asks the other listener.
+    let healthcheck = |admin: &str| {
+        let mut command = binary();
+        let mut settings = environment("http://127.0.0.1:9");
+        settings.extend(TLS);
+        command
+            .arg("healthcheck")
+            .envs(settings)
+            .env("ISG__SERVER__CLIENT_CA_FILE", "clients.pem")
+            .env("ISG__SERVER__ADMIN_BIND", admin)
+            .current_dir(directory.path());
+        command.output().unwrap()
+    };
+    let admin = program.admin_url().await.replace("http://", "");
+    let healthy = healthcheck(&admin);
+    assert!(healthy.status.success(), "{healthy:?}");
+    // They rotate too.
+    std::fs::write(&authorities, &strangers.pem).unwrap();
+    program.signal(Signal::HUP);
+    program.wait_for_log("reloaded: keys").await;
+    assert_eq!(
+        livez(&program, &client(&ours, Some(&strange)))
+            .await
+            .unwrap(),
+        200
+    );
+    assert!(livez(&program, &client(&ours, Some(&good))).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_every_kind_and_chains_serve_and_browsers_are_told_to_stay_with_tls() {
+    let authority = Authority::new();
+    let script = |arguments: &[&str], input: &str| {
+        use std::io::Write as _;
+        let mut openssl = std::process::Command::new("openssl");
+        let mut openssl = openssl
+            .args(arguments)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        openssl
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
+        let output = openssl.wait_with_output().unwrap();
+        assert!(output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let p256 = authority.certify("127.0.0.1");
+    let rsa = {
+        let key = script(&["genrsa", "-traditional", "2048"], "");
+        let pair = KeyPair::from_pem(&script(&["pkcs8", "-topk8", "-nocrypt"], &key)).unwrap();
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        (
+            Leaf {
+                certificate: params.self_signed(&pair).unwrap().pem(),
+                key,
+            },
+            false,
+        )
+    };
+    let sec1 = {
+        // As `openssl ecparam -genkey` writes it, the parameters before the key.
+        let key = script(&["ec"], &p256.key);
+        let parameters = script(&["ecparam", "-name", "prime256v1"], "");
+        let certificate = p256.certificate.clone();
+        (
+            Leaf {
+                certificate,
+                key: format!("{parameters}{key}"),
+            },
+            true,
+        )
+    };
+    let chain = {
+        let leaf = authority.certify("127.0.0.1");
+        let certificate = format!("{}{}", leaf.certificate, authority.pem);
+        (
+            Leaf {
+                certificate,
+                ..leaf
+            },
+            true,
+        )
+    };
+    let p384 = authority.certify_key("127.0.0.1", &PKCS_ECDSA_P384_SHA384, None);
+    let ed25519 = authority.certify_key("127.0.0.1", &PKCS_ED25519, None);
+    for (leaf, of_authority) in [
+        rsa,
+        sec1,
+        chain,
+        (p256, true),
+        (p384, true),
+        (ed25519, true),
+    ] {
+        let kind = leaf.key.lines().next().unwrap().to_owned();
+        let directory = directory(&leaf);
+        let program = serve(&directory, &[]);
+        let trusted = if of_authority {
+            authority.pem.clone()
+        } else {
+            leaf.certificate.clone()
+        };
+        std::fs::write(directory.path().join("ca.pem"), trusted).unwrap();
+        let url = program.base_url().await.replace("http://", "https://");
+        for version in ["--tlsv1.2", "--tlsv1.3"] {
+            let mut curl = std::process::Command::new("curl");
+            curl.args([
+                "-s",
+                "-i",
+                "--noproxy",
+                "*",
+                "--cacert",
+                "ca.pem",
+                version,
+                "--tls-max",
+                &version[6..],
+            ])
+            .arg(format!("{url}/livez"))
+            .current_dir(directory.path());
+            let answered = String::from_utf8(curl.output().unwrap().stdout).unwrap();
+            assert!(
+                answered.starts_with("HTTP/1.1 200"),
+                "{kind} {version}: {answered}"
+            );
+            assert!(
+                answered.contains("strict-transport-security: max-age=31536000"),
+                "{answered}"
+            );
+        }
+        let old = std::process::Command::new("curl")
+            .args([
+                "-s",
+                "-k",
+                "--noproxy",
+                "*",
+                "--tls-max",
+                "1.1",
+                "--ciphers",
+                "DEFAULT@SECLEVEL=0",
+            ])
+            .arg(format!("{url}/livez"))
+            .output()
+            .unwrap();
+        assert!(!old.status.success(), "TLS 1.1 is none any more");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_ends_soon_is_told_at_the_start_in_a_metric_and_by_check_config() {
+    let authority = Authority::new();
+    for (days, told) in [(10, Some("ends in")), (-1, Some("has ended")), (40, None)] {
+        let leaf = authority.certify_key("127.0.0.1", &PKCS_ED25519, Some(days));
+        let directory = directory(&leaf);
+        let program = serve(&directory, &[]);
+        let counted = metrics(&program).await;
+        let line = counted
+            .lines()
+            .find_map(|line| line.strip_prefix("isg_tls_certificate_expiry_timestamp_seconds "))
+            .unwrap_or_else(|| panic!("{counted}"));
+        let ends: i64 = line.parse().unwrap();
+        let expected = jiff::Timestamp::now().as_second() + days * 24 * 3600;
+        assert!(
+            (ends - expected).abs() <= 24 * 3600,
+            "{ends} and {expected}"
+        );
+        let mut check = binary();
+        let mut settings = environment("http://127.0.0.1:9");
+        settings.extend(TLS);
+        check
+            .arg("check-config")
+            .envs(settings)
+            .current_dir(directory.path());
+        let checked = String::from_utf8(check.output().unwrap().stderr).unwrap();
+        match told {
+            Some(told) => {
+                assert!(program.log().contains(told), "{days}: {}", program.log());
+                assert!(checked.contains(told), "{checked}");
+            }
+            None => assert!(!checked.contains("certificate"), "{checked}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_reload_does_not_take_is_told_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    keys_file(directory.path());
+    let file = directory.path().join("gateway.toml");
+    std::fs::write(
+        &file,
+        "[server]\nkeep_alive = \"75s\"\n[limits]\nburst = 100\n",
+    )
+    .unwrap();
+    let settings = environment("http://127.0.0.1:9");
+    let program = Program::spawn(
+        directory.path(),
+        &["serve", "--config", "gateway.toml"],
+        &settings,
+    );
+    program.base_url().await;
+    let changed = "[server]\nkeep_alive = \"60s\"\n[limits]\nburst = 100\n[audit]\ndatabase_url = \"sqlite://other.db\"\n";
+    std::fs::write(&file, changed).unwrap();
+    program.signal(Signal::HUP);
+    program.wait_for_log("reloaded: keys").await;
+    let log = program.log();
+    for key in ["server.keep_alive", "audit.database_url"] {
+        assert!(
+            log.contains(&format!("{key} is another than at the start")),
+            "{key} in {log}"
+        );
+    }
+    assert!(!log.contains("limits.burst is another"), "{log}");
 }

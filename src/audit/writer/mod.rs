@@ -22,7 +22,7 @@ use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Deadline, EventId, Timestamp};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Held, Metrics};
 
 use super::chain::{Hash, Head, Tip};
 use super::entry::{Completion, Denial, Draft, Intent, LookedAfter};
@@ -109,6 +109,7 @@ struct Waiting {
     drafts: Drafts,
     /// Its share of what may wait.
     _room: Taken,
+    _counted: Held,
 }
 
 /// What goes into one commit together, and who waits for it.
@@ -157,6 +158,7 @@ pub struct Writer {
     looked_after: mpsc::UnboundedSender<LookedAfter>,
     health: watch::Receiver<Health>,
     last_event: watch::Receiver<Option<EventId>>,
+    metrics: Metrics,
 }
 
 /// The writer itself, to be stopped and waited for.
@@ -239,7 +241,7 @@ impl Writer {
             health: told,
             committed,
             last_event: event_told,
-            metrics,
+            metrics: metrics.clone(),
             stop: stop.clone(),
         };
         let task = tokio::spawn(work.run());
@@ -250,6 +252,7 @@ impl Writer {
             looked_after,
             health,
             last_event,
+            metrics,
         };
         (writer, WriterTask { stop, task }, last_committed)
     }
@@ -303,11 +306,21 @@ impl Writer {
     }
 
     fn try_queue(&self, drafts: Drafts, room: Option<Taken>) -> Result<(), EnqueueError> {
-        let waiting = Waiting {
-            drafts,
-            _room: room.ok_or(EnqueueError::Full)?,
-        };
+        let room = room.ok_or(EnqueueError::Full)?;
+        let waiting = self.waiting(drafts, room);
         self.queue.send(waiting).map_err(|_| EnqueueError::Ended)
+    }
+
+    fn waiting(&self, drafts: Drafts, room: Taken) -> Waiting {
+        let entries = match &drafts {
+            Drafts::One(..) => 1,
+            Drafts::Bulk(drafts, _) => drafts.len(),
+        };
+        Waiting {
+            drafts,
+            _room: room,
+            _counted: self.metrics.audit_entries_waiting(entries),
+        }
     }
 
     /// Writes an outcome. Waits for room, since what happened cannot be refused, and for the commit.
@@ -318,10 +331,7 @@ impl Writer {
         let (answer, ticket) = oneshot::channel();
         let draft = Draft::Completion(Box::new(completion));
         let room = self.allowances.outcomes.wait(draft.bytes()).await;
-        let waiting = Waiting {
-            _room: room.ok_or(NotDurable)?,
-            drafts: Drafts::One(draft, answer),
-        };
+        let waiting = self.waiting(Drafts::One(draft, answer), room.ok_or(NotDurable)?);
         self.queue.send(waiting).map_err(|_| NotDurable)?;
         Ticket(ticket).await
     }

@@ -81,7 +81,7 @@ impl Source {
     /// Where no client can be made.
     pub(super) fn begin(
         issuer: &config::Issuer,
-        use_keys: impl Fn(KeySet) + Send + Sync + 'static,
+        use_keys: impl Fn(Option<KeySet>) + Send + Sync + 'static,
         tasks: &Tasks,
     ) -> Result<Option<Self>, SourceError> {
         let Some(served) = Served::of(issuer) else {
@@ -171,7 +171,7 @@ impl Source {
 /// Fetches whenever it is time to.
 async fn keep(
     fetcher: &Fetcher,
-    use_keys: &(impl Fn(KeySet) + Sync),
+    use_keys: &(impl Fn(Option<KeySet>) + Sync),
     reload: &Notify,
     demand: &Demand,
     progress: &watch::Sender<Progress>,
@@ -213,13 +213,13 @@ async fn keep(
     }
 }
 
-/// Uses what was fetched, where it is new. Gives how long it is good, or what is wrong.
+/// Hands over what was fetched; nothing where it is the same as before. Gives how long it is good, or what is wrong.
 fn take(
     answer: Result<Fetched, SourceError>,
     fetcher: &Fetcher,
     last_text: &mut Option<String>,
     reloading: bool,
-    use_keys: &impl Fn(KeySet),
+    use_keys: &impl Fn(Option<KeySet>),
 ) -> Result<Option<Duration>, String> {
     let set = match answer {
         Ok(set) => set,
@@ -229,6 +229,7 @@ fn take(
         }
     };
     if last_text.as_ref() == Some(&set.text) {
+        use_keys(None);
         if reloading {
             tracing::info!(source = fetcher.name(), "the key set is the same");
         }
@@ -236,7 +237,7 @@ fn take(
         for left_out in set.keys.left_out() {
             tracing::warn!("{}: {left_out}; it is left out", fetcher.name());
         }
-        use_keys(set.keys);
+        use_keys(Some(set.keys));
         *last_text = Some(set.text);
         tracing::info!(source = fetcher.name(), "a key set is read");
     }
@@ -278,6 +279,7 @@ mod tests {
     use crate::auth::{Authenticator, Grant, Mint, throw_away_set};
     use crate::config::{Auth, Fetch, Issuer, KeySource};
     use crate::domain::Timestamp;
+    use crate::telemetry::Metrics;
 
     const WEEK: Duration = Duration::from_hours(7 * 24);
     const DAY: Duration = Duration::from_hours(24);
@@ -311,7 +313,7 @@ mod tests {
             }],
             leeway: Duration::ZERO,
         };
-        let authenticator = Authenticator::new(&auth);
+        let authenticator = Authenticator::new(&auth, Metrics::new());
         let ci_name = auth.further[0].name.as_ref();
         let served = Served::of(&auth.first).expect("it is served");
         let fetcher = Fetcher::new(served, Fetch::default()).expect("a client");
@@ -322,7 +324,11 @@ mod tests {
             let at = Timestamp::from_micros(clock.as_micros() + micros);
             authenticator.authenticate_at(token, at).map(drop)
         };
-        let use_keys = |keys| authenticator.use_keys(None, keys);
+        let use_keys = |keys: Option<KeySet>| {
+            if let Some(keys) = keys {
+                authenticator.use_keys(None, keys);
+            }
+        };
         let (set, mut progress, mut last_text) = (throw_away_set(), Progress::default(), None);
         let first = Fetched {
             keys: KeySet::parse(&set).expect("keys"),

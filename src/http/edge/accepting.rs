@@ -15,6 +15,7 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, Server, ServiceRequest, ServiceResponse, fn_service};
 use actix_web::rt::net::TcpStream;
 use actix_web::{App, Error};
+use arc_swap::ArcSwap;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpSocket;
@@ -47,8 +48,8 @@ pub struct Serving {
     pub shutdown_timeout: Duration,
     /// Threads that answer; as many as there are processors where it says nothing.
     pub workers: Option<usize>,
-    /// TLS, where it is served.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// TLS, where it is served; each connection is taken in by what stands there then.
+    pub tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
 }
 
 impl Serving {
@@ -124,7 +125,7 @@ where
         },
     };
     let connections = serving.connections.clone();
-    let server = match serving.tls.clone().map(TlsAcceptor::from) {
+    let server = match serving.tls.clone() {
         None => server.listen("http", listener, move || {
             let connections = connections.clone();
             let take_in = move |stream: TcpStream| {
@@ -136,11 +137,11 @@ where
             };
             fn_service(take_in).and_then(http.clone().service(app()))
         }),
-        Some(acceptor) => server.listen("https", listener, move || {
-            let (connections, acceptor) = (connections.clone(), acceptor.clone());
+        Some(tls) => server.listen("https", listener, move || {
+            let (connections, tls) = (connections.clone(), Arc::clone(&tls));
             let take_in = move |stream: TcpStream| {
                 let taken = taken_in(&connections, stream);
-                let acceptor = acceptor.clone();
+                let acceptor = TlsAcceptor::from(tls.load_full());
                 async move {
                     let (socket, peer) = taken?;
                     let secure = timeout(HEAD_TIMEOUT, acceptor.accept(socket)).await;

@@ -21,6 +21,7 @@ use governor::{Quota, RateLimiter};
 use crate::config;
 use crate::domain::Principal;
 use crate::problem::ProblemKind;
+use crate::telemetry::Metrics;
 
 use super::quota::{BucketState, Counted, Policy};
 use crate::http::wire::{Cost, Problem};
@@ -53,16 +54,18 @@ fn tokens(cost: Cost, accounts: usize) -> u32 {
 pub struct RateLimits {
     requests: Option<TokenBuckets<DefaultClock>>,
     failed_authentications: Option<TokenBuckets<DefaultClock>>,
+    metrics: Metrics,
 }
 
 impl RateLimits {
     /// As configured.
     #[must_use]
-    pub fn new(limits: &config::Limits) -> Self {
+    pub fn new(limits: &config::Limits, metrics: Metrics) -> Self {
         let buckets = |rate: &config::Rate| TokenBuckets::new(rate, DefaultClock::default());
         Self {
             requests: limits.requests.as_ref().map(buckets),
             failed_authentications: limits.failed_authentications.as_ref().map(buckets),
+            metrics,
         }
     }
 
@@ -90,10 +93,13 @@ impl RateLimits {
         }
         match taken {
             Ok(_) => Ok(()),
-            Err(NotYet { wait, .. }) => Err(limited(
-                wait,
-                "this subject asks for more than it may at once",
-            )),
+            Err(NotYet { wait, .. }) => {
+                self.metrics.rate_limited("subject");
+                Err(limited(
+                    wait,
+                    "this subject asks for more than it may at once",
+                ))
+            }
         }
     }
 
@@ -104,10 +110,13 @@ impl RateLimits {
         };
         match failures.take(&network(client), 1) {
             Ok(_) => Ok(()),
-            Err(NotYet { wait, .. }) => Err(limited(
-                wait,
-                "too many authentications from this address failed",
-            )),
+            Err(NotYet { wait, .. }) => {
+                self.metrics.rate_limited("failed_authentications");
+                Err(limited(
+                    wait,
+                    "too many authentications from this address failed",
+                ))
+            }
         }
     }
 }

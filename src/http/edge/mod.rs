@@ -17,4 +17,4 @@ pub use client_address::TrustedProxies;
 pub use connections::Connections;
 pub use cors::cors;
 pub use limits::RateLimits;
-pub use observe::observe;
+pub use observe::{OverTls, observe};

@@ -34,6 +34,13 @@ const WHY_CHARACTERS_MAX: usize = 1500;
 /// What stands at the end of a text that was cut.
 const CUT_MARK: &str = "… (cut)";
 
+/// For how long browsers ask over TLS alone once they came so: a year (RFC 6797).
+const STRICT_TRANSPORT: &str = "max-age=31536000";
+
+/// Lies with the routes of a listener that serves TLS.
+#[derive(Debug, Clone, Copy)]
+pub struct OverTls;
+
 /// Who a request's log line says that asked.
 pub(super) struct Asker(pub(super) Arc<Principal>);
 
@@ -61,6 +68,7 @@ pub async fn observe(
     let connection = request.conn_data::<Arc<Connection>>();
     let answering = connection.map(Connection::begin);
     let changes = !request.method().is_safe();
+    let over_tls = request.app_data::<OverTls>().is_some();
     let head = head_bytes(&request);
     let (mut response, problem) = if head > HEAD_BYTES_MAX {
         let detail =
@@ -87,6 +95,12 @@ pub async fn observe(
         }
     };
     finish(response.headers_mut(), &arrival.request_id);
+    if over_tls {
+        let value = HeaderValue::from_static(STRICT_TRANSPORT);
+        response
+            .headers_mut()
+            .insert(header::STRICT_TRANSPORT_SECURITY, value);
+    }
     let counted = response.request().extensions().get::<Counted>().cloned();
     if let Some(counted) = counted {
         counted.write(response.headers_mut());

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use crate::domain::{Caller, Party};
 use crate::problem::ProblemKind;
 use crate::tasks::Tasks;
+use crate::telemetry::{Held, Metrics};
 
 use super::problem::Problem;
 use super::requests::Requests;
@@ -44,6 +45,7 @@ pub struct Streams {
     taken: Arc<Mutex<HashMap<Party, usize>>>,
     tasks: Tasks,
     requests: Requests,
+    metrics: Metrics,
 }
 
 /// A place among the streams, taken until its body is dropped.
@@ -51,6 +53,7 @@ pub(in crate::http) struct StreamPlace {
     streams: Streams,
     party: Party,
     method: Method,
+    _counted: Held,
 }
 
 impl Drop for StreamPlace {
@@ -102,11 +105,12 @@ impl Sink {
 impl Streams {
     /// No stream yet; their work will be among `tasks`, their answers among `requests`.
     #[must_use]
-    pub fn new(tasks: Tasks, requests: Requests) -> Self {
+    pub fn new(tasks: Tasks, requests: Requests, metrics: Metrics) -> Self {
         Self {
             taken: Arc::default(),
             tasks,
             requests,
+            metrics,
         }
     }
 
@@ -142,6 +146,7 @@ impl Streams {
             streams: self.clone(),
             party,
             method: request.method().clone(),
+            _counted: self.metrics.stream(),
         })
     }
 }

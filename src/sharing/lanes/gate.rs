@@ -84,6 +84,7 @@ pub(super) struct Gate {
     /// Whose turn it is comes first.
     readers: Vec<PartyReads>,
     came: u64,
+    retries: u64,
 }
 
 impl Gate {
@@ -98,6 +99,7 @@ impl Gate {
             line: VecDeque::new(),
             readers: Vec::new(),
             came: 0,
+            retries: 0,
         }
     }
 
@@ -254,6 +256,7 @@ impl Gate {
         }
         self.pace.begin(now);
         self.budget.begins(effort);
+        self.retries += u64::from(effort == Effort::Retry);
         let probe = self.breaker.begin(now);
         Begun {
             purpose,
@@ -312,6 +315,11 @@ impl Gate {
     /// Takes one of the retries that may be made.
     pub(super) fn grants_retry(&mut self) -> bool {
         self.budget.withdraw()
+    }
+
+    /// Retries that were begun since the start.
+    pub(super) fn retries(&self) -> u64 {
+        self.retries
     }
 
     pub(super) fn in_flight(&self) -> usize {

@@ -203,6 +203,7 @@ impl Shared {
         self.metrics.lanes(
             state.machine.waiting(),
             state.machine.in_flight(),
+            state.machine.retries(),
             state.machine.breaker_state(now) != BreakerState::Closed,
         );
         drop(state);

@@ -8,7 +8,7 @@ mod upstream;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use certificates::Certificates;
+pub(crate) use certificates::{Authority, Certificates, Leaf};
 pub(crate) use gateway::{
     Answer, Gateway, ISSUER, LONG_TRAIL_ROWS, PRIVATE_KEY, SECRET, keys_file, mint, set_of, token,
     token_with,

@@ -17,6 +17,7 @@ use serde_json::json;
 use super::{RateLimits, Surroundings};
 use crate::auth::{Authenticator, Grant, KeySet, Mint};
 use crate::config::{self, Auth, Issuer, KeySource};
+use crate::telemetry::Metrics;
 
 /// By name, `iss` and audience; the first has no name.
 const ISSUERS: [(&str, &str, &str); 3] = [
@@ -72,7 +73,7 @@ fn authenticator() -> Authenticator {
         further: further.to_vec(),
         leeway: Duration::from_secs(30),
     };
-    let authenticator = Authenticator::new(&auth);
+    let authenticator = Authenticator::new(&auth, Metrics::new());
     for (issuer, (name, _, _)) in auth.issuers().zip(ISSUERS) {
         let keys = KeySet::parse(&set(name)).expect("keys");
         authenticator.use_keys(issuer.name.as_ref(), keys);
@@ -213,11 +214,15 @@ fn no_forged_authorization_header_is_accepted() {
         .and_then(|text| text.parse().ok())
         .unwrap_or_else(rand::random);
     let surroundings = Surroundings {
+        metrics: Data::new(Metrics::new()),
         authenticator: Data::new(authenticator()),
-        limits: Data::new(RateLimits::new(&config::Limits {
-            requests: None,
-            failed_authentications: None,
-        })),
+        limits: Data::new(RateLimits::new(
+            &config::Limits {
+                requests: None,
+                failed_authentications: None,
+            },
+            Metrics::new(),
+        )),
         client_ip: std::net::Ipv4Addr::LOCALHOST.into(),
     };
     let accepts = |value: &[u8]| {

@@ -15,6 +15,7 @@ use crate::auth::{Authenticator, TokenError, TokenRefusal};
 use crate::authorization::{Authorizer, Request};
 use crate::domain::{Caller, ImageId, Principal, Region};
 use crate::problem::ProblemKind;
+use crate::telemetry::Metrics;
 
 use super::client_address::ClientAddress;
 use super::limits::RateLimits;
@@ -155,6 +156,7 @@ fn part<T: 'static>(request: &HttpRequest) -> Result<Data<T>, Problem> {
 struct Surroundings {
     authenticator: Data<Authenticator>,
     limits: Data<RateLimits>,
+    metrics: Data<Metrics>,
     client_ip: IpAddr,
 }
 
@@ -164,13 +166,19 @@ impl Surroundings {
         Ok(Self {
             authenticator: part(request)?,
             limits: part(request)?,
+            metrics: part(request)?,
             client_ip: client.ok_or_else(lacking)?.client?,
         })
     }
 
     fn authenticate(&self, request: &HttpRequest) -> Result<Authenticated, Refused> {
         let problem = |problem| Refused::Problem(Box::new(problem));
-        let token = bearer_token(request).map_err(|refused| problem(self.failed(refused)))?;
+        let token = bearer_token(request).map_err(|refused| {
+            if refused.status_code() == StatusCode::UNAUTHORIZED {
+                self.metrics.authentication(None, "no_token");
+            }
+            problem(self.failed(refused))
+        })?;
         match self.authenticator.authenticate(token) {
             Ok(principal) => Ok(self.authenticated(request, principal)),
             Err(refusal) if refusal.may_pass_anew() => Err(Refused::ByOldKeys(refusal)),
@@ -187,6 +195,8 @@ impl Surroundings {
     }
 
     fn bad_token(&self, refusal: &TokenRefusal) -> Problem {
+        self.metrics
+            .authentication(refusal.issuer(), refusal.error.word());
         self.failed(Problem::bad_token(refusal))
     }
 
@@ -202,6 +212,7 @@ impl Surroundings {
     }
 
     fn authenticated(&self, request: &HttpRequest, principal: Arc<Principal>) -> Authenticated {
+        self.metrics.authentication(Some(&principal.issuer), "ok");
         let method = request.method();
         let resource = request.app_data::<&'static Resource>();
         let route = resource.and_then(|resource| resource.route(method));

@@ -177,6 +177,11 @@ impl Machine {
         self.gate.breaker_state(now)
     }
 
+    /// Retries since the start.
+    pub(super) fn retries(&self) -> u64 {
+        self.gate.retries()
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.gate.in_flight()
     }

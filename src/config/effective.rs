@@ -1,0 +1,232 @@
+//! The configuration as it takes effect, for people: each value with where it came from, and no secret.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use toml::Value;
+use url::Url;
+
+use super::keys::{ISSUERS, KEYS, Key, Unset, is_key_of_issuer, value};
+use super::layers::Given;
+use super::reader::{KeyReader, list_of};
+use super::{Audit, Config, Fault, Sources};
+
+/// What is shown in place of a secret.
+const REDACTED: &str = "(redacted)";
+/// Where origins stand, unless a value is longer.
+const ORIGIN_COLUMN: usize = 44;
+
+/// What `serve` would make of its configuration.
+#[derive(Debug)]
+pub struct Checked {
+    /// The values that take effect, as TOML, each with its origin.
+    pub effective: String,
+    /// What is allowed and unwise.
+    pub warnings: Vec<String>,
+    /// What is wrong.
+    pub faults: Vec<Fault>,
+}
+
+impl Config {
+    /// Looks at everything that `serve` would need, opens no connection and no database, and says what takes effect.
+    #[must_use]
+    pub fn check(sources: &Sources) -> Checked {
+        let (reader, config) = Self::read(sources, false);
+        let faults = reader.faults();
+        let proxy = config.ok().and_then(|config| config.upstream.proxy);
+        let (of_environment, _) = reader.proxies.named().unzip();
+        let of_environment = of_environment.filter(|_| proxy.is_some());
+        Checked {
+            effective: effective(&reader, of_environment),
+            warnings: reader.warnings(),
+            faults,
+        }
+    }
+}
+
+/// Values by key, as text that is compared and never shown.
+pub(super) type FixedValues = BTreeMap<&'static str, String>;
+
+/// The values of all keys that a reload does not read again.
+pub(super) fn fixed_values(reader: &KeyReader, audit: Option<&Audit>) -> FixedValues {
+    let fixed = KEYS
+        .iter()
+        .filter(|key| !key.reloaded && key.place().0 != "auth");
+    let value = |key: &'static Key| {
+        let value = match (key.secret, audit) {
+            // A secret may come from a file, which says what it is.
+            (true, Some(audit)) => audit.database.display().to_string(),
+            _ => reader
+                .find(key.name)
+                .map(|given| in_form_of(key, given).to_string())
+                .unwrap_or_default(),
+        };
+        (key.name, value)
+    };
+    fixed.map(value).collect()
+}
+
+/// All sections. `proxy_variable` names the proxy for calls where the configuration does not.
+fn effective(reader: &KeyReader, proxy_variable: Option<&'static str>) -> String {
+    let mut text = String::new();
+    let mut section = "";
+    for key in &KEYS {
+        let (of, name) = key.place();
+        if of != section {
+            let gap = if section.is_empty() { "" } else { "\n" };
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{gap}[{of}]");
+            section = of;
+        }
+        if key.name == ISSUERS {
+            continue;
+        }
+        match (reader.shown(key), proxy_variable) {
+            (Some((name, given)), _) => line(&mut text, &name, &shown(key, &name, given), given),
+            (None, Some(variable)) if key.name == "upstream.proxy" => {
+                let _ = writeln!(text, "# {name}: that of {variable}");
+            }
+            (None, _) => {
+                let words = match key.unset {
+                    Unset::Default(_) | Unset::Required(_) => "required",
+                    Unset::Otherwise { words, .. } => words,
+                };
+                let _ = writeln!(text, "# {name} is not set: {words}");
+            }
+        }
+        if key.name == LAST_OF_AUTH {
+            issuers(&mut text, reader);
+        }
+    }
+    text
+}
+
+/// Tables of an array stand behind all keys of the section itself.
+const LAST_OF_AUTH: &str = "auth.fetch_token_file";
+
+fn issuers(text: &mut String, reader: &KeyReader) {
+    for place in reader.places() {
+        let _ = writeln!(text, "\n[[{ISSUERS}]]");
+        let keys = reader.laid_under(place);
+        for (name, given) in keys.filter(|(name, _)| is_key_of_issuer(name)) {
+            let like = format!("auth.{name}");
+            let key = KEYS.iter().find(|key| key.name == like);
+            let value = match key {
+                Some(key) => shown(key, &like, given),
+                None => plain(&given.value),
+            };
+            line(text, name, &value, given);
+        }
+    }
+}
+
+fn line(text: &mut String, name: &str, value: &Value, given: &Given) {
+    let name = name.rsplit_once('.').map_or(name, |(_, name)| name);
+    let setting = format!("{name} = {value}");
+    let _ = writeln!(text, "{setting:ORIGIN_COLUMN$} # {}", given.origin);
+}
+
+/// A value as it is shown: in the form of its key, whatever form it came in, and without what may be secret.
+fn shown(key: &Key, name: &str, given: &Given) -> Value {
+    if key.secret && name == key.name && !is_sqlite(&given.value) {
+        return Value::String(REDACTED.into());
+    }
+    plain(&in_form_of(key, given))
+}
+
+/// The place of a trail is secret where it may hold a password.
+fn is_sqlite(value: &Value) -> bool {
+    value.as_str().is_some_and(|url| url.starts_with("sqlite:"))
+}
+
+/// Lists, numbers and tables come as text from the environment.
+fn in_form_of(key: &Key, given: &Given) -> Value {
+    let Value::String(text) = &given.value else {
+        return given.value.clone();
+    };
+    let same_kind = |found: &Value, form: &Value| found.same_type(form);
+    match value(key.example()) {
+        Some(Value::Array(_)) => {
+            let items = list_of(&given.value).unwrap_or_default();
+            Value::Array(items.into_iter().map(Value::String).collect())
+        }
+        Some(Value::String(_)) | None => given.value.clone(),
+        Some(form) => {
+            let parsed = value(text).filter(|found| same_kind(found, &form));
+            parsed.unwrap_or_else(|| given.value.clone())
+        }
+    }
+}
+
+/// Without users, passwords and queries of URLs.
+fn plain(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(without_secrets(text)),
+        Value::Array(items) => Value::Array(items.iter().map(plain).collect()),
+        Value::Table(table) => {
+            let entries = table
+                .iter()
+                .map(|(name, value)| (name.clone(), plain(value)));
+            Value::Table(entries.collect())
+        }
+        other => other.clone(),
+    }
+}
+
+fn without_secrets(text: &str) -> String {
+    if !text.contains("://") && !text.contains('@') {
+        return text.to_owned();
+    }
+    let whole = if text.contains("://") {
+        text.to_owned()
+    } else {
+        // host:port of a proxy, with whom it is for before it.
+        format!("http://{text}")
+    };
+    match Url::parse(&whole) {
+        Ok(url)
+            if url.username().is_empty() && url.password().is_none() && url.query().is_none() =>
+        {
+            text.to_owned()
+        }
+        Ok(mut url) => {
+            let had_user = !url.username().is_empty() || url.password().is_some();
+            let redacted =
+                (had_user && url.set_password(None).is_ok()).then(|| url.set_username("redacted"));
+            if had_user && redacted != Some(Ok(())) {
+                return REDACTED.into();
+            }
+            if url.query().is_some() {
+                url.set_query(Some("redacted"));
+            }
+            url.into()
+        }
+        Err(_) => REDACTED.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_url_may_keep_secret_is_not_shown() {
+        for (text, expected) in [
+            ("https://api.compshare.cn", "https://api.compshare.cn"),
+            ("http://proxy:3128", "http://proxy:3128"),
+            (
+                "http://user:hunter2@proxy:3128",
+                "http://redacted@proxy:3128/",
+            ),
+            ("user:hunter2@proxy:3128", "http://redacted@proxy:3128/"),
+            (
+                "https://keys.example/jwks?key=hunter2",
+                "https://keys.example/jwks?redacted",
+            ),
+            ("http://a:hunter2@[", "(redacted)"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+        ] {
+            assert_eq!(without_secrets(text), expected);
+        }
+    }
+}

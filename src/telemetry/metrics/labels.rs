@@ -1,0 +1,40 @@
+//! Labels: each value is one of a known few, so that no caller can make a series.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+
+/// A label value that is one of a known few.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Word(pub(super) &'static str);
+
+impl EncodeLabelValue for Word {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> std::fmt::Result {
+        self.0.encode(encoder)
+    }
+}
+
+/// Declares sets of labels.
+macro_rules! labels {
+    ($($name:ident { $($label:ident: $value:ty),* })*) => {
+        $(
+            #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+            pub(super) struct $name {
+                $(pub(super) $label: $value,)*
+            }
+        )*
+    };
+}
+
+labels! {
+    RequestLabels { method: Word, route: Word, status: u32 }
+    CallLabels { action: Word, result: Word }
+    OutcomeLabels { operation: Word, outcome: Word }
+    // The issuers of the configuration alone.
+    AuthenticationLabels { issuer: String, result: Word }
+    IssuerLabels { issuer: String }
+    DecisionLabels { action: Word, decision: Word }
+    LimitLabels { limit: Word }
+    // The codes of the list alone.
+    RetCodeLabels { ret_code: String }
+    ReloadLabels { what: Word, result: Word }
+    VersionLabels { version: Word }
+}

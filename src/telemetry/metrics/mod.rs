@@ -1,0 +1,428 @@
+//! The catalogue of all metrics, as typed methods: a name or a label is written here and nowhere else.
+//!
+//! Names are `isg_ROOM_THING_UNIT`, units are base units, label values come from enums alone, so that no
+//! caller can make a series.
+
+mod labels;
+mod process;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::encoding::prometheus_text;
+use prometheus_client::metrics::TypedMetric;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::domain::Timestamp;
+
+use super::logging::LostLines;
+use labels::{
+    AuthenticationLabels, CallLabels, DecisionLabels, IssuerLabels, LimitLabels, OutcomeLabels,
+    ReloadLabels, RequestLabels, RetCodeLabels, VersionLabels, Word,
+};
+use process::{PROCESS_METRICS, Process};
+
+/// All metrics of one gateway. Clones share the same numbers.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Catalogue>);
+
+/// Makes the catalogue of this one list: the field, the metric, its name (a counter's without `_total`), what it is.
+macro_rules! catalogue {
+    ($($field:ident: $kind:ty = $new:expr, $name:literal, $help:literal;)*) => {
+        #[derive(Debug)]
+        struct Catalogue {
+            registry: Registry,
+            $($field: $kind,)*
+            last_event: AtomicI64,
+            key_sets: Mutex<BTreeMap<String, Timestamp>>,
+            lost_lines: OnceLock<LostLines>,
+        }
+
+        impl Catalogue {
+            /// All at zero.
+            fn new() -> Self {
+                let mut registry = Registry::default();
+                $(let $field: $kind = $new; registry.register($name, $help, $field.clone());)*
+                registry.register_collector(Box::new(Process));
+                Self {
+                    registry,
+                    $($field,)*
+                    last_event: AtomicI64::new(i64::MIN),
+                    key_sets: Mutex::default(),
+                    lost_lines: OnceLock::new(),
+                }
+            }
+
+            /// Name in the text format, kind, and what it is, of each.
+            fn described() -> Vec<(String, &'static str, &'static str)> {
+                let mut all = Vec::new();
+                $({
+                    let kind = <$kind as TypedMetric>::TYPE.as_str();
+                    let suffix = if kind == "counter" { "_total" } else { "" };
+                    all.push((format!("{}{suffix}", $name), kind, $help));
+                })*
+                all
+            }
+        }
+    };
+}
+
+catalogue! {
+    http_requests: Family<RequestLabels, Counter> = Family::default(),
+        "isg_http_requests", "Requests answered";
+    http_duration: Histogram = Histogram::new(bounds(0.001, 2.0, 16)),
+        "isg_http_request_duration_seconds", "Time from arrival to answer";
+    http_in_flight: Gauge = Gauge::default(),
+        "isg_http_requests_in_flight", "Requests that have arrived and have no answer yet";
+    streams: Gauge = Gauge::default(),
+        "isg_streams", "Streams of the trail that are open: exports and followers";
+    authentications: Family<AuthenticationLabels, Counter> = Family::default(),
+        "isg_authentications", "Tokens judged, by the configured issuer (none: of no issuer that is configured) and result";
+    decisions: Family<DecisionLabels, Counter> = Family::default(),
+        "isg_policy_decisions", "Decisions by scope and policy, by action";
+    rate_limited: Family<LimitLabels, Counter> = Family::default(),
+        "isg_rate_limited", "Requests refused with 429, by the limit";
+    key_set_age: Family<IssuerLabels, Gauge<f64, AtomicU64>> = Family::default(),
+        "isg_key_set_age_seconds", "Time since an issuer's keys were read or fetched last";
+    upstream_calls: Family<CallLabels, Counter> = Family::default(),
+        "isg_upstream_calls", "Calls to the Action API";
+    upstream_duration: Histogram = Histogram::new(bounds(0.001, 2.0, 16)),
+        "isg_upstream_call_duration_seconds", "Time of one call";
+    upstream_ret_codes: Family<RetCodeLabels, Counter> = Family::default(),
+        "isg_upstream_ret_codes", "Answers of the Action API by RetCode; unknown ones as other";
+    upstream_retries: Counter = Counter::default(),
+        "isg_upstream_retries", "Calls made again after a failure";
+    accounts_per_call: Histogram = Histogram::new([1.0, 2.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0]),
+        "isg_upstream_accounts_per_call", "Accounts that one change call carries";
+    calls_in_flight: Gauge = Gauge::default(),
+        "isg_upstream_calls_in_flight", "Calls to the Action API in flight";
+    breaker_open: Gauge = Gauge::default(),
+        "isg_upstream_breaker_open", "1 while the circuit breaker is open or half-open";
+    changes: Family<OutcomeLabels, Counter> = Family::default(),
+        "isg_sharing_changes", "Changes that ended, by outcome";
+    waiting_changes: Gauge = Gauge::default(),
+        "isg_sharing_waiting_changes", "Changes that wait for a call";
+    // Fine steps: the median commit is what everybody waits for.
+    commit_duration: Histogram = Histogram::new(bounds(0.0001, 1.25, 52)),
+        "isg_audit_commit_duration_seconds", "Time of one group commit";
+    commit_entries: Histogram = Histogram::new(bounds(1.0, 2.0, 10)),
+        "isg_audit_commit_entries", "Entries of one group commit";
+    commit_failures: Counter = Counter::default(),
+        "isg_audit_commit_failures", "Group commits that failed";
+    waiting_entries: Gauge = Gauge::default(),
+        "isg_audit_waiting_entries", "Entries that wait for a commit";
+    sequence: Gauge = Gauge::default(),
+        "isg_audit_chain_sequence", "Sequence of the chain's head";
+    unrecorded_outcomes: Gauge = Gauge::default(),
+        "isg_audit_unrecorded_outcomes", "Outcomes in memory that wait for the trail to be writable";
+    clock_behind: Gauge<f64, AtomicU64> = Gauge::default(),
+        "isg_audit_clock_behind_seconds", "How far the clock is behind the time in the last event's id; 0 where it is not";
+    tls_certificate: Family<[(&'static str, &'static str); 0], Gauge> = Family::default(),
+        "isg_tls_certificate_expiry_timestamp_seconds", "When the first certificate of the listener's chain ends that does; only with TLS";
+    reloads: Family<ReloadLabels, Counter> = Family::default(),
+        "isg_reloads", "What a reload read again, and how that went";
+    log_lines_lost: Counter = Counter::default(),
+        "isg_log_lines_lost", "Log lines that were lost because nobody read them";
+    trace_spans_lost: Counter = Counter::default(),
+        "isg_trace_spans_lost", "Spans that no collector took";
+    build_info: Family<VersionLabels, Gauge> = Family::default(),
+        "isg_build_info", "1, with the version that runs";
+}
+
+/// So many are counted as long as it lives.
+#[derive(Debug)]
+pub struct Held {
+    gauge: Gauge,
+    count: i64,
+}
+
+impl Held {
+    fn of(gauge: &Gauge, count: usize) -> Self {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        gauge.inc_by(count);
+        let gauge = gauge.clone();
+        Self { gauge, count }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.gauge.dec_by(self.count);
+    }
+}
+
+/// Bounds from `first` up, each `factor` times the one before.
+fn bounds(first: f64, factor: f64, count: u16) -> impl Iterator<Item = f64> {
+    (0..count).map(move |step| first * factor.powi(i32::from(step)))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Takes over the count of log lines that nobody read.
+    pub fn count_lost_lines(&self, lost: LostLines) {
+        // Set once, where logging begins.
+        let _ = self.0.lost_lines.set(lost);
+    }
+
+    /// A new catalogue, all at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let catalogue = Catalogue::new();
+        let version = Word(env!("CARGO_PKG_VERSION"));
+        let of_version = catalogue
+            .build_info
+            .get_or_create(&VersionLabels { version });
+        of_version.set(1);
+        drop(of_version);
+        Self(Arc::new(catalogue))
+    }
+
+    /// The metrics as a table in Markdown, for the documentation.
+    #[must_use]
+    pub fn table() -> String {
+        let mut text = String::from("| metric | kind | what it is |\n| --- | --- | --- |\n");
+        let of_process = PROCESS_METRICS.map(|(name, kind, help)| (name.to_owned(), kind, help));
+        for (name, kind, help) in Catalogue::described().into_iter().chain(of_process) {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "| `{name}` | {kind} | {help} |");
+        }
+        text
+    }
+
+    /// Counts a token that was judged. `issuer` is that of the configuration which it is of.
+    pub fn authentication(&self, issuer: Option<&str>, result: &'static str) {
+        let labels = AuthenticationLabels {
+            issuer: issuer.unwrap_or("none").to_owned(),
+            result: Word(result),
+        };
+        self.0.authentications.get_or_create(&labels).inc();
+    }
+
+    /// Counts a decision by scope and policy.
+    pub fn policy_decision(&self, action: &'static str, decision: &'static str) {
+        let labels = DecisionLabels {
+            action: Word(action),
+            decision: Word(decision),
+        };
+        self.0.decisions.get_or_create(&labels).inc();
+    }
+
+    /// Counts a request that a limit refused.
+    pub fn rate_limited(&self, limit: &'static str) {
+        let labels = LimitLabels { limit: Word(limit) };
+        self.0.rate_limited.get_or_create(&labels).inc();
+    }
+
+    /// Notes that an issuer's keys were read or fetched.
+    pub fn key_set(&self, issuer: &str, at: Timestamp) {
+        let mut key_sets = self
+            .0
+            .key_sets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        key_sets.insert(issuer.to_owned(), at);
+    }
+
+    /// Counts an answer of the upstream; without a code one that is not in the list of codes.
+    pub fn upstream_ret_code(&self, known: Option<i64>) {
+        let ret_code = known.map_or_else(|| "other".to_owned(), |code| code.to_string());
+        let labels = RetCodeLabels { ret_code };
+        self.0.upstream_ret_codes.get_or_create(&labels).inc();
+    }
+
+    /// Notes how many accounts a change call carries.
+    pub fn upstream_accounts(&self, accounts: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "twenty at most")]
+        self.0.accounts_per_call.observe(accounts as f64);
+    }
+
+    /// Counts an entry that waits for a commit as long as what this gives lives.
+    #[must_use]
+    pub fn audit_entries_waiting(&self, entries: usize) -> Held {
+        Held::of(&self.0.waiting_entries, entries)
+    }
+
+    /// Counts a stream as long as what this gives lives.
+    #[must_use]
+    pub fn stream(&self) -> Held {
+        Held::of(&self.0.streams, 1)
+    }
+
+    /// Notes when the listener's certificate ends.
+    pub fn tls_certificate(&self, expires_at: Timestamp) {
+        let seconds = expires_at.as_micros() / 1_000_000;
+        self.0.tls_certificate.get_or_create(&[]).set(seconds);
+    }
+
+    /// Counts what a reload read again.
+    pub fn reload(&self, what: &'static str, result: &'static str) {
+        let labels = ReloadLabels {
+            what: Word(what),
+            result: Word(result),
+        };
+        self.0.reloads.get_or_create(&labels).inc();
+    }
+
+    /// Counts spans that no collector took.
+    pub fn trace_spans_lost(&self, spans: usize) {
+        let spans = u64::try_from(spans).unwrap_or(u64::MAX);
+        self.0.trace_spans_lost.inc_by(spans);
+    }
+
+    /// Counts a request as long as what this gives lives.
+    #[must_use]
+    pub fn http_request_in_flight(&self) -> Held {
+        Held::of(&self.0.http_in_flight, 1)
+    }
+
+    /// Counts an answered request. `route` is the route's pattern.
+    pub fn http_request(
+        &self,
+        method: &'static str,
+        route: &'static str,
+        status: u16,
+        took: Duration,
+    ) {
+        let labels = RequestLabels {
+            method: Word(method),
+            route: Word(route),
+            status: u32::from(status),
+        };
+        self.0.http_requests.get_or_create(&labels).inc();
+        self.0.http_duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts a call to the upstream.
+    pub fn upstream_call(&self, action: &'static str, result: &'static str, took: Duration) {
+        self.0
+            .upstream_calls
+            .get_or_create(&CallLabels {
+                action: Word(action),
+                result: Word(result),
+            })
+            .inc();
+        self.0.upstream_duration.observe(took.as_secs_f64());
+    }
+
+    /// Notes how many changes wait, how many calls are in flight, how many retries there were in all, and whether the
+    /// circuit breaker is open.
+    pub fn lanes(&self, waiting: usize, in_flight: usize, retries: u64, breaker_open: bool) {
+        let told = self.0.upstream_retries.inner();
+        told.store(retries, Ordering::Relaxed);
+        let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        self.0.waiting_changes.set(gauge(waiting));
+        self.0.calls_in_flight.set(gauge(in_flight));
+        self.0.breaker_open.set(i64::from(breaker_open));
+    }
+
+    /// Counts a change that ended.
+    pub fn change(&self, operation: &'static str, outcome: &'static str) {
+        self.0
+            .changes
+            .get_or_create(&OutcomeLabels {
+                operation: Word(operation),
+                outcome: Word(outcome),
+            })
+            .inc();
+    }
+
+    /// Notes a group commit and the chain's new head.
+    pub fn audit_commit(&self, entries: usize, head: i64, took: Duration) {
+        self.0.commit_duration.observe(took.as_secs_f64());
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a group has at most some hundred entries"
+        )]
+        self.0.commit_entries.observe(entries as f64);
+        self.0.sequence.set(head);
+    }
+
+    /// Counts a group commit that failed.
+    pub fn audit_commit_failed(&self) {
+        self.0.commit_failures.inc();
+    }
+
+    /// Notes how many outcomes wait in memory.
+    pub fn unrecorded_outcomes(&self, waiting: usize) {
+        self.0
+            .unrecorded_outcomes
+            .set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+
+    /// Notes the time in the last event's id.
+    pub fn audit_last_event(&self, at: Option<Timestamp>) {
+        let micros = at.map_or(i64::MIN, Timestamp::as_micros);
+        self.0.last_event.store(micros, Ordering::Relaxed);
+    }
+
+    /// All metrics in Prometheus' text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let last_event = Timestamp::from_micros(self.0.last_event.load(Ordering::Relaxed));
+        let behind = last_event.since(Timestamp::now());
+        self.0.clock_behind.set(behind.as_secs_f64());
+        if let Some(lost) = self.0.lost_lines.get() {
+            let told = self.0.log_lines_lost.inner();
+            told.store(lost.count(), Ordering::Relaxed);
+        }
+        let key_sets = self
+            .0
+            .key_sets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for (issuer, at) in &*key_sets {
+            let issuer = issuer.clone();
+            let age = Timestamp::now().since(*at).as_secs_f64();
+            let of_issuer = self.0.key_set_age.get_or_create(&IssuerLabels { issuer });
+            of_issuer.set(age);
+        }
+        drop(key_sets);
+        let mut text = String::new();
+        match prometheus_text::encode(&mut text, &self.0.registry) {
+            Ok(()) => text,
+            Err(std::fmt::Error) => String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_rendered() {
+        let metrics = Metrics::new();
+        metrics.http_request(
+            "PUT",
+            "/images/{image_id}/shares/{account_id}",
+            200,
+            Duration::from_millis(3),
+        );
+        metrics.upstream_call("modify", "ok", Duration::from_millis(2));
+        metrics.change("share", "succeeded");
+        metrics.audit_commit(2, 7, Duration::from_micros(900));
+        let text = metrics.render();
+        let expected = [
+            r#"isg_http_requests_total{method="PUT",route="/images/{image_id}/shares/{account_id}",status="200"} 1"#,
+            r#"isg_upstream_calls_total{action="modify",result="ok"} 1"#,
+            r#"isg_sharing_changes_total{operation="share",outcome="succeeded"} 1"#,
+            "isg_audit_chain_sequence 7",
+            "isg_audit_commit_entries_sum 2",
+        ];
+        for line in expected {
+            assert!(text.contains(line), "{line} in:\n{text}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What Prometheus' own clients tell of a process, by the names that they use.
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+/// Name, what it is, and whether it only grows.
+pub(super) const PROCESS_METRICS: [(&str, &str, &str); 7] = [
+    (
+        "process_cpu_seconds_total",
+        "counter",
+        "Processor time of user and system",
+    ),
+    ("process_open_fds", "gauge", "Open file descriptors"),
+    (
+        "process_max_fds",
+        "gauge",
+        "The limit of open file descriptors",
+    ),
+    ("process_virtual_memory_bytes", "gauge", "Virtual memory"),
+    ("process_resident_memory_bytes", "gauge", "Resident memory"),
+    ("process_threads", "gauge", "Threads"),
+    (
+        "process_start_time_seconds",
+        "gauge",
+        "When the process began, since 1970",
+    ),
+];
+
+/// Looks when it is asked.
+#[derive(Debug)]
+pub(super) struct Process;
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        // A system that does not tell shows none.
+        let Some(values) = look() else {
+            return Ok(());
+        };
+        for ((name, kind, help), value) in PROCESS_METRICS.into_iter().zip(values) {
+            if kind == "counter" {
+                let metric = ConstCounter::new(value);
+                let name = name.trim_end_matches("_total");
+                let to = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
+                metric.encode(to)?;
+            } else {
+                let metric = ConstGauge::new(value);
+                let to = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
+                metric.encode(to)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// In the order of [`PROCESS_METRICS`].
+#[cfg(target_os = "linux")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "bytes and ticks are far below 2^53"
+)]
+fn look() -> Option<[f64; 7]> {
+    use procfs::process::{LimitValue, Process};
+    let process = Process::myself().ok()?;
+    let stat = process.stat().ok()?;
+    let ticks = procfs::ticks_per_second() as f64;
+    let max_fds = match process.limits().ok()?.max_open_files.soft_limit {
+        LimitValue::Unlimited => f64::INFINITY,
+        LimitValue::Value(limit) => limit as f64,
+    };
+    let booted = procfs::boot_time_secs().ok()? as f64;
+    Some([
+        (stat.utime + stat.stime) as f64 / ticks,
+        process.fd_count().ok()? as f64,
+        max_fds,
+        stat.vsize as f64,
+        (stat.rss * procfs::page_size()) as f64,
+        stat.num_threads as f64,
+        booted + stat.starttime as f64 / ticks,
+    ])
+}
+
+#[cfg(not(target_os = "linux"))]
+fn look() -> Option<[f64; 7]> {
+    None
+}
