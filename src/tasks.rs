@@ -2,7 +2,7 @@
 //!
 //! A handler is dropped when its peer resets the connection, and a task spawned on an actix worker is
 //! lost when that worker stops. A change that was begun must still be finished and written down, so it
-//! runs here: on the main runtime, counted, and waited for at a stop.
+//! runs here: on the main runtime, counted, and waited for at a stop, within the spans in which it began.
 
 use std::future::Future;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::domain::Deadline;
+use crate::telemetry::traces::inherit;
 
 /// Spawns work on the main runtime and waits for it at a stop. Clones share the same work.
 #[derive(Debug, Clone)]
@@ -43,7 +44,7 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.tracker.spawn_on(work, &self.runtime);
+        self.tracker.spawn_on(inherit(work), &self.runtime);
     }
 
     /// Begins `work` that serves other work: a stop does not wait for it, and it must end by itself once nobody
@@ -64,7 +65,7 @@ impl Tasks {
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
-        let running = AbortOnDropHandle::new(self.tracker.spawn_on(work, &self.runtime));
+        let running = AbortOnDropHandle::new(self.tracker.spawn_on(inherit(work), &self.runtime));
         tokio::select! {
             done = running => done.ok(),
             () = self.giving_up() => None,

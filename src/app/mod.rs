@@ -24,7 +24,8 @@ use crate::domain::{Deadline, Timestamp};
 use crate::http::{self, Check, Parts, Readiness, Requests};
 use crate::sharing::Sharing;
 use crate::tasks::Tasks;
-use crate::telemetry::{LostLines, Metrics};
+use crate::telemetry::traces::{Exporting, TraceError};
+use crate::telemetry::{LostLines, Metrics, Traces};
 use crate::upstream::{ClientError, Upstream};
 
 use descriptors::most_connections;
@@ -50,6 +51,9 @@ pub enum StartError {
     /// No client for the upstream.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// Traces cannot be exported.
+    #[error(transparent)]
+    Traces(#[from] TraceError),
     /// No client for the keys.
     #[error(transparent)]
     KeySource(#[from] SourceError),
@@ -91,6 +95,7 @@ pub struct App {
     /// As it was at the start.
     config: Config,
     metrics: Metrics,
+    exporting: Option<Exporting>,
 }
 
 impl App {
@@ -120,6 +125,7 @@ impl App {
             key: "server.tls_key_file".into(),
             message,
         })?;
+        let (traces, exporting) = start_traces(&config, &metrics)?;
         let authenticator = Arc::new(authenticator(&config.auth, sandbox_keys, metrics.clone())?);
         authenticator.follow(&tasks)?;
         let authenticator = Data::from(authenticator);
@@ -129,7 +135,11 @@ impl App {
             message,
         })?;
         let authorizer = Arc::new(Authorizer::new(policies, metrics.clone()));
-        let upstream = Arc::new(Upstream::new(&config.upstream, metrics.clone())?);
+        let upstream = Arc::new(Upstream::new(
+            &config.upstream,
+            metrics.clone(),
+            traces.clone(),
+        )?);
         let (writer, writer_task, reader) =
             audit::open(&config.audit.database, accepted, metrics.clone()).await?;
         let sharing = Sharing::new(
@@ -139,12 +149,14 @@ impl App {
             Arc::clone(&upstream),
             tasks.clone(),
             metrics.clone(),
+            traces.clone(),
             &config.upstream,
         );
         sharing.recover().await;
 
         let checks = checks(authenticator.clone(), writer, sharing.clone());
         let readiness = Data::new(Readiness::new(checks));
+        let links = http::Links::new(config.server.public_url.clone());
         let parts = Parts {
             authenticator: authenticator.clone(),
             authorizer: Data::from(Arc::clone(&authorizer)),
@@ -157,6 +169,8 @@ impl App {
                 metrics.clone(),
             )),
             requests: Data::new(requests.clone()),
+            document: Data::new(http::document_text(&links)),
+            links: Data::new(links),
             bounds: Data::new(http::RequestBounds {
                 region: config.upstream.region.clone(),
                 regions: config.upstream.regions.clone(),
@@ -169,6 +183,7 @@ impl App {
             )),
             readiness: readiness.clone(),
             metrics: Data::new(metrics.clone()),
+            traces: Data::new(traces),
         };
         let most = most_connections(&config);
         let rest = serve_rest(
@@ -200,6 +215,7 @@ impl App {
             sharing,
             config,
             metrics,
+            exporting,
         })
     }
 
@@ -270,11 +286,24 @@ impl App {
             let _ = timeout(LAST_ANSWERS_TIME, admin.handle.stop(false)).await;
             admin.task.abort();
         }
+        if let Some(exporting) = self.exporting {
+            exporting.stop().await;
+        }
         let recorded = closed.is_some_and(|closed| closed.lost_outcomes == 0);
         let clean = answered && finished && recorded;
         tracing::info!(clean, at = %Timestamp::now(), "stopped");
         clean
     }
+}
+
+fn start_traces(
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<(Traces, Option<Exporting>), TraceError> {
+    let settings = config.telemetry.traces.as_ref();
+    let started = settings.map(|settings| Traces::start(settings, metrics.clone()));
+    let (traces, exporting) = started.transpose()?.unzip();
+    Ok((traces.unwrap_or_default(), exporting))
 }
 
 /// What must hold for the gateway to be ready.

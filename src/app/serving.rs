@@ -64,6 +64,7 @@ pub(super) fn serve_rest(
             };
             ActixApp::new()
                 .app_data(parts.metrics.clone())
+                .app_data(parts.traces.clone())
                 .app_data(parts.requests.clone())
                 .app_data(parts.proxies.clone())
                 .configure(routes_of)

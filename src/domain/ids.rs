@@ -203,37 +203,6 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// The trace that a request belongs to: 32 lower-case hexadecimal digits (W3C Trace Context, section 3.2.2.3).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TraceId(Arc<str>);
-
-impl TraceId {
-    /// Reads the trace id out of a `traceparent` header; `None` where the header is not as the
-    /// specification asks, which then counts as absent (section 3.2.2.5).
-    #[must_use]
-    pub fn from_traceparent(header: &str) -> Option<Self> {
-        let mut parts = header.split('-');
-        let (version, trace, parent, flags) =
-            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let hex = |text: &str, length: usize| {
-            text.len() == length
-                && text
-                    .bytes()
-                    .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        };
-        let nonzero = |text: &str| text.bytes().any(|byte| byte != b'0');
-        let known = version != "ff" && (version != "00" || parts.next().is_none());
-        let sound = hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2);
-        (known && sound && nonzero(trace) && nonzero(parent)).then(|| Self(trace.into()))
-    }
-
-    /// The id as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -285,29 +254,6 @@ mod tests {
         ] {
             assert!(bad.parse::<ImageId>().is_err(), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn a_traceparent_is_read_as_the_specification_says() {
-        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let read = TraceId::from_traceparent(good).expect("good");
-        assert_eq!(read.as_str(), "4bf92f3577b34da6a3ce929d0e0e4736");
-        for bad in [
-            "",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
-        ] {
-            assert_eq!(TraceId::from_traceparent(bad), None, "{bad:?}");
-        }
-        let later = "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more";
-        assert!(
-            TraceId::from_traceparent(later).is_some(),
-            "later versions may append fields"
-        );
     }
 
     proptest! {

@@ -10,6 +10,7 @@ mod image;
 mod issuer;
 mod line;
 mod time;
+mod trace;
 
 pub use caller::{Author, Caller, Party, Principal, SYSTEM_SUBJECTS, Scope};
 pub use change::{
@@ -17,9 +18,10 @@ pub use change::{
 };
 pub use ids::{
     ACCOUNT_ID_MAX, AccountId, EventId, IMAGE_ID_BYTES_MAX, ImageId, InvalidAccountId,
-    InvalidImageId, InvalidRegion, InvalidRequestId, Region, RequestId, TraceId,
+    InvalidImageId, InvalidRegion, InvalidRequestId, Region, RequestId,
 };
 pub use image::Image;
 pub use issuer::{InvalidIssuerName, IssuerName};
 pub use line::write_on_one_line;
 pub use time::{Deadline, InvalidTimestamp, Stopwatch, Timestamp};
+pub use trace::{SpanContext, TraceId};

@@ -12,13 +12,13 @@ use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
-    Content, Header, OpenApi as Document, Ref, RefOr, Response, ResponseBuilder,
+    Content, Header, OpenApi as Document, Ref, RefOr, Response, ResponseBuilder, Server,
 };
 
 use crate::problem::ProblemKind as Kind;
 
 use super::table::{API, Operations};
-use super::wire::{Cost, MEDIA_TYPE, Permission, Route, example};
+use super::wire::{Cost, Links, MEDIA_TYPE, Permission, Route, example};
 
 const BEARER: &str = "bearer";
 
@@ -36,6 +36,7 @@ const OF_RIGHTS: &[Kind] = &[Kind::InsufficientScope, Kind::Forbidden];
 
 static DOCUMENT: LazyLock<Document> = LazyLock::new(|| {
     let mut document = Operations::openapi();
+    document.servers = Some(vec![Server::new(Links::new(None).server())]);
     add_bearer(&mut document);
     for (route, operation) in operations(&mut document) {
         operation.security = Some(vec![security(route)]);
@@ -44,7 +45,6 @@ static DOCUMENT: LazyLock<Document> = LazyLock::new(|| {
     }
     document
 });
-static TEXT: LazyLock<String> = LazyLock::new(|| DOCUMENT.to_json().unwrap_or_default());
 
 /// The OpenAPI 3.1 document.
 #[must_use]
@@ -52,9 +52,12 @@ pub fn document() -> &'static Document {
     &DOCUMENT
 }
 
-/// The document as JSON.
-pub(super) fn text() -> &'static str {
-    &TEXT
+/// The document as JSON, as a gateway serves it whose callers come by these links.
+pub(super) fn text(links: &Links) -> String {
+    let mut document = DOCUMENT.clone();
+    document.servers = Some(vec![Server::new(links.server())]);
+    // All of it is text, lists and maps with texts for keys.
+    document.to_json().unwrap_or_default()
 }
 
 /// The names of the parameters that a route takes in its query.

@@ -22,7 +22,7 @@ use crate::auth::Authenticator;
 use crate::authorization::Authorizer;
 use crate::sharing::Sharing;
 use crate::tasks::Tasks;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Traces};
 
 pub use document::document;
 pub use edge::{
@@ -31,7 +31,8 @@ pub use edge::{
 };
 pub use requested::{NotRequested, Requested, requested};
 pub use routes::admin::{Check, Readiness};
-pub use wire::{RequestBounds, Requests, Streams};
+pub use routes::document::DocumentText;
+pub use wire::{Links, RequestBounds, Requests, Streams};
 
 /// What the routes need; cheap to clone into each worker.
 #[derive(Debug, Clone)]
@@ -50,6 +51,10 @@ pub struct Parts {
     pub streams: Data<Streams>,
     /// What is being answered.
     pub requests: Data<Requests>,
+    /// Makes links to the gateway itself.
+    pub links: Data<Links>,
+    /// The document, as it is served.
+    pub document: Data<DocumentText>,
     /// What requests may name.
     pub bounds: Data<RequestBounds>,
     /// How much may be asked.
@@ -60,6 +65,14 @@ pub struct Parts {
     pub readiness: Data<Readiness>,
     /// Numbers for the admin listener.
     pub metrics: Data<Metrics>,
+    /// Makes spans of requests.
+    pub traces: Data<Traces>,
+}
+
+/// The document for callers who come by these links.
+#[must_use]
+pub fn document_text(links: &Links) -> DocumentText {
+    DocumentText(document::text(links).into())
 }
 
 /// The routes of the REST listener.
@@ -76,7 +89,8 @@ pub fn routes(parts: &Parts, config: &mut ServiceConfig) {
         .app_data(parts.proxies.clone())
         .app_data(parts.readiness.clone())
         .app_data(Data::new(routes::admin::Detail::Hidden))
-        .app_data(Data::new(routes::document::DocumentText(document::text())));
+        .app_data(parts.links.clone())
+        .app_data(parts.document.clone());
     router::serve(table::rest(), config);
 }
 

@@ -176,7 +176,9 @@ impl Parts {
             return;
         }
         let mut decided = Decided::default();
+        let authorizing = self.traces.part("authorize");
         self.decide(&caller, &bulk, &mut decided).await;
+        authorizing.end();
         let admitted = self.admit(&caller, &bulk, &decided, deadline).await;
         self.follow(decided, bulk.changes, admitted, deadline, answer)
             .await;
@@ -262,7 +264,9 @@ impl Parts {
             }
         };
         let mut answer = Some(answer);
+        let recording = self.traces.part("audit.intent");
         let recorded = recorded(ticket, &decided.told, deadline, &mut answer).await;
+        recording.end();
         let Ok(recorded) = recorded else {
             drop(places);
             refuse(&mut answer);

@@ -51,7 +51,9 @@ fn success_status(operation: Operation) -> u16 {
 
 impl Parts {
     async fn run(&self, caller: Arc<Caller>, change: Change, deadline: Deadline, answer: Answer) {
+        let authorizing = self.traces.part("authorize");
         let decision = self.authorizer.decide(&caller, Request::Change(&change));
+        authorizing.end();
         let policy_ids = match decision {
             Decision::Allowed { policy_ids } => policy_ids,
             Decision::Refused(refusal) => {
@@ -74,10 +76,13 @@ impl Parts {
             deadline: deadline.instant(),
         };
         let (writer, queued) = (self.writer.clone(), intent.clone());
-        let admitted = self
-            .lanes
-            .admit(&key, asked, changes, move || writer.enqueue(queued));
-        let (mut ticket, places) = match admitted.await {
+        let traces = self.traces.clone();
+        let enqueue = move || {
+            let recording = traces.part("audit.intent");
+            Ok((writer.enqueue(queued)?, recording))
+        };
+        let admitted = self.lanes.admit(&key, asked, changes, enqueue);
+        let ((mut ticket, recording), places) = match admitted.await {
             Ok(admitted) => admitted,
             Err(error) => {
                 let _ = answer.send(Err(error.into()));
@@ -102,6 +107,7 @@ impl Parts {
                 ticket.await
             }
         };
+        recording.end();
         let Ok(recorded) = recorded else {
             telling.tell(ProblemKind::AuditUnavailable, ChangeError::AuditUnavailable);
             return;
@@ -172,6 +178,7 @@ impl Parts {
         let operation = refused.operation();
         let status = refusal_status(&refusal);
         let denial = denial(caller, refused, &refusal, status.clone());
+        let recording = self.traces.part("audit.intent");
         let mut ticket = match self.writer.enqueue_denial(denial) {
             Ok(ticket) => ticket,
             Err(error) => return error.into(),
@@ -182,6 +189,7 @@ impl Parts {
             }
             in_time => in_time,
         };
+        recording.end();
         match in_time.unwrap_or(Err(NotDurable)) {
             Ok(recorded) => {
                 self.metrics.change(operation, "denied");
@@ -211,6 +219,7 @@ impl Parts {
         let recalled = Recalled::of(&intent, event_id);
         let mut completion = settled.completion(recalled, written_status, Elapsed::Since(since));
         let outcome = completion.outcome;
+        let recording = self.traces.part("audit.outcome");
         let mut writing = std::pin::pin!(self.writer.record(completion.clone()));
         let patience = deadline.or_after(RECORD_GRACE).instant();
         let in_time = match timeout_at(patience.into(), &mut writing).await {
@@ -230,6 +239,7 @@ impl Parts {
             telling.tell_not_recorded(event_id, settled.effect());
             writing.await
         };
+        recording.end();
         let gone = if written.is_ok() {
             telling.answer(settled.answer(event_id))
         } else {

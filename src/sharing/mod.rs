@@ -26,7 +26,7 @@ use crate::config;
 use crate::domain::{AccountId, EventId, ImageId, Outcome, Region};
 use crate::problem::Effect;
 use crate::tasks::Tasks;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Traces};
 use crate::upstream::{BreakerState, CallError, Upstream};
 
 pub use bulk::{Bulk, BulkError, BulkResult};
@@ -50,6 +50,7 @@ struct Parts {
     lanes: Lanes,
     tasks: Tasks,
     metrics: Metrics,
+    traces: Traces,
 }
 
 /// A change that is done, and on disk as done.
@@ -177,6 +178,7 @@ impl Sharing {
         upstream: Arc<Upstream>,
         tasks: Tasks,
         metrics: Metrics,
+        traces: Traces,
         settings: &config::UpstreamSettings,
     ) -> Self {
         let limits = Limits {
@@ -185,7 +187,13 @@ impl Sharing {
             requests_per_second: settings.requests_per_second,
         };
         let calling = Arc::clone(&upstream);
-        let (lanes, landings_over) = Lanes::new(limits, calling, tasks.clone(), metrics.clone());
+        let (lanes, landings_over) = Lanes::new(
+            limits,
+            calling,
+            tasks.clone(),
+            metrics.clone(),
+            traces.clone(),
+        );
         let parts = Arc::new(Parts {
             authorizer,
             writer,
@@ -194,6 +202,7 @@ impl Sharing {
             lanes,
             tasks,
             metrics,
+            traces,
         });
         let reconciling = reconciliation::follow(Arc::downgrade(&parts), landings_over);
         parts.tasks.serve(reconciling);

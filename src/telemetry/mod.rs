@@ -6,6 +6,8 @@
 
 mod logging;
 pub mod metrics;
+pub mod traces;
 
 pub use logging::{Logging, LostLines, start_logging};
 pub use metrics::{Held, Metrics};
+pub use traces::{Span, Traces};

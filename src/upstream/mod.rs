@@ -23,7 +23,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::config;
 use crate::domain::{AccountId, ImageId, Region, Stopwatch};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Span, Traces};
 
 pub use breaker::{Admission, Breaker, BreakerState};
 pub use call_error::{CallError, Cause, Fate};
@@ -99,6 +99,7 @@ pub struct Upstream {
     project_id: Option<String>,
     zone: Option<String>,
     metrics: Metrics,
+    traces: Traces,
 }
 
 impl Upstream {
@@ -106,7 +107,11 @@ impl Upstream {
     ///
     /// # Errors
     /// Where no HTTP client can be made, as on a system without certificate authorities.
-    pub fn new(settings: &config::UpstreamSettings, metrics: Metrics) -> Result<Self, ClientError> {
+    pub fn new(
+        settings: &config::UpstreamSettings,
+        metrics: Metrics,
+        traces: Traces,
+    ) -> Result<Self, ClientError> {
         Ok(Self {
             transport: Transport::new(settings)?,
             keys: ArcSwap::from_pointee(Keys {
@@ -116,6 +121,7 @@ impl Upstream {
             project_id: settings.project_id.clone(),
             zone: settings.zone.clone(),
             metrics,
+            traces,
         })
     }
 
@@ -185,12 +191,15 @@ impl Upstream {
         let keys = self.keys.load_full();
         let (public, private) = (keys.public.expose_secret(), keys.private.expose_secret());
         let (body, signature) = form.signed(public, private);
+        let mut span = self.begin_span(action);
         let took = Stopwatch::start();
         let answer = match self.transport.post(body, connection).await {
             Ok(exchange) => wire::Answer::read_aside(exchange).await,
             Err(error) => Err(error),
         };
         self.count_ret_code(&answer);
+        describe(&mut span, &answer);
+        drop(span);
         let secrets = [public, private, &signature];
         let answer = answer.map(|answer| answer.without(&secrets));
         let answer = answer.map_err(|error| error.without(&secrets));
@@ -210,6 +219,24 @@ impl Upstream {
 }
 
 impl Upstream {
+    /// By OpenTelemetry's conventions for clients of HTTP. The form is not part of the URL, so that holds no signature.
+    fn begin_span(&self, action: Action) -> Span {
+        let mut span = self.traces.call("upstream.call");
+        if span.is_kept() {
+            let url = self.transport.url();
+            span.set("http.request.method", "POST");
+            span.set(
+                "server.address",
+                url.host_str().unwrap_or_default().to_owned(),
+            );
+            let port = url.port_or_known_default().unwrap_or_default();
+            span.set("server.port", i64::from(port));
+            span.set("url.full", self.transport.url_in_the_open());
+            span.set("upstream.action", action.name());
+        }
+        span
+    }
+
     fn count_ret_code(&self, answer: &Result<wire::Answer, CallError>) {
         let code = match answer {
             Ok(answer) => Some(answer.ret_code()),
@@ -221,6 +248,31 @@ impl Upstream {
             let known = code == 0 || RetCode::new(code).meaning() != Meaning::Unknown;
             self.metrics.upstream_ret_code(known.then_some(code));
         }
+    }
+}
+
+/// What came of a call.
+fn describe(span: &mut Span, answer: &Result<wire::Answer, CallError>) {
+    if !span.is_kept() {
+        return;
+    }
+    let ret_code = match answer {
+        Ok(answer) => Some(answer.ret_code()),
+        Err(CallError::Refused { ret_code, .. }) => Some(ret_code.get()),
+        Err(_) => None,
+    };
+    let status = match answer {
+        Err(CallError::Status { status, .. }) => Some(i64::from(*status)),
+        _ => ret_code.map(|_| 200),
+    };
+    if let Some(status) = status {
+        span.set("http.response.status_code", status);
+    }
+    if let Some(ret_code) = ret_code {
+        span.set("upstream.ret_code", ret_code);
+    }
+    if let Err(error) = answer {
+        span.fail(error.label());
     }
 }
 

@@ -62,6 +62,17 @@ impl Transport {
         })
     }
 
+    /// The one URL.
+    pub(super) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// The same without a user, a password or a query.
+    pub(super) fn url_in_the_open(&self) -> String {
+        let url = &self.url;
+        format!("{}{}", url.origin().ascii_serialization(), url.path())
+    }
+
     /// POSTs a form and reads the answer of a success.
     pub(super) async fn post(
         &self,

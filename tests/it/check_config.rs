@@ -264,20 +264,18 @@ fn the_example_is_a_configuration_with_every_key_at_its_default() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.toml");
     let example = std::fs::read_to_string(path).unwrap();
     // Whoever takes the comments away that hold settings sets every key.
-    let every: String = example
+    let uncommented = |line: &str| {
+        let setting = line.strip_prefix("# ").filter(|setting| {
+            let name = setting.split_once(" = ").map(|(name, _)| name);
+            name.is_some_and(|name| !name.contains([' ', '`']))
+        });
+        setting.unwrap_or(line).to_owned()
+    };
+    let every = example
         .lines()
-        .map(|line| match line.strip_prefix("# ") {
-            Some(setting)
-                if setting
-                    .split_once(" = ")
-                    .is_some_and(|(name, _)| !name.contains([' ', '`'])) =>
-            {
-                setting
-            }
-            _ => line,
-        })
-        .map(|line| format!("{line}\n"))
-        .collect();
+        .map(uncommented)
+        .collect::<Vec<_>>()
+        .join("\n");
     write(&directory.path().join("every.toml"), &every);
     let output = check(directory.path(), &["--config", "every.toml"], &[]);
     let told = texts(&output).1;

@@ -26,7 +26,7 @@ fn may_import() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
         ("problem", BTreeSet::from(["domain"])),
         ("config", BTreeSet::from(["domain"])),
         ("telemetry", BTreeSet::from(["domain", "config"])),
-        ("tasks", BTreeSet::from(["domain"])),
+        ("tasks", BTreeSet::from(["domain", "telemetry"])),
         ("auth", ground(&[])),
         ("authorization", ground(&[])),
         ("upstream", ground(&[])),

@@ -44,5 +44,6 @@ mod storage;
 mod streams;
 mod support;
 mod tls;
+mod traces;
 mod trail_start;
 mod trail_tools;

@@ -12,9 +12,10 @@ use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpMessage as _, HttpRequest};
 
-use crate::domain::{Principal, RequestId, Stopwatch, TraceId};
+use crate::domain::{Principal, RequestId, SpanContext, Stopwatch};
 use crate::problem::ProblemKind;
-use crate::telemetry::Metrics;
+use crate::telemetry::traces::{Within, within};
+use crate::telemetry::{Metrics, Span, Traces};
 
 use super::client_address::{ClientAddress, TrustedProxies};
 use super::connections::Connection;
@@ -52,9 +53,11 @@ pub async fn observe(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
+    let caller = sole(request.headers(), &TRACEPARENT).and_then(SpanContext::from_traceparent);
+    let (mut span, context) = begin_span(&request, caller).unzip();
     let arrival = Arrival {
         request_id: request_id(request.headers()),
-        trace_id: sole(request.headers(), &TRACEPARENT).and_then(TraceId::from_traceparent),
+        trace_id: context.or(caller).map(|context| context.trace_id()),
         since: Stopwatch::start(),
     };
     request.extensions_mut().insert(arrival.clone());
@@ -77,7 +80,10 @@ pub async fn observe(
         let rendered = problem.render(&arrival.request_id, changes);
         (request.into_response(rendered), Some(problem))
     } else {
-        let response = next.call(request).await?;
+        let response = match Within::all(context) {
+            None => next.call(request).await?,
+            spans => within(spans, next.call(request)).await?,
+        };
         let problem = response.response().error().and_then(|error| {
             let refused = || error.as_error::<CorsError>().map(cors::refused);
             error.as_error::<Problem>().cloned().or_else(refused)
@@ -114,6 +120,9 @@ pub async fn observe(
         &arrival,
         problem.as_ref(),
     );
+    if let Some(span) = span.as_mut() {
+        describe(span, &response, route);
+    }
     if let Some(metrics) = metrics {
         let method = method_word(response.request().method());
         metrics.http_request(
@@ -127,6 +136,55 @@ pub async fn observe(
         Some(answering) => response.map_body(|_, body| answering.until_sent(body)),
         None => response,
     })
+}
+
+/// The request's span, where traces are on. Probes have none: they come every few seconds and tell nothing.
+fn begin_span(
+    request: &ServiceRequest,
+    caller: Option<SpanContext>,
+) -> Option<(Span, SpanContext)> {
+    let traces = request.app_data::<Data<Traces>>()?;
+    if matches!(request.path(), path::LIVEZ | path::READYZ) {
+        return None;
+    }
+    traces.request(method_of_span(request.method()), caller)
+}
+
+/// By OpenTelemetry's conventions for servers of HTTP.
+fn describe(span: &mut Span, response: &ServiceResponse<BoxBody>, route: &'static str) {
+    if !span.is_kept() {
+        return;
+    }
+    let request = response.request();
+    let (method, status) = (method_of_span(request.method()), response.status());
+    let named = if method == OTHER_METHOD {
+        "HTTP"
+    } else {
+        method
+    };
+    if route == NO_ROUTE {
+        span.rename(named.to_owned());
+    } else {
+        span.rename(format!("{named} {route}"));
+        span.set("http.route", route);
+    }
+    span.set("http.request.method", method);
+    span.set("http.response.status_code", i64::from(status.as_u16()));
+    span.set("url.path", cut(request.path()).into_owned());
+    let over_tls = request.app_data::<OverTls>().is_some();
+    span.set("url.scheme", if over_tls { "https" } else { "http" });
+    let version = format!("{:?}", request.version());
+    span.set("network.protocol.version", version.replace("HTTP/", ""));
+    if let Some(client) = request.extensions().get::<ClientAddress>() {
+        span.set("client.address", client.told().to_string());
+    }
+    if let Some(agent) = request.headers().get(header::USER_AGENT) {
+        let agent = String::from_utf8_lossy(agent.as_bytes());
+        span.set("user_agent.original", cut(&agent).into_owned());
+    }
+    if status.is_server_error() {
+        span.fail(status.as_str().to_owned());
+    }
 }
 
 /// Where the request came from, for its log line and for whoever has to know it.
@@ -257,10 +315,22 @@ pub(super) fn cut_to(text: &str, characters_max: usize) -> Cow<'_, str> {
     }
 }
 
+const NO_ROUTE: &str = "none";
+
 /// The route's path, where there is one.
 fn route_word(request: &HttpRequest) -> &'static str {
     let resource = request.app_data::<&'static Resource>();
-    resource.map_or("none", |resource| resource.path)
+    resource.map_or(NO_ROUTE, |resource| resource.path)
+}
+
+const OTHER_METHOD: &str = "_OTHER";
+
+/// As [`method_word`], by OpenTelemetry's word for those that are not known.
+fn method_of_span(method: &Method) -> &'static str {
+    match method_word(method) {
+        "other" => OTHER_METHOD,
+        known => known,
+    }
 }
 
 fn method_word(method: &Method) -> &'static str {

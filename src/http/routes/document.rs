@@ -1,12 +1,13 @@
 //! The OpenAPI document, as the gateway serves it.
 
-use actix_web::web::Data;
+use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 
 use crate::http::wire::{Parser, Problem, path};
 
 /// The document as JSON.
-pub(in crate::http) struct DocumentText(pub(in crate::http) &'static str);
+#[derive(Debug, Clone)]
+pub struct DocumentText(pub(in crate::http) Bytes);
 
 /// This document.
 #[utoipa::path(
@@ -20,5 +21,7 @@ pub(in crate::http) async fn openapi_json(
 ) -> Result<HttpResponse, Problem> {
     Parser::new(&request, &[]).finish(Some(()))?;
     let mut response = HttpResponse::Ok();
-    Ok(response.content_type("application/json").body(document.0))
+    Ok(response
+        .content_type("application/json")
+        .body(document.0.clone()))
 }

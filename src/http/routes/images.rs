@@ -9,14 +9,14 @@ use serde::Serialize;
 use url::form_urlencoded;
 use utoipa::ToSchema;
 
-use crate::authorization::Authorizer;
+use crate::authorization::{Authorizer, Request};
 use crate::domain::{Image, ImageId, Region, Scope};
 use crate::problem::ProblemKind;
 use crate::sharing::Sharing;
 
 use crate::http::edge::Authenticated;
 use crate::http::wire::params::{ImagePath, RegionQuery};
-use crate::http::wire::{self, Parser, Problem, RequestBounds, path};
+use crate::http::wire::{self, Links, Parser, Problem, RequestBounds, path};
 
 /// Most images of a page: what one call of the upstream gives.
 pub(in crate::http) const LIMIT_MAX: usize = 100;
@@ -96,6 +96,7 @@ pub(in crate::http) async fn list_images(
     sharing: Data<Sharing>,
     authorizer: Data<Authorizer>,
     bounds: Data<RequestBounds>,
+    links: Data<Links>,
 ) -> Result<HttpResponse, Problem> {
     let mut parser = Parser::new(&request, &["limit", "cursor", "region"]);
     let region = parser.region(&bounds);
@@ -116,9 +117,11 @@ pub(in crate::http) async fn list_images(
         )
         .await?;
     let may_list = |image: &Image| {
-        caller
-            .may_list(&authorizer, &region, &image.image_id)
-            .is_ok()
+        let request = Request::ListShares {
+            region: &region,
+            image_id: &image.image_id,
+        };
+        authorizer.check(caller.caller(), request).is_ok()
     };
     let images = page.images.into_iter().filter(may_list);
     let images = images.map(ImageBody::from).collect();
@@ -130,8 +133,7 @@ pub(in crate::http) async fn list_images(
             .append_pair("cursor", cursor)
             .append_pair("region", region.as_str())
             .finish();
-        let link = format!("<{}?{query}>; rel=\"next\"", path::IMAGES);
-        response.insert_header((header::LINK, link));
+        response.insert_header((header::LINK, links.next(&request, &query)));
     }
     Ok(response.json(ImageList {
         images,

@@ -14,13 +14,13 @@ use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::header::{
     self, AcceptEncoding, ContentEncoding, ETag, Encoding, EntityTag, Header as _, IfNoneMatch,
 };
-use actix_web::web::Bytes;
+use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use flate2::read::GzDecoder;
 use sha2::{Digest as _, Sha256};
 use utoipa_swagger_ui::Config;
 
-use crate::http::wire::{Problem, path};
+use crate::http::wire::{Links, Problem, path};
 use crate::problem::ProblemKind;
 
 /// No script or style but the page's own, no other host. The hash is that of Swagger UI's one inline style
@@ -30,7 +30,8 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 static SWAGGER_UI: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
-    let config = Config::from(path::OPENAPI);
+    // From the page, wherever a proxy has it.
+    let config = Config::from(format!("..{}", path::OPENAPI));
     Arc::new(
         config
             .validator_url("none")
@@ -41,9 +42,9 @@ static SWAGGER_UI: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
 });
 
 /// Leads to Swagger UI.
-pub(in crate::http) async fn to_swagger_ui() -> HttpResponse {
+pub(in crate::http) async fn to_swagger_ui(links: Data<Links>) -> HttpResponse {
     HttpResponse::TemporaryRedirect()
-        .insert_header((header::LOCATION, path::SWAGGER_UI_PAGE))
+        .insert_header((header::LOCATION, links.from_root(path::SWAGGER_UI_PAGE)))
         .finish()
 }
 

@@ -5,6 +5,7 @@ mod accept;
 mod arrival;
 mod body;
 mod integer;
+mod links;
 pub(super) mod params;
 mod parser;
 mod problem;
@@ -15,6 +16,7 @@ mod stream;
 pub(super) use accept::choose;
 pub(super) use arrival::Arrival;
 pub(super) use body::{Body, no_account_twice, no_body, read, require_json};
+pub use links::Links;
 pub use parser::RequestBounds;
 pub(super) use parser::{Mode, Parser, deadline};
 pub(super) use problem::{

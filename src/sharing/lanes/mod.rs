@@ -17,6 +17,7 @@ mod machine;
 mod place;
 mod queue;
 mod reading;
+mod traced;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -30,7 +31,8 @@ use tokio::time::sleep_until;
 
 use crate::domain::{AccountId, Deadline, Operation};
 use crate::tasks::Tasks;
-use crate::telemetry::Metrics;
+use crate::telemetry::traces::{Within, within};
+use crate::telemetry::{Metrics, Traces};
 use crate::upstream::{BreakerState, CallError, Connection, Modification, Modified, Upstream};
 
 pub(super) use door::{AdmitError, HeldLane};
@@ -39,6 +41,7 @@ use machine::{CallId, Effect, LookId, Machine, PlaceId, ReadId, WaitId};
 pub(super) use place::{Place, Word};
 pub(super) use reading::ReadError;
 use reading::ReadWord;
+use traced::TracedPlaces;
 
 /// Accounts of one image of which changes could land late, and cannot any more.
 #[derive(Debug)]
@@ -64,6 +67,7 @@ struct Shared {
     upstream: Arc<Upstream>,
     tasks: Tasks,
     metrics: Metrics,
+    traces: Traces,
     /// Wakes the task that tells the time.
     alarm: Arc<Notify>,
     landings_over: mpsc::UnboundedSender<LandingTimeOver>,
@@ -75,6 +79,7 @@ struct State {
     places: HashMap<PlaceId, mpsc::Sender<Word>>,
     reads: HashMap<ReadId, oneshot::Sender<ReadWord>>,
     waits: HashMap<WaitId, door::Visitor>,
+    traced: TracedPlaces,
     /// When the task that tells the time wakes up by itself.
     armed: Option<Instant>,
 }
@@ -82,8 +87,8 @@ struct State {
 /// What is done once the lock is free.
 enum Errand {
     Read(oneshot::Sender<ReadWord>, ReadWord),
-    Call(CallId, Modification, Connection),
-    Look(LookId, LaneKey, Instant),
+    Call(CallId, Modification, Connection, Option<Within>),
+    Look(LookId, LaneKey, Instant, Option<Within>),
     LandingTimeOver(LandingTimeOver),
     /// Tells somebody something.
     Tell(Box<dyn FnOnce() + Send>),
@@ -98,6 +103,7 @@ impl Lanes {
         upstream: Arc<Upstream>,
         tasks: Tasks,
         metrics: Metrics,
+        traces: Traces,
     ) -> (Self, LandingsOver) {
         let (landings_over, told) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
@@ -106,11 +112,13 @@ impl Lanes {
                 places: HashMap::new(),
                 reads: HashMap::new(),
                 waits: HashMap::new(),
+                traced: TracedPlaces::default(),
                 armed: None,
             }),
             upstream,
             tasks,
             metrics,
+            traces,
             alarm: Arc::default(),
             landings_over,
         });
@@ -129,7 +137,11 @@ impl Lanes {
     /// Says that the intents of these changes, which are of one image, are on disk: they may be sent.
     pub(super) fn recorded<'a>(&self, places: impl IntoIterator<Item = &'a Place>) {
         let ids: Vec<PlaceId> = places.into_iter().map(Place::id).collect();
-        self.0.with(|state, _| state.machine.recorded(&ids));
+        let waiting = self.0.traces.part("lane.wait");
+        self.0.with(|state, _| {
+            state.traced.wait(&ids, waiting);
+            state.machine.recorded(&ids);
+        });
     }
 
     /// Whether an account's share, which is listed or not, is what was accepted last.
@@ -239,8 +251,12 @@ impl Shared {
                 id,
                 modification,
                 connection,
-            } => Some(Errand::Call(id, modification, connection)),
+            } => {
+                let spans = state.traced.called(state.machine.carried(id));
+                Some(Errand::Call(id, modification, connection, spans))
+            }
             Effect::Ended(id, ended) => {
+                state.traced.forget(id);
                 tell(&state.places.remove(&id)?, Word::Ended(ended));
                 None
             }
@@ -261,7 +277,10 @@ impl Shared {
                 Some(Errand::Tell(waiting.granted(self, state, now)))
             }
             Effect::WaitEnded(id) => Some(Errand::Tell(state.waits.remove(&id)?.ended())),
-            Effect::Look { id, key, until } => Some(Errand::Look(id, key, until)),
+            Effect::Look { id, key, until } => {
+                let spans = state.traced.of(state.machine.looked_for(id));
+                Some(Errand::Look(id, key, until, spans))
+            }
             Effect::LandingTimeOver {
                 key,
                 suspects,
@@ -278,17 +297,17 @@ impl Shared {
         match errand {
             Errand::Read(channel, word) => drop(channel.send(word)),
             Errand::Tell(tell) => tell(),
-            Errand::Call(id, modification, connection) => {
+            Errand::Call(id, modification, connection, spans) => {
                 let call = CallTask {
                     id: Some(id),
                     shared: Arc::clone(self),
                 };
-                self.tasks.spawn(call.run(modification, connection));
-            }
-            Errand::Look(id, key, until) => {
-                let shared = Arc::clone(self);
                 self.tasks
-                    .spawn(async move { shared.look(id, key, until).await });
+                    .spawn(within(spans, call.run(modification, connection)));
+            }
+            Errand::Look(id, key, until, spans) => {
+                let look = Arc::clone(self).look(id, key, until);
+                self.tasks.spawn(within(spans, look));
             }
             Errand::LandingTimeOver(over) => drop(self.landings_over.send(over)),
         }

@@ -61,6 +61,7 @@ impl Place {
         self.ended = true;
         let abandoned = self.shared.with(|state, now| {
             state.places.remove(&self.id);
+            state.traced.forget(self.id);
             state.machine.abandon(now, self.id)
         });
         let told = || {

@@ -1,6 +1,7 @@
 //! What tests act through: a gateway, a program, an upstream that misbehaves on demand.
 
 mod certificates;
+mod collector;
 mod gateway;
 mod key_server;
 mod program;
@@ -9,6 +10,7 @@ mod upstream;
 use std::time::{Duration, Instant};
 
 pub(crate) use certificates::{Authority, Certificates, Leaf};
+pub(crate) use collector::{Collecting, Collector, attribute};
 pub(crate) use gateway::{
     Answer, Gateway, ISSUER, LONG_TRAIL_ROWS, PRIVATE_KEY, SECRET, keys_file, mint, set_of, token,
     token_with,

@@ -215,6 +215,7 @@ fn no_forged_authorization_header_is_accepted() {
         .unwrap_or_else(rand::random);
     let surroundings = Surroundings {
         metrics: Data::new(Metrics::new()),
+        traces: Data::default(),
         authenticator: Data::new(authenticator()),
         limits: Data::new(RateLimits::new(
             &config::Limits {

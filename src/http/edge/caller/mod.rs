@@ -15,7 +15,7 @@ use crate::auth::{Authenticator, TokenError, TokenRefusal};
 use crate::authorization::{Authorizer, Request};
 use crate::domain::{Caller, ImageId, Principal, Region};
 use crate::problem::ProblemKind;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Traces};
 
 use super::client_address::ClientAddress;
 use super::limits::RateLimits;
@@ -31,6 +31,7 @@ pub(in crate::http) struct Authenticated {
     caller: Caller,
     cost: Cost,
     limits: Data<RateLimits>,
+    traces: Data<Traces>,
     counted: Counted,
 }
 
@@ -54,7 +55,10 @@ impl Authenticated {
         authorizer: &Authorizer,
         request: Request<'_>,
     ) -> Result<(), Problem> {
-        Ok(authorizer.check(&self.caller, request)?)
+        let authorizing = self.traces.part("authorize");
+        let allowed = authorizer.check(&self.caller, request);
+        authorizing.end();
+        Ok(allowed?)
     }
 
     /// Whether it may see an image and who may use it.
@@ -157,6 +161,7 @@ struct Surroundings {
     authenticator: Data<Authenticator>,
     limits: Data<RateLimits>,
     metrics: Data<Metrics>,
+    traces: Data<Traces>,
     client_ip: IpAddr,
 }
 
@@ -167,6 +172,7 @@ impl Surroundings {
             authenticator: part(request)?,
             limits: part(request)?,
             metrics: part(request)?,
+            traces: part(request)?,
             client_ip: client.ok_or_else(lacking)?.client?,
         })
     }
@@ -237,6 +243,7 @@ impl Surroundings {
             caller,
             cost: route.map_or(Cost::Request, |route| route.cost),
             limits: self.limits.clone(),
+            traces: self.traces.clone(),
             counted,
         }
     }

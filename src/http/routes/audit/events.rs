@@ -1,7 +1,5 @@
 //! Events: what happened to each change, page by page or all in one stream.
 
-use std::fmt::Write as _;
-
 use actix_web::http::header;
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
@@ -19,7 +17,7 @@ use crate::tasks::Tasks;
 use super::filter::{FILTERS, FilterParameters, read_filter};
 use super::reading::{log_broken_stream, on_main_runtime};
 use crate::http::edge::Authenticated;
-use crate::http::wire::{self, Length, Parser, Problem, StreamPlace, Streams, path};
+use crate::http::wire::{self, Length, Links, Parser, Problem, StreamPlace, Streams, path};
 
 pub(in crate::http) const LIMIT_MAX: usize = 1000;
 const LIMIT_DEFAULT: usize = 100;
@@ -77,6 +75,7 @@ pub(in crate::http) async fn list_events(
     reader: Data<Reader>,
     tasks: Data<Tasks>,
     streams: Data<Streams>,
+    links: Data<Links>,
 ) -> Result<HttpResponse, Problem> {
     let known = [&FILTERS[..], &["limit", "cursor", "order", "bom"]].concat();
     let mut parser = Parser::new(&request, &known);
@@ -124,7 +123,8 @@ pub(in crate::http) async fn list_events(
         .map(|last| Cursor::new(last, &filter, order).to_string());
     let mut response = HttpResponse::Ok();
     if let Some(cursor) = &next_cursor {
-        response.insert_header((header::LINK, next_link(&request, cursor)));
+        let query = next_query(&request, cursor);
+        response.insert_header((header::LINK, links.next(&request, &query)));
     }
     Ok(response.json(EventList {
         events: page.events,
@@ -190,21 +190,13 @@ async fn stream(
     )
 }
 
-/// The same query with another cursor (RFC 8288).
-fn next_link(request: &HttpRequest, cursor: &str) -> String {
+/// The same query with another cursor.
+fn next_query(request: &HttpRequest, cursor: &str) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     let given = form_urlencoded::parse(request.query_string().as_bytes());
     query.extend_pairs(given.filter(|(name, _)| name != "cursor"));
     query.append_pair("cursor", cursor);
-    let mut link = String::new();
-    // Writing to a String cannot fail.
-    let _ = write!(
-        link,
-        "<{}?{}>; rel=\"next\"",
-        request.path(),
-        query.finish()
-    );
-    link
+    query.finish()
 }
 
 fn example_event() -> serde_json::Value {

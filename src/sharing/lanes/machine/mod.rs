@@ -177,6 +177,19 @@ impl Machine {
         self.gate.breaker_state(now)
     }
 
+    /// The changes that a call in flight carries.
+    pub(super) fn carried(&self, id: CallId) -> impl Iterator<Item = PlaceId> {
+        let call = self.calls.get(&id);
+        call.into_iter()
+            .flat_map(|call| call.batch.places())
+            .copied()
+    }
+
+    /// The changes for which somebody looks.
+    pub(super) fn looked_for(&self, id: LookId) -> impl Iterator<Item = PlaceId> {
+        self.looks.get(&id).into_iter().flatten().copied()
+    }
+
     /// Retries since the start.
     pub(super) fn retries(&self) -> u64 {
         self.gate.retries()
