@@ -112,7 +112,8 @@ impl Process {
             if let Some(line) =
                 line.and_then(|line| serde_json::from_str::<serde_json::Value>(&line).ok())
             {
-                return format!("http://{}", line["server.address"].as_str().unwrap());
+                let address = line["server.address"].as_str().unwrap();
+                return format!("http://{address}:{}", line["server.port"]);
             }
             let ended = child.try_wait().unwrap();
             assert!(ended.is_none(), "the gateway ended: {text}");

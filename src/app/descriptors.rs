@@ -37,10 +37,14 @@ fn raise_limit() -> usize {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    let current = match setrlimit(Resource::Nofile, raised) {
+    // Where there is nothing to raise a sandbox need not allow the call.
+    let current = match (limit.current == limit.maximum)
+        .then_some(Ok(()))
+        .unwrap_or_else(|| setrlimit(Resource::Nofile, raised))
+    {
         Ok(()) => limit.maximum,
         Err(error) => {
-            tracing::warn!(%error, "the limit of open files cannot be raised");
+            tracing::warn!(error.message = %error, "the limit of open files cannot be raised");
             limit.current
         }
     };

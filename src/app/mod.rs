@@ -20,8 +20,9 @@ use crate::audit::{self, Accepted, Health, Reader, StoreError, Writer, WriterTas
 use crate::auth::{Authenticator, KeySet, SourceError};
 use crate::authorization::Authorizer;
 use crate::config::Config;
-use crate::domain::{Deadline, Timestamp};
-use crate::http::{self, Check, Parts, Readiness, Requests};
+use crate::domain::Deadline;
+pub use crate::http::Readiness;
+use crate::http::{self, Check, Parts, Requests};
 use crate::sharing::Sharing;
 use crate::tasks::Tasks;
 use crate::telemetry::traces::{Exporting, TraceError};
@@ -196,9 +197,11 @@ impl App {
         let admin = admin_listener
             .map(|listener| serve_admin(listener, parts, &config.server))
             .transpose()?;
-        tracing::info!(server.address = %rest.address, server.tls = tls.is_some(), "serving REST");
+        let (address, port) = (rest.address.ip(), rest.address.port());
+        tracing::info!(server.address = %address, server.port = port, server.over_tls = tls.is_some(), "serving REST");
         if let Some(admin) = &admin {
-            tracing::info!(server.address = %admin.address, "serving metrics and probes");
+            let (address, port) = (admin.address.ip(), admin.address.port());
+            tracing::info!(server.address = %address, server.port = port, "serving metrics and probes");
         }
         Ok(Self {
             rest,
@@ -222,6 +225,12 @@ impl App {
     /// Takes over the count of log lines that nobody read.
     pub fn count_lost_lines(&self, lost: LostLines) {
         self.metrics.count_lost_lines(lost);
+    }
+
+    /// Whether the gateway wants requests.
+    #[must_use]
+    pub fn readiness(&self) -> Arc<Readiness> {
+        self.readiness.clone().into_inner()
     }
 
     /// The URL that REST is served at.
@@ -264,6 +273,7 @@ impl App {
     /// outcomes get to disk. Returns whether all of them did within the configured time.
     pub async fn stop(self) -> bool {
         self.readiness.drain();
+        self.requests.drain();
         tracing::info!("stopping: not ready any more");
         tokio::time::sleep(self.config.server.drain_delay).await;
         self.tasks.stop();
@@ -291,7 +301,7 @@ impl App {
         }
         let recorded = closed.is_some_and(|closed| closed.lost_outcomes == 0);
         let clean = answered && finished && recorded;
-        tracing::info!(clean, at = %Timestamp::now(), "stopped");
+        tracing::info!(stop.clean = clean, "stopped");
         clean
     }
 }

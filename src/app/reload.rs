@@ -37,7 +37,7 @@ impl App {
         let unserved = self.authenticator.reload().await;
         for issuer in &unserved {
             tracing::warn!(
-                issuer,
+                config.section = issuer,
                 "the key set could not be fetched; the last good one, where there is one, works on"
             );
         }

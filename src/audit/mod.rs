@@ -14,6 +14,7 @@
 //!
 //! Who may read the trail is decided elsewhere, and so is what an outcome means.
 
+mod backup;
 pub mod chain;
 mod columns;
 mod entry;
@@ -30,6 +31,7 @@ mod summary;
 mod verify;
 mod writer;
 
+pub use backup::{BackupError, backup};
 pub use chain::{Hash, Head, InvalidHead};
 pub use entry::{
     Completion, Denial, EARLIER_CALL_OPEN, Elapsed, HttpStatus, Intent, LookedAfter, Recalled,
@@ -149,7 +151,7 @@ async fn check(
     }
     // The log says it, too. An earlier run may have been killed before it noted its own.
     if !known && let Err(error) = head_file.write(&tip.head()).await {
-        tracing::warn!(error = %error, "the audit trail's head could not be noted beside it");
+        tracing::warn!(error.message = %error, "the audit trail's head could not be noted beside it");
     }
     Ok(tip)
 }

@@ -162,7 +162,7 @@ impl Policies {
             Ok(asked) => asked,
             Err(error) => {
                 tracing::error!(
-                    error,
+                    error.message = error,
                     "a request cannot be put to the policies; it is refused"
                 );
                 return forbidden(Vec::new());
@@ -181,7 +181,7 @@ impl Policies {
         for error in response.diagnostics().errors() {
             let AuthorizationError::PolicyEvaluationError(error) = error;
             let id = error.policy_id();
-            tracing::error!(policy = %id, error = %error, "a policy could not be evaluated");
+            tracing::error!(policy.id = %id, error.message = %error, "a policy could not be evaluated");
             let forbids = self
                 .set
                 .policy(id)

@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Exit code 0: done; 1: it could not run, or the check
 //! failed; 2: wrong usage or configuration. `audit verify` has its own meaning of 2.
 
+mod backup;
 mod check_config;
 mod export;
 mod healthcheck;
@@ -10,6 +11,7 @@ mod openapi;
 mod policy;
 mod sandbox;
 mod serve;
+mod service_manager;
 mod token;
 mod verify;
 
@@ -137,6 +139,8 @@ struct TokenArgs {
 enum AuditCommand {
     /// Walk the hash chain and print its head; exit 0 intact, 1 broken, 2 could not look.
     Verify(VerifyArgs),
+    /// Copy a SQLite trail into a new file, also while a gateway runs, and verify the copy; prints its head.
+    Backup(BackupArgs),
     /// Stream events to stdout, newest first unless asked otherwise.
     Export(ExportArgs),
 }
@@ -149,6 +153,19 @@ struct VerifyArgs {
     /// A head noted earlier, so that a tail cut off is found too. May be given more than once.
     #[arg(long, value_name = "[CHAIN:]SEQUENCE:HASH", num_args = 1..)]
     expect: Vec<Expected>,
+    /// The configuration, in TOML.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct BackupArgs {
+    /// The copy; nothing may be there.
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+    /// The trail, as in `audit.database_url`.
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
     /// The configuration, in TOML.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -294,6 +311,7 @@ pub fn run() -> ExitCode {
         Command::Token(args) => token::run(&args),
         Command::Openapi { format } => openapi::run(format),
         Command::Audit(AuditCommand::Verify(args)) => on_runtime(verify::run(args)),
+        Command::Audit(AuditCommand::Backup(args)) => on_runtime(backup::run(args)),
         Command::Audit(AuditCommand::Export(args)) => on_runtime(export::run(args)),
         Command::Policy(PolicyCommand::Check(args)) => policy::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Failure, ServeArgs, print};
+use super::{Failure, ServeArgs, print, service_manager};
 use crate::app::{App, with_file_checks};
 use crate::audit::Accepted;
 use crate::auth::{Grant, KeySet, Mint, throw_away_set};
@@ -59,6 +59,9 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         print(&banner(&app.base_url(), mint.as_ref(), &issuer, &audience))?;
     }
     let mut served = true;
+    service_manager::keep_telling_alive(app.readiness());
+    let mut ready = std::pin::pin!(service_manager::tell_ready(app.readiness()));
+    let mut told_ready = false;
     loop {
         tokio::select! {
             () = stop.recv() => break,
@@ -67,7 +70,11 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
                 served = false;
                 break;
             }
+            () = &mut ready, if !told_ready => told_ready = true,
             Some(()) = reload.recv() => {
+                if told_ready {
+                    service_manager::tell_reloading();
+                }
                 let again = sources_again(&sources);
                 let reloaded = tokio::select! {
                     reloaded = app.reload(&again) => reloaded,
@@ -79,9 +86,13 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
                         tracing::error!("not reloaded: {fault}");
                     },
                 }
+                if told_ready {
+                    service_manager::tell_reloaded();
+                }
             }
         }
     }
+    service_manager::tell_stopping();
     let stopped = tokio::select! {
         clean = app.stop() => clean,
         () = stop.recv() => {

@@ -253,9 +253,9 @@ impl Parts {
         if let Some(caller) = intent.author.caller().filter(|_| gone) {
             // The request's own line does not say it: it was written before, or never.
             tracing::info!(
-                request.id = caller.request_id.as_str(),
+                request_id = caller.request_id.as_str(),
                 audit.event_id = %event_id,
-                outcome = outcome.as_str(),
+                audit.outcome = outcome.as_str(),
                 "a change ended after its caller had left or was answered"
             );
         }

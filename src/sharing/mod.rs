@@ -220,7 +220,7 @@ impl Sharing {
         let landings = self.0.lanes.landings();
         if landings > 0 {
             tracing::warn!(
-                accounts = landings,
+                audit.accounts = landings,
                 "changes whose calls timed out may still take effect after contrary ones; nobody looks until a gateway runs again"
             );
         }
@@ -233,7 +233,7 @@ impl Sharing {
         let pending = self.0.reader.pending().await;
         let of_pending = pending.as_deref().unwrap_or_default();
         if let Err(error) = reconciliation::remember(&self.0, of_pending).await {
-            tracing::error!(error = %error, "changes that may take effect late could not be read; nobody looks after them");
+            tracing::error!(error.message = %error, "changes that may take effect late could not be read; nobody looks after them");
         }
         match pending {
             Ok(pending) if pending.is_empty() => {}
@@ -248,7 +248,7 @@ impl Sharing {
                 });
             }
             Err(error) => {
-                tracing::error!(error = %error, "pending changes could not be read; they stay pending");
+                tracing::error!(error.message = %error, "pending changes could not be read; they stay pending");
             }
         }
     }

@@ -210,7 +210,7 @@ impl Charge {
                     image.id = intent.change.image_id.as_str(),
                     account.id = account_id.get(),
                     audit.event_id = %row.event_id,
-                    operation = intent.change.operation.as_str(),
+                    audit.operation = intent.change.operation.as_str(),
                     "a change took effect after a contrary one that was accepted later; it is undone"
                 );
                 let (told, result) = oneshot::channel();

@@ -3,7 +3,7 @@
 //! Whoever reads stderr may stop reading. So a line is put into a bounded queue and written by a thread of its own;
 //! where the queue is full the line is lost and counted, and nothing waits.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::str::FromStr as _;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -15,7 +15,7 @@ use crate::config::LogFormat;
 use crate::domain::write_on_one_line;
 
 /// What is logged where nobody says otherwise. What the others say at INFO is noise beside the gateway's own lines.
-const DEFAULT_FILTER: &str = "info,sqlx=warn,actix_server=warn";
+const DEFAULT_FILTER: &str = "warn,image_share_gateway=info";
 /// Lines that wait to be written; at some 400 bytes each.
 const LINES_WAITING_MAX: usize = 16 * 1024;
 /// Beginnings of the targets that a filter may name without a level.
@@ -87,7 +87,11 @@ pub fn start_logging(format: LogFormat, filter: Option<&str>) -> Logging {
             let stderr = move || OneLine(stderr.clone());
             registry.with(lines.with_writer(stderr)).try_init()
         }
-        LogFormat::Text => registry.with(fmt::layer().with_writer(stderr)).try_init(),
+        LogFormat::Text => {
+            // Colours are for people; in a file they are noise.
+            let lines = fmt::layer().with_ansi(std::io::stderr().is_terminal());
+            registry.with(lines.with_writer(stderr)).try_init()
+        }
     };
     drop(started);
     if let Some(odd) = odd {

@@ -4,10 +4,12 @@
 //! `account.id`, `audit.event_id`, `request_id`, `upstream.ret_code`, `duration_ms`). No line carries a
 //! key, a signature or a token: the types that hold them do not print.
 
+mod fields;
 mod logging;
 pub mod metrics;
 pub mod traces;
 
+pub use fields::{LOG_FIELDS, table_of_fields};
 pub use logging::{Logging, LostLines, start_logging};
 pub use metrics::{Held, Metrics};
 pub use traces::{Span, Traces};

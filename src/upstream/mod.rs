@@ -291,15 +291,15 @@ fn log_failure(action: Action, error: &CallError) {
     if error.is_operators_fault() {
         tracing::error!(
             upstream.action = action,
-            error = cause,
-            hint,
+            error.message = cause,
+            upstream.hint = hint,
             "the upstream refuses this gateway"
         );
     } else {
         tracing::warn!(
             upstream.action = action,
-            error = cause,
-            hint,
+            error.message = cause,
+            upstream.hint = hint,
             "a call to the upstream failed"
         );
     }

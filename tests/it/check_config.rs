@@ -252,10 +252,11 @@ fn hold(path: &str, section: Option<&str>, made: &str) {
 #[test]
 fn the_example_and_the_documentation_are_made_of_the_table_of_keys() {
     use image_share_gateway::config::{example_file, table_of_keys};
-    use image_share_gateway::telemetry::Metrics;
+    use image_share_gateway::telemetry::{Metrics, table_of_fields};
     hold("config.example.toml", None, &example_file());
     hold("docs/configuration.md", Some("keys"), &table_of_keys());
     hold("docs/operations.md", Some("metrics"), &Metrics::table());
+    hold("docs/operations.md", Some("fields"), &table_of_fields());
 }
 
 #[test]

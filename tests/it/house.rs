@@ -303,3 +303,65 @@ fn the_reader_of_imports_reads_imports() {
     let found: Vec<String> = imports(text).into_iter().collect();
     assert_eq!(found, ["app", "audit", "domain", "http"]);
 }
+
+/// The names of fields in the macros of a file that write log lines.
+fn log_fields(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let text = text.replace("tracing::$level!(", "tracing::info!(");
+    for level in ["error", "warn", "info", "debug"] {
+        for rest in text.split(&format!("tracing::{level}!(")).skip(1) {
+            // Up to the message, or the end of the macro.
+            let fields = rest.split(['"', ';']).next().unwrap_or_default();
+            let mut depth = 0;
+            let at_top: String = fields
+                .chars()
+                .filter(|c| {
+                    depth += i32::from(matches!(c, '(' | '{' | '['));
+                    depth -= i32::from(matches!(c, ')' | '}' | ']'));
+                    depth == 0
+                })
+                .collect();
+            for field in at_top.split(',') {
+                let name = field.split(" = ").next().unwrap_or_default();
+                let name = name.trim().trim_start_matches(['%', '?']);
+                let is_name = |c: char| c.is_ascii_lowercase() || matches!(c, '_' | '.');
+                if !name.is_empty() && name.chars().all(is_name) {
+                    found.insert(name.to_owned());
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn log_lines_have_the_documented_fields_and_no_name_that_means_something_else_to_others() {
+    use image_share_gateway::telemetry::LOG_FIELDS;
+    let read = r#"tracing::warn!(a.b = %f(x, y), c, %d, "words {e}"); tracing::$level!(f = if g { h } else { i }, "x")"#;
+    let expected: BTreeSet<String> = ["a.b", "c", "d", "f"].map(str::to_owned).into();
+    assert_eq!(log_fields(read), expected, "the reader reads");
+
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let texts = files(&source)
+        .into_iter()
+        .map(|path| std::fs::read_to_string(path).unwrap());
+    let used: BTreeSet<String> = texts.flat_map(|text| log_fields(&text)).collect();
+    let documented: BTreeSet<String> = LOG_FIELDS.map(|(name, _)| name.to_owned()).into();
+    assert_eq!(used, documented);
+
+    // Objects of the Elastic Common Schema: a text of such a name makes Elasticsearch drop the line.
+    let objects = "agent client cloud container data_stream destination device dll dns ecs email error event faas file \
+        geo group hash host http interface log network observer orchestrator organization os package process registry \
+        related risk rule server service source span threat tls trace transaction url user user_agent vlan \
+        vulnerability x509";
+    for name in &documented {
+        assert!(
+            !objects.split_whitespace().any(|object| object == name),
+            "{name}"
+        );
+        let is_object = documented
+            .iter()
+            .any(|other| other.starts_with(&format!("{name}.")));
+        assert!(!is_object, "{name} is a text and an object");
+    }
+}

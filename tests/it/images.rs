@@ -26,7 +26,7 @@ async fn images_come_page_by_page_behind_one_cursor() {
         let (target, relation) = link.split_once('>').unwrap();
         assert_eq!(relation, "; rel=\"next\"");
         assert!(target.contains(cursor));
-        path = target.trim_start_matches('<').to_owned();
+        path = format!("/images{}", target.trim_start_matches('<'));
     }
     assert_eq!((seen.len(), pages), (250, 3));
     for call in upstream.calls() {

@@ -5,6 +5,7 @@
 
 mod audit_api;
 mod authentication;
+mod backup;
 mod bad_input;
 mod bounds;
 mod breaker;
@@ -40,6 +41,7 @@ mod published_keys;
 mod rehearsal;
 mod sandbox;
 mod secrets;
+mod service_manager;
 mod storage;
 mod streams;
 mod support;

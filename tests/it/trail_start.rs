@@ -84,7 +84,11 @@ async fn admin_url(program: &Program) -> String {
             .find(|line| line.contains("serving metrics"))?
             .to_owned();
         let line: Value = serde_json::from_str(&line).ok()?;
-        Some(format!("http://{}", line["server.address"].as_str()?))
+        Some(format!(
+            "http://{}:{}",
+            line["server.address"].as_str()?,
+            line["server.port"]
+        ))
     };
     crate::support::eventually("probes are served", async || found()).await
 }

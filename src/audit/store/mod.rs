@@ -4,6 +4,7 @@
 //! made above it.
 
 mod appender;
+mod backup;
 mod connections;
 mod events;
 mod files;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use crate::domain::Timestamp;
 
 pub(super) use appender::Appender;
+pub(super) use backup::copy;
 pub(super) use connections::{Asker, ReadConnections};
 pub(super) use events::{EventRow, EventsQuery};
 #[cfg(test)]

@@ -190,7 +190,7 @@ impl WriterTask {
         match timeout_at(deadline.instant().into(), &mut self.task).await {
             Ok(Ok(closed)) => Some(closed),
             Ok(Err(error)) => {
-                tracing::error!(error = %error, "the audit writer died");
+                tracing::error!(error.message = %error, "the audit writer died");
                 None
             }
             Err(_) => {

@@ -99,7 +99,7 @@ impl Work {
         if self.tip.is_some()
             && let Err(error) = self.appender.fold_log().await
         {
-            tracing::warn!(error = %error, "the write-ahead log could not be folded in");
+            tracing::warn!(error.message = %error, "the write-ahead log could not be folded in");
             self.tip = None;
         }
     }
@@ -119,7 +119,7 @@ impl Work {
         match self.appender.note_looked_after(&self.unnoted[..some]).await {
             Ok(()) => drop(self.unnoted.drain(..some)),
             Err(error) => {
-                tracing::warn!(error = %error, "what was looked after could not be noted; it is tried again");
+                tracing::warn!(error.message = %error, "what was looked after could not be noted; it is tried again");
                 self.tip = None;
             }
         }
@@ -260,7 +260,7 @@ impl Work {
         let why = error.reason();
         if self.change_health(Health::Failing(why)) {
             let cause = error.source().map(ToString::to_string);
-            tracing::error!(error = %error, cause, why, "the audit trail cannot be written");
+            tracing::error!(error.message = %error, error.cause = cause, audit.failing = why, "the audit trail cannot be written");
         }
     }
 
@@ -283,7 +283,7 @@ impl Work {
         self.heads.log(&self.last_tip).await;
         let head = self.last_tip.head();
         if let Err(error) = self.appender.close().await {
-            tracing::warn!(error = %error, "the audit database did not close in order");
+            tracing::warn!(error.message = %error, "the audit database did not close in order");
         }
         tracing::info!(audit.head = %head, "the audit trail is closed");
         Closed {

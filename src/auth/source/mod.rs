@@ -224,14 +224,14 @@ fn take(
     let set = match answer {
         Ok(set) => set,
         Err(error) => {
-            tracing::warn!(source = fetcher.name(), error = %error, "a key set cannot be read");
+            tracing::warn!(keys.source = fetcher.name(), error.message = %error, "a key set cannot be read");
             return Err(error.to_string());
         }
     };
     if last_text.as_ref() == Some(&set.text) {
         use_keys(None);
         if reloading {
-            tracing::info!(source = fetcher.name(), "the key set is the same");
+            tracing::info!(keys.source = fetcher.name(), "the key set is the same");
         }
     } else {
         for left_out in set.keys.left_out() {
@@ -239,7 +239,7 @@ fn take(
         }
         use_keys(Some(set.keys));
         *last_text = Some(set.text);
-        tracing::info!(source = fetcher.name(), "a key set is read");
+        tracing::info!(keys.source = fetcher.name(), "a key set is read");
     }
     Ok(set.max_age)
 }

@@ -7,7 +7,7 @@ use actix_cors::CorsError;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use actix_web::http::{Method, Uri};
+use actix_web::http::{ConnectionType, Method, Uri};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpMessage as _, HttpRequest};
@@ -66,8 +66,8 @@ pub async fn observe(
     let _in_flight = metrics
         .as_ref()
         .map(|metrics| metrics.http_request_in_flight());
-    let requests = request.app_data::<Data<Requests>>();
-    let _counted = requests.map(|requests| requests.begin());
+    let requests = request.app_data::<Data<Requests>>().cloned();
+    let _counted = requests.as_ref().map(|requests| requests.begin());
     let connection = request.conn_data::<Arc<Connection>>();
     let answering = connection.map(Connection::begin);
     let changes = !request.method().is_safe();
@@ -101,6 +101,10 @@ pub async fn observe(
         }
     };
     finish(response.headers_mut(), &arrival.request_id);
+    if requests.is_some_and(|requests| requests.are_draining()) {
+        let head = response.response_mut().head_mut();
+        head.set_connection_type(ConnectionType::Close);
+    }
     if over_tls {
         let value = HeaderValue::from_static(STRICT_TRANSPORT);
         response

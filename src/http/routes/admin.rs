@@ -63,6 +63,12 @@ impl Readiness {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// Whether the gateway wants requests now.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.report().ready
+    }
+
     fn report(&self) -> Readyz {
         let stopping = self
             .draining

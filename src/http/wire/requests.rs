@@ -1,5 +1,8 @@
 //! What is being answered, so that a stop knows what it waits for.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -9,6 +12,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 pub struct Requests {
     answering: TaskTracker,
     following: TaskTracker,
+    draining: Arc<AtomicBool>,
 }
 
 /// Counts as long as it lives.
@@ -23,6 +27,16 @@ impl Requests {
 
     pub(in crate::http) fn follow(&self) -> Counted {
         Counted(self.following.token())
+    }
+
+    /// From now on each answer ends its connection: whoever comes next is led elsewhere, and no request is sent over a
+    /// connection that is about to be closed.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    pub(in crate::http) fn are_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     /// Resolves when nothing but followers is left; never where there are none of those.

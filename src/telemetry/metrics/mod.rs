@@ -50,7 +50,8 @@ macro_rules! catalogue {
             fn new() -> Self {
                 let mut registry = Registry::default();
                 $(let $field: $kind = $new; registry.register($name, $help, $field.clone());)*
-                registry.register_collector(Box::new(Process));
+                let began = Timestamp::now();
+                registry.register_collector(Box::new(Process { began }));
                 Self {
                     registry,
                     $($field,)*

@@ -5,6 +5,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use crate::domain::Timestamp;
+
 /// Name, what it is, and whether it only grows.
 pub(super) const PROCESS_METRICS: [(&str, &str, &str); 7] = [
     (
@@ -30,12 +32,15 @@ pub(super) const PROCESS_METRICS: [(&str, &str, &str); 7] = [
 
 /// Looks when it is asked.
 #[derive(Debug)]
-pub(super) struct Process;
+pub(super) struct Process {
+    /// When it began, near enough: what the system says of that lies where sandboxes hide it.
+    pub(super) began: Timestamp,
+}
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         // A system that does not tell shows none.
-        let Some(values) = look() else {
+        let Some(values) = look(self.began) else {
             return Ok(());
         };
         for ((name, kind, help), value) in PROCESS_METRICS.into_iter().zip(values) {
@@ -60,7 +65,7 @@ impl Collector for Process {
     clippy::cast_precision_loss,
     reason = "bytes and ticks are far below 2^53"
 )]
-fn look() -> Option<[f64; 7]> {
+fn look(began: Timestamp) -> Option<[f64; 7]> {
     use procfs::process::{LimitValue, Process};
     let process = Process::myself().ok()?;
     let stat = process.stat().ok()?;
@@ -69,7 +74,6 @@ fn look() -> Option<[f64; 7]> {
         LimitValue::Unlimited => f64::INFINITY,
         LimitValue::Value(limit) => limit as f64,
     };
-    let booted = procfs::boot_time_secs().ok()? as f64;
     Some([
         (stat.utime + stat.stime) as f64 / ticks,
         process.fd_count().ok()? as f64,
@@ -77,11 +81,11 @@ fn look() -> Option<[f64; 7]> {
         stat.vsize as f64,
         (stat.rss * procfs::page_size()) as f64,
         stat.num_threads as f64,
-        booted + stat.starttime as f64 / ticks,
+        began.as_micros() as f64 / 1e6,
     ])
 }
 
 #[cfg(not(target_os = "linux"))]
-fn look() -> Option<[f64; 7]> {
+fn look(_: Timestamp) -> Option<[f64; 7]> {
     None
 }

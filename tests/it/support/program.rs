@@ -135,7 +135,12 @@ impl Program {
             let log = self.log();
             let line = log.lines().find(|line| line.contains(what))?.to_owned();
             let line: serde_json::Value = serde_json::from_str(&line).ok()?;
-            Some(format!("http://{}", line["server.address"].as_str()?))
+            let address: std::net::IpAddr = line["server.address"].as_str()?.parse().ok()?;
+            let port = u16::try_from(line["server.port"].as_u64()?).ok()?;
+            Some(format!(
+                "http://{}",
+                std::net::SocketAddr::new(address, port)
+            ))
         };
         super::eventually(what, async || found()).await
     }

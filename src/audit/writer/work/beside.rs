@@ -65,7 +65,7 @@ impl Heads {
             Ok(()) => self.told = tip.sequence(),
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(error = %error, cause, "the audit trail's head could not be noted beside it");
+                tracing::warn!(error.message = %error, error.cause = cause, "the audit trail's head could not be noted beside it");
             }
         }
     }
@@ -124,7 +124,7 @@ impl ClockWatch {
         let is_behind = behind > CLOCK_BEHIND_TOLD;
         if is_behind && !self.behind {
             tracing::warn!(
-                behind_seconds = behind.as_secs(),
+                audit.clock_behind_seconds = behind.as_secs(),
                 "the clock is behind the last event's id; ids only grow, so new events bear a later time than the clock's"
             );
         } else if self.behind && !is_behind {

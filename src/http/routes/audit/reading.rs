@@ -22,8 +22,8 @@ where
 pub(super) fn log_broken_stream(error: &StoreError) {
     let cause = std::error::Error::source(error).map(ToString::to_string);
     if matches!(error, StoreError::TooSlow | StoreError::Busy) {
-        tracing::warn!(error = %error, "a stream of the audit trail was broken off");
+        tracing::warn!(error.message = %error, "a stream of the audit trail was broken off");
     } else {
-        tracing::error!(error = %error, cause, "a stream of the audit trail was broken off");
+        tracing::error!(error.message = %error, error.cause = cause, "a stream of the audit trail was broken off");
     }
 }

@@ -143,7 +143,7 @@ impl From<StoreError> for Problem {
             return Self::new(ProblemKind::AuditUnavailable, detail);
         }
         let cause = std::error::Error::source(&error).map(ToString::to_string);
-        tracing::error!(error = %error, cause, "the audit trail could not be read");
+        tracing::error!(error.message = %error, error.cause = cause, "the audit trail could not be read");
         Self::new(
             ProblemKind::AuditUnavailable,
             "the audit trail cannot be read",

@@ -1,0 +1,105 @@
+//! A copy of the trail that can be put in its place.
+//!
+//! It bears its name only once it is whole, on disk and verified: a copy that was broken off never looks like a backup.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::Head;
+use super::store::{self, StoreError};
+use super::verify::{Break, Report, verify};
+
+/// Why there is no backup.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// Something lies in its place already.
+    #[error("{} exists already", .0.display())]
+    Exists(PathBuf),
+    /// It cannot be written there.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The trail cannot be read, or the copy not be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The copy is no intact trail, since the trail itself is none.
+    #[error("the trail is broken at sequence {} of the chain {}: {}", .0.sequence, .0.chain_id, .0.what)]
+    Broken(Break),
+}
+
+/// Copies the trail at `path`, also while a gateway runs, into a new file, and verifies the copy. Gives its head; none for
+/// a trail without rows.
+///
+/// # Errors
+/// See [`BackupError`]; nothing is left at `to` then.
+pub async fn backup(path: &Path, to: &Path) -> Result<Option<Head>, BackupError> {
+    if tokio::fs::symlink_metadata(to).await.is_ok() {
+        return Err(BackupError::Exists(to.into()));
+    }
+    let partial = Partial::make(to)?;
+    store::copy(path, &partial.path).await?;
+    let head = match verify(&partial.path, &[]).await? {
+        Report::Intact(head) => head,
+        Report::Broken(broken) => return Err(BackupError::Broken(broken)),
+    };
+    partial.finish(to)?;
+    Ok(head)
+}
+
+/// A copy that is not whole yet; gone with what holds it.
+struct Partial {
+    path: PathBuf,
+}
+
+impl Partial {
+    /// Made for its owner alone, as the trail is.
+    fn make(to: &Path) -> Result<Self, BackupError> {
+        let path = store::beside(to, &format!(".partial-{}", std::process::id()));
+        let made = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
+        match made {
+            Ok(_) => Ok(Self { path }),
+            Err(source) => Err(BackupError::Write { path, source }),
+        }
+    }
+
+    /// Gives it its name, where nobody took that meanwhile.
+    fn finish(self, to: &Path) -> Result<(), BackupError> {
+        let write = |source: io::Error| match source.kind() {
+            io::ErrorKind::AlreadyExists => BackupError::Exists(to.into()),
+            _ => BackupError::Write {
+                path: to.into(),
+                source,
+            },
+        };
+        File::open(&self.path)
+            .and_then(|file| file.sync_all())
+            .map_err(write)?;
+        // A rename would replace what came there meanwhile; a link does not.
+        std::fs::hard_link(&self.path, to).map_err(write)?;
+        let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(write)
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // Where it cannot be taken away its name says what it is.
+        let _ = std::fs::remove_file(&self.path);
+        for suffix in ["-wal", "-shm", "-journal"] {
+            let _ = std::fs::remove_file(store::beside(&self.path, suffix));
+        }
+    }
+}
