@@ -33,6 +33,7 @@ mod late_landing;
 mod leaks;
 mod limits;
 mod machines;
+mod metrics;
 mod odd_requests;
 mod openers;
 mod policies;

@@ -160,6 +160,16 @@ impl Gateway {
         Self::configured(directory, "http://127.0.0.1:9", settings).await
     }
 
+    /// In front of any URL, over TLS by whatever certificate, which its callers take.
+    pub(crate) async fn over_tls_in_front_of(url: &str, settings: &[(&'static str, &str)]) -> Self {
+        let mut gateway = Self::in_front_of(url, settings).await;
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .tls_danger_accept_invalid_certs(true);
+        gateway.client = client.build().unwrap();
+        gateway
+    }
+
     /// Over a trail that is there.
     pub(crate) async fn in_front_of_trail(directory: tempfile::TempDir, url: &str) -> Self {
         Self::in_directory(directory, url, &[]).await
