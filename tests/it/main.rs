@@ -38,6 +38,7 @@ mod odd_requests;
 mod openers;
 mod policies;
 mod provenance;
+mod proxies;
 mod published_keys;
 mod rehearsal;
 mod sandbox;
