@@ -1,20 +1,26 @@
-# Builds the gateway and puts it, alone, into an image that runs as nobody on a read-only root:
+# Builds the gateway and puts it, without a shell or anything else, into an image that runs as any user on a read-only root:
 #
-#   docker build -t image-share-gateway .
-#   docker run --read-only --cap-drop ALL -p 8080:8080 -v isg-data:/data -v ./secrets:/run/secrets:ro \
-#     -e ISG__AUTH__ISSUER=… image-share-gateway
+#   docker build -t image-share-gateway --build-arg REVISION=$(git rev-parse HEAD) .
+#   docker run --read-only --cap-drop ALL --stop-timeout 60 -p 8080:8080 -v isg-data:/data -v ./secrets:/run/secrets:ro \
+#     -v ./gateway.toml:/etc/image-share-gateway.toml:ro image-share-gateway
 #
-# A file that is mounted at /etc/image-share-gateway.toml takes the place of the one inside (deploy/docker): it has to
-# say where the gateway listens, which by default is loopback alone.
+# --stop-timeout is more than server.drain_delay and server.shutdown_timeout together: `docker stop` kills after 10 s else.
+# The file that is mounted takes the place of the one inside (deploy/docker), and nothing that the image sets beats it.
 
-FROM rust:1.95-slim-bookworm AS build
-# aws-lc-sys and SQLite are C; nothing else is needed to build.
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+# To pin it by digest as well: docker buildx imagetools inspect rust:1.95.0-slim-bookworm
+FROM rust:1.95.0-slim-bookworm AS build
+# aws-lc-sys and SQLite are C; the certificates of authorities go into the image.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 # Dependencies change seldom: built over empty targets, they stay in a layer of their own.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src tests/it benches/identity benches/load benches/trail \
-    && echo 'fn main() {}' | tee src/main.rs tests/it/main.rs benches/identity/main.rs benches/load/main.rs benches/trail/main.rs > /dev/null \
+RUN mkdir -p src tests/it benches/identity benches/load benches/operations benches/trail \
+    && for target in src tests/it benches/identity benches/load benches/operations benches/trail; do \
+        echo 'fn main() {}' > "$target/main.rs"; \
+    done \
     && touch src/lib.rs \
     && cargo build --locked --profile dist \
     && rm -rf src
@@ -22,15 +28,26 @@ COPY build.rs build.rs
 COPY migrations migrations
 COPY src src
 # The copied files may be older than the empty ones that were built.
-RUN find src -name '*.rs' -exec touch {} + && cargo build --locked --profile dist \
+RUN find src -name '*.rs' -exec touch {} + && cargo build --locked --profile dist
+# All that the image holds: the program, the libraries that it asks for, authorities, its configuration.
+COPY deploy/docker/image-share-gateway.toml /root-of-image/etc/image-share-gateway.toml
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+RUN root=/root-of-image program=target/dist/image-share-gateway \
+    && install -D -m 0755 "$program" "$root/usr/local/bin/image-share-gateway" \
+    && ldd "$program" | grep -o '/[^ ]*' | xargs -I{} cp --parents -L {} "$root" \
+    && install -D -m 0644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt" \
     && mkdir /empty
 
-FROM debian:bookworm-slim
-RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
-COPY --from=build /build/target/dist/image-share-gateway /usr/local/bin/image-share-gateway
-# What is said here and not in the environment, which would beat a file that is mounted in its place.
-COPY deploy/docker/image-share-gateway.toml /etc/image-share-gateway.toml
-# Any user of group 0 may run it, as platforms do that give each project users of its own; 65532 owns nothing but the trail.
+FROM scratch
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="image-share-gateway" \
+      org.opencontainers.image.description="Share CompShare machine images through REST: signed with keys that only the gateway holds, and audited." \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION"
+COPY --from=build /root-of-image /
+# Any user of group 0 may write it, as platforms run it that give each project users of its own (OpenShift).
 COPY --from=build --chown=65532:0 --chmod=0770 /empty /data
 USER 65532:0
 WORKDIR /data
@@ -38,6 +55,6 @@ VOLUME /data
 EXPOSE 8080 9090
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=6s --start-period=5s \
-    CMD ["image-share-gateway", "healthcheck", "--config", "/etc/image-share-gateway.toml"]
-ENTRYPOINT ["image-share-gateway"]
+    CMD ["/usr/local/bin/image-share-gateway", "healthcheck", "--config", "/etc/image-share-gateway.toml"]
+ENTRYPOINT ["/usr/local/bin/image-share-gateway"]
 CMD ["serve", "--config", "/etc/image-share-gateway.toml"]

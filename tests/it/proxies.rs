@@ -271,11 +271,11 @@ async fn the_shipped_nginx_configuration_streams_and_says_where_callers_come_fro
 }
 
 /// Callers that keep their connections and ask without a pause, behind what is shipped for HAProxy, while the gateway is
-/// stopped and started again and again.
+/// stopped and started again and again; a hundred times where `ISG_TEST_FULL` is set.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_hundred_restarts_under_load_fail_no_request() {
+async fn restarts_under_load_fail_no_request() {
     const CALLERS: usize = 8;
-    let restarts = rounds(100, 100);
+    let restarts = rounds(20, 100);
     let directory = tempfile::tempdir().unwrap();
     keys_file(directory.path());
     let mut sandbox = binary();
@@ -359,7 +359,7 @@ async fn a_hundred_restarts_under_load_fail_no_request() {
         failed.extend(caller.await.unwrap());
     }
     let answered = answered.load(Ordering::Relaxed);
-    assert!(answered > CALLERS * 100, "{answered}");
+    assert!(answered >= 2 * CALLERS * restarts as usize, "{answered}");
     assert!(
         failed.is_empty(),
         "{} of {answered} failed: {:?}",
