@@ -36,6 +36,7 @@ mod machines;
 mod metrics;
 mod odd_requests;
 mod openers;
+mod packages;
 mod policies;
 mod provenance;
 mod proxies;
