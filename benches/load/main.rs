@@ -15,6 +15,7 @@
 )]
 #![expect(clippy::cast_precision_loss, reason = "figures are for people")]
 
+#[path = "../shared/callers.rs"]
 mod callers;
 mod floor;
 #[path = "../shared/process.rs"]
@@ -24,10 +25,8 @@ mod process;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use image_share_gateway::auth::{Grant, Mint};
-
 use callers::{Images, Load, drive};
-use process::{AUDIENCE, ISSUER, KEYS, Process};
+use process::Process;
 
 const FAR: &str = "a far upstream";
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -236,22 +235,9 @@ async fn far(directory: &Path, duration: Duration) -> Vec<Mark> {
 }
 
 fn load(url: &str, callers: usize, images: Images, duration: Duration) -> Load {
-    let mint = Mint::from_set(KEYS, None).unwrap();
-    let tokens = (0..callers).map(|caller| {
-        let subject = format!("team-{caller}");
-        let ttl = Duration::from_hours(1);
-        let grant = Grant {
-            subject: &subject,
-            scope: "shares:write",
-            issuer: ISSUER,
-            audience: AUDIENCE,
-            ttl,
-        };
-        mint.sign(&grant).unwrap()
-    });
     Load {
         address: url.strip_prefix("http://").unwrap().to_owned(),
-        tokens: tokens.collect(),
+        tokens: process::tokens(callers),
         images,
         duration,
     }

@@ -5,10 +5,30 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use image_share_gateway::auth::{Grant, Mint};
+
 pub(crate) const ISSUER: &str = "https://bench.example";
 pub(crate) const AUDIENCE: &str = "image-share-gateway";
 const PUBLIC_KEY: &str = "bench-public-key";
 const PRIVATE_KEY: &str = "bench-private-key";
+
+/// Tokens of so many subjects that may share.
+pub(crate) fn tokens(subjects: usize) -> Vec<String> {
+    let mint = Mint::from_set(KEYS, None).unwrap();
+    let token = |number| {
+        let subject = format!("team-{number}");
+        let ttl = Duration::from_hours(1);
+        let grant = Grant {
+            subject: &subject,
+            scope: "shares:write",
+            issuer: ISSUER,
+            audience: AUDIENCE,
+            ttl,
+        };
+        mint.sign(&grant).unwrap()
+    };
+    (0..subjects).map(token).collect()
+}
 
 /// A P-256 key made for the benches alone.
 pub(crate) const KEYS: &str = include_str!("keys.json");
@@ -79,9 +99,21 @@ impl Process {
 
     /// The same with the trail somewhere else.
     pub(crate) fn gateway_with_trail(directory: &Path, upstream: &str, trail: &Path) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_image-share-gateway"));
+        Self::gateway_of(program, directory, upstream, trail, &[])
+    }
+
+    /// The same of this build, with more in its environment.
+    pub(crate) fn gateway_of(
+        program: &Path,
+        directory: &Path,
+        upstream: &str,
+        trail: &Path,
+        more: &[(&str, &str)],
+    ) -> Self {
         std::fs::write(directory.join("keys.json"), KEYS).unwrap();
         let log = directory.join("log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_image-share-gateway"));
+        let mut command = Command::new(program);
         command.arg("serve").current_dir(directory).envs([
             ("ISG__SERVER__BIND", "127.0.0.1:0"),
             ("ISG__SERVER__ADMIN_BIND", "127.0.0.1:0"),
@@ -97,6 +129,7 @@ impl Process {
                 &format!("sqlite://{}", trail.display()),
             ),
         ]);
+        command.envs(more.iter().copied());
         let stderr = std::fs::File::create(&log).unwrap();
         let mut child = command
             .stdout(Stdio::null())
@@ -113,7 +146,11 @@ impl Process {
                 line.and_then(|line| serde_json::from_str::<serde_json::Value>(&line).ok())
             {
                 let address = line["server.address"].as_str().unwrap();
-                return format!("http://{address}:{}", line["server.port"]);
+                // Older builds have the port there.
+                return match line["server.port"].as_u64() {
+                    Some(port) => format!("http://{address}:{port}"),
+                    None => format!("http://{address}"),
+                };
             }
             let ended = child.try_wait().unwrap();
             assert!(ended.is_none(), "the gateway ended: {text}");

@@ -13,6 +13,7 @@
 )]
 #![expect(clippy::cast_precision_loss, reason = "figures are for people")]
 
+#[path = "../shared/generate.rs"]
 mod generate;
 mod look;
 #[path = "../shared/process.rs"]

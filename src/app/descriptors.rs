@@ -38,10 +38,12 @@ fn raise_limit() -> usize {
         maximum: limit.maximum,
     };
     // Where there is nothing to raise a sandbox need not allow the call.
-    let current = match (limit.current == limit.maximum)
-        .then_some(Ok(()))
-        .unwrap_or_else(|| setrlimit(Resource::Nofile, raised))
-    {
+    let raised = if limit.current == limit.maximum {
+        Ok(())
+    } else {
+        setrlimit(Resource::Nofile, raised)
+    };
+    let current = match raised {
         Ok(()) => limit.maximum,
         Err(error) => {
             tracing::warn!(error.message = %error, "the limit of open files cannot be raised");

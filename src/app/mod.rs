@@ -26,14 +26,14 @@ use crate::http::{self, Check, Parts, Requests};
 use crate::sharing::Sharing;
 use crate::tasks::Tasks;
 use crate::telemetry::traces::{Exporting, TraceError};
-use crate::telemetry::{LostLines, Metrics, Traces};
+use crate::telemetry::{Instruments, LostLines, Metrics, Traces};
 use crate::upstream::{ClientError, Upstream};
 
 use descriptors::most_connections;
 use files::load_policies;
 pub use files::with_file_checks;
 use identity::authenticator;
-use serving::{Listening, listen, serve_admin, serve_rest};
+use serving::{Listening, listeners, serve_admin, serve_rest, tell_where};
 use tls::LiveTls;
 
 /// What work in flight gets to write down where it stands once its time is up.
@@ -109,15 +109,8 @@ impl App {
         sandbox_keys: Option<KeySet>,
         accepted: Accepted,
     ) -> Result<Self, StartError> {
-        for odd in &config.warnings {
-            tracing::warn!("{odd}");
-        }
-        let rest_listener = listen(config.server.bind, "server.bind")?;
-        let admin_listener = config
-            .server
-            .admin_bind
-            .map(|address| listen(address, "server.admin_bind"))
-            .transpose()?;
+        tell_odd(&config);
+        let (rest_listener, admin_listener) = listeners(&config.server)?;
         let metrics = Metrics::new();
         let (tasks, requests) = (Tasks::on_this_runtime(), Requests::default());
         let tls = config.server.tls.as_ref();
@@ -127,6 +120,10 @@ impl App {
             message,
         })?;
         let (traces, exporting) = start_traces(&config, &metrics)?;
+        let instruments = Instruments {
+            metrics: metrics.clone(),
+            traces: traces.clone(),
+        };
         let authenticator = Arc::new(authenticator(&config.auth, sandbox_keys, metrics.clone())?);
         authenticator.follow(&tasks)?;
         let authenticator = Data::from(authenticator);
@@ -136,11 +133,7 @@ impl App {
             message,
         })?;
         let authorizer = Arc::new(Authorizer::new(policies, metrics.clone()));
-        let upstream = Arc::new(Upstream::new(
-            &config.upstream,
-            metrics.clone(),
-            traces.clone(),
-        )?);
+        let upstream = Arc::new(Upstream::new(&config.upstream, instruments.clone())?);
         let (writer, writer_task, reader) =
             audit::open(&config.audit.database, accepted, metrics.clone()).await?;
         let sharing = Sharing::new(
@@ -149,8 +142,7 @@ impl App {
             reader.clone(),
             Arc::clone(&upstream),
             tasks.clone(),
-            metrics.clone(),
-            traces.clone(),
+            instruments,
             &config.upstream,
         );
         sharing.recover().await;
@@ -197,12 +189,7 @@ impl App {
         let admin = admin_listener
             .map(|listener| serve_admin(listener, parts, &config.server))
             .transpose()?;
-        let (address, port) = (rest.address.ip(), rest.address.port());
-        tracing::info!(server.address = %address, server.port = port, server.over_tls = tls.is_some(), "serving REST");
-        if let Some(admin) = &admin {
-            let (address, port) = (admin.address.ip(), admin.address.port());
-            tracing::info!(server.address = %address, server.port = port, "serving metrics and probes");
-        }
+        tell_where(&rest, admin.as_ref(), tls.is_some());
         Ok(Self {
             rest,
             admin,
@@ -303,6 +290,13 @@ impl App {
         let clean = answered && finished && recorded;
         tracing::info!(stop.clean = clean, "stopped");
         clean
+    }
+}
+
+/// Says in the log what is allowed and unwise.
+fn tell_odd(config: &Config) {
+    for odd in &config.warnings {
+        tracing::warn!("{odd}");
     }
 }
 

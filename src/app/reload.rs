@@ -4,7 +4,7 @@
 //! take is told by name.
 
 use super::tls::Tls;
-use super::{App, identity};
+use super::{App, identity, tell_odd};
 use crate::config::{Config, Fault, Faults, Sources};
 use crate::upstream::Keys;
 
@@ -54,9 +54,7 @@ impl App {
     fn take_again(&self, sources: &Sources) -> Result<bool, Faults> {
         let config = Config::load_over(sources, self.authorizer.has_policies())?;
         identity::check_same(&self.config.auth, &config.auth)?;
-        for odd in &config.warnings {
-            tracing::warn!("{odd}");
-        }
+        tell_odd(&config);
         let keys =
             identity::keys_of_files(&config.auth).map_err(|(key, message)| fault(&key, message))?;
         let policies = load_policies(config.authorization.policy_file.as_deref())

@@ -26,7 +26,27 @@ pub(super) struct Listening {
     pub(super) task: tokio::task::JoinHandle<io::Result<()>>,
 }
 
-pub(super) fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, StartError> {
+/// Listens for REST, and for whoever watches the gateway where that is on.
+pub(super) fn listeners(
+    settings: &config::Server,
+) -> Result<(TcpListener, Option<TcpListener>), StartError> {
+    let rest = listen(settings.bind, "server.bind")?;
+    let admin = settings.admin_bind;
+    let admin = admin.map(|address| listen(address, "server.admin_bind"));
+    Ok((rest, admin.transpose()?))
+}
+
+/// Says in the log where is served what.
+pub(super) fn tell_where(rest: &Listening, admin: Option<&Listening>, over_tls: bool) {
+    let (address, port) = (rest.address.ip(), rest.address.port());
+    tracing::info!(server.address = %address, server.port = port, server.over_tls = over_tls, "serving REST");
+    if let Some(admin) = admin {
+        let (address, port) = (admin.address.ip(), admin.address.port());
+        tracing::info!(server.address = %address, server.port = port, "serving metrics and probes");
+    }
+}
+
+fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, StartError> {
     http::listen(address).map_err(|source| StartError::Listen {
         address,
         key,

@@ -1,4 +1,4 @@
-//! The service manager that started the program (systemd's protocol, sd_notify(3)): it is told when the gateway is ready,
+//! The service manager that started the program (systemd's protocol, `sd_notify(3)`): it is told when the gateway is ready,
 //! reloads, stops, and that it lives. Where none is, nothing is told.
 
 use std::sync::Arc;

@@ -26,7 +26,7 @@ use crate::config;
 use crate::domain::{AccountId, EventId, ImageId, Outcome, Region};
 use crate::problem::Effect;
 use crate::tasks::Tasks;
-use crate::telemetry::{Metrics, Traces};
+use crate::telemetry::{Instruments, Metrics, Traces};
 use crate::upstream::{BreakerState, CallError, Upstream};
 
 pub use bulk::{Bulk, BulkError, BulkResult};
@@ -177,23 +177,17 @@ impl Sharing {
         reader: Reader,
         upstream: Arc<Upstream>,
         tasks: Tasks,
-        metrics: Metrics,
-        traces: Traces,
+        instruments: Instruments,
         settings: &config::UpstreamSettings,
     ) -> Self {
+        let Instruments { metrics, traces } = instruments.clone();
         let limits = Limits {
             max_in_flight: settings.max_in_flight,
             max_retries: settings.max_retries,
             requests_per_second: settings.requests_per_second,
         };
         let calling = Arc::clone(&upstream);
-        let (lanes, landings_over) = Lanes::new(
-            limits,
-            calling,
-            tasks.clone(),
-            metrics.clone(),
-            traces.clone(),
-        );
+        let (lanes, landings_over) = Lanes::new(limits, calling, tasks.clone(), instruments);
         let parts = Arc::new(Parts {
             authorizer,
             writer,

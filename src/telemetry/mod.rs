@@ -13,3 +13,12 @@ pub use fields::{LOG_FIELDS, table_of_fields};
 pub use logging::{Logging, LostLines, start_logging};
 pub use metrics::{Held, Metrics};
 pub use traces::{Span, Traces};
+
+/// What the rooms tell by.
+#[derive(Debug, Clone, Default)]
+pub struct Instruments {
+    /// Numbers.
+    pub metrics: Metrics,
+    /// Spans.
+    pub traces: Traces,
+}

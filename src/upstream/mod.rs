@@ -23,7 +23,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::config;
 use crate::domain::{AccountId, ImageId, Region, Stopwatch};
-use crate::telemetry::{Metrics, Span, Traces};
+use crate::telemetry::{Instruments, Metrics, Span, Traces};
 
 pub use breaker::{Admission, Breaker, BreakerState};
 pub use call_error::{CallError, Cause, Fate};
@@ -109,9 +109,9 @@ impl Upstream {
     /// Where no HTTP client can be made, as on a system without certificate authorities.
     pub fn new(
         settings: &config::UpstreamSettings,
-        metrics: Metrics,
-        traces: Traces,
+        instruments: Instruments,
     ) -> Result<Self, ClientError> {
+        let Instruments { metrics, traces } = instruments;
         Ok(Self {
             transport: Transport::new(settings)?,
             keys: ArcSwap::from_pointee(Keys {

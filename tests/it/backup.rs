@@ -6,7 +6,10 @@ use std::process::Output;
 
 use image_share_gateway::audit::{Report, verify};
 
-use crate::support::{Gateway, Program, binary, environment, eventually, keys_file, share};
+use crate::support::{
+    Gateway, PROGRAM_PRIVATE_KEY, PROGRAM_PUBLIC_KEY, Program, binary, environment, eventually,
+    keys_file, share,
+};
 
 fn backup(database: &Path, to: &Path) -> Output {
     let url = format!("sqlite://{}", database.display());
@@ -147,9 +150,9 @@ async fn the_commands_of_the_page_do_what_it_says() {
         "--bind",
         &sandbox.to_string(),
         "--public-key",
-        "public",
+        PROGRAM_PUBLIC_KEY,
         "--private-key",
-        "private",
+        PROGRAM_PRIVATE_KEY,
     ]);
     let sandbox_program = Program::started(upstream, directory.path(), &[], &[]);
     let upstream_url = sandbox_program.line(|line| line.starts_with("http://"));

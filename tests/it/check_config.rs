@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Output;
 
-use crate::support::{binary, keys_file};
+use crate::support::{binary, keep, keys_file};
 
 fn check(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut check = binary();
@@ -19,7 +19,9 @@ fn check(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> 
 
 fn texts(output: &Output) -> (String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    (text(&output.stdout), text(&output.stderr))
+    let (printed, told) = (text(&output.stdout), text(&output.stderr));
+    keep("check-config", &format!("{printed}{told}"));
+    (printed, told)
 }
 
 /// Written so that nobody else may read it.

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::{binary, python};
+use crate::support::{binary, keep, python};
 
 fn home() -> PathBuf {
     env!("CARGO_MANIFEST_DIR").into()
@@ -262,6 +262,15 @@ fn the_debian_package_installs_and_leaves_the_trail_when_it_goes() {
         good(&mut dpkg)
     };
     dpkg(&["-i", package.to_str().unwrap()]);
+    for file in [
+        "etc/image-share-gateway/config.toml",
+        "usr/share/doc/image-share-gateway/README.md",
+    ] {
+        keep(
+            "package",
+            &std::fs::read_to_string(root.join(file)).unwrap(),
+        );
+    }
     let version = good(Command::new(root.join("usr/bin/image-share-gateway")).arg("--version"));
     assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
     let users = std::fs::read_to_string(root.join("etc/passwd")).unwrap();

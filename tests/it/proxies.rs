@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rustix::process::Signal;
 
 use crate::support::{
-    Answer, Gateway, Program, Reply, Scripted, binary, client, environment, eventually, keys_file,
-    python, rounds, token,
+    Answer, Gateway, PROGRAM_PRIVATE_KEY, PROGRAM_PUBLIC_KEY, Program, Reply, Scripted, binary,
+    client, environment, eventually, keys_file, python, rounds, token,
 };
 
 /// A port that was free a moment ago.
@@ -282,9 +282,9 @@ async fn restarts_under_load_fail_no_request() {
     sandbox.args([
         "sandbox",
         "--public-key",
-        "public",
+        PROGRAM_PUBLIC_KEY,
         "--private-key",
-        "private",
+        PROGRAM_PRIVATE_KEY,
     ]);
     let sandbox = Program::started(sandbox, directory.path(), &[], &[]);
     let upstream = sandbox.line(|line| line.starts_with("http://"));

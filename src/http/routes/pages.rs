@@ -44,7 +44,7 @@ static SWAGGER_UI: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
 /// Leads to Swagger UI.
 pub(in crate::http) async fn to_swagger_ui(links: Data<Links>) -> HttpResponse {
     HttpResponse::TemporaryRedirect()
-        .insert_header((header::LOCATION, links.from_root(path::SWAGGER_UI_PAGE)))
+        .insert_header((header::LOCATION, links.below_root(path::SWAGGER_UI_PAGE)))
         .finish()
 }
 

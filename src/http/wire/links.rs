@@ -30,7 +30,7 @@ impl Links {
     }
 
     /// Where `path` is, for whoever asked for `/`.
-    pub(in crate::http) fn from_root(&self, path: &str) -> String {
+    pub(in crate::http) fn below_root(&self, path: &str) -> String {
         match &self.public_url {
             Some(url) => url.join(path),
             None => path.trim_start_matches('/').to_owned(),

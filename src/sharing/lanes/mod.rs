@@ -32,7 +32,7 @@ use tokio::time::sleep_until;
 use crate::domain::{AccountId, Deadline, Operation};
 use crate::tasks::Tasks;
 use crate::telemetry::traces::{Within, within};
-use crate::telemetry::{Metrics, Traces};
+use crate::telemetry::{Instruments, Metrics, Traces};
 use crate::upstream::{BreakerState, CallError, Connection, Modification, Modified, Upstream};
 
 pub(super) use door::{AdmitError, HeldLane};
@@ -102,8 +102,7 @@ impl Lanes {
         limits: Limits,
         upstream: Arc<Upstream>,
         tasks: Tasks,
-        metrics: Metrics,
-        traces: Traces,
+        instruments: Instruments,
     ) -> (Self, LandingsOver) {
         let (landings_over, told) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
@@ -117,8 +116,8 @@ impl Lanes {
             }),
             upstream,
             tasks,
-            metrics,
-            traces,
+            metrics: instruments.metrics,
+            traces: instruments.traces,
             alarm: Arc::default(),
             landings_over,
         });

@@ -127,8 +127,8 @@ fn exporter(settings: &TraceSettings) -> Result<SpanExporter, TraceError> {
             .map_err(TraceError::Exporter)
     };
     let thread = std::thread::Builder::new().spawn(make);
-    let made = thread.map_err(|_| TraceError::Thread)?.join();
-    made.map_err(|_| TraceError::Thread)?
+    let thread = thread.map_err(|_| TraceError::Thread)?;
+    thread.join().map_err(|_| TraceError::Thread)?
 }
 
 /// Takes as many spans as may wait; the rest is lost and counted.

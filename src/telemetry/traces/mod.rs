@@ -10,8 +10,6 @@
 mod export;
 mod within;
 
-use std::time::SystemTime;
-
 use opentelemetry::trace::{
     Link, Span as _, SpanBuilder, SpanContext as OtelContext, SpanId, SpanKind, Status,
     TraceContextExt as _, TraceFlags, TraceId, TraceState, Tracer as _, TracerProvider as _,
@@ -72,7 +70,10 @@ impl Traces {
         let builder = SpanBuilder::from_name(method).with_kind(SpanKind::Server);
         let span = tracer.build_with_context(builder, &parent);
         let context = of_otel(span.span_context());
-        Some((Span(Some(span).filter(|span| span.is_recording())), context))
+        Some((
+            Span(Some(span).filter(opentelemetry::trace::Span::is_recording)),
+            context,
+        ))
     }
 
     /// A part of what is being done now; nothing where that is not traced.
@@ -133,7 +134,7 @@ impl Span {
     /// Ends it, as its drop does.
     pub fn end(mut self) {
         if let Some(mut span) = self.0.take() {
-            span.end_with_timestamp(SystemTime::now());
+            span.end();
         }
     }
 }

@@ -330,7 +330,9 @@ impl Gateway {
     pub(crate) async fn metrics(&self) -> String {
         let url = format!("{}/metrics", self.admin_url());
         let request = self.nobody().request_url("GET", &url);
-        request.send().await.unwrap().text().await.unwrap()
+        let text = request.send().await.unwrap().text().await.unwrap();
+        super::keep("metrics", &text);
+        text
     }
 
     /// `/readyz` as the admin listener answers it, with what each check says.

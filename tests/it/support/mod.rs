@@ -16,8 +16,18 @@ pub(crate) use gateway::{
     token_with,
 };
 pub(crate) use key_server::{KeyAnswer, KeyServer};
-pub(crate) use program::{Program, binary, environment, python};
+pub(crate) use program::{
+    PROGRAM_PRIVATE_KEY, PROGRAM_PUBLIC_KEY, Program, binary, environment, python,
+};
 pub(crate) use upstream::{Call, MISSING_ACCOUNTS, Reply, Scripted, refusal};
+
+/// Keeps what the gateway told, for `tests/run` to search all of it for secrets once all tests have run.
+pub(crate) fn keep(kind: &str, text: &str) {
+    if let Some(directory) = std::env::var_os("ISG_TEST_OUTPUT") {
+        let name = format!("{}.{kind}", uuid::Uuid::new_v4());
+        std::fs::write(std::path::Path::new(&directory).join(name), text).unwrap();
+    }
+}
 
 /// How long a condition may take before a test fails; only a failure ever takes so long.
 const PATIENCE: Duration = Duration::from_secs(30);

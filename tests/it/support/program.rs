@@ -20,6 +20,10 @@ pub(crate) fn python() -> std::ffi::OsString {
     std::env::var_os("ISG_TEST_PYTHON").unwrap_or_else(|| "python3".into())
 }
 
+/// The keys of [`environment`]; what is told is searched for them.
+pub(crate) const PROGRAM_PUBLIC_KEY: &str = "public-key-of-a-program-under-test";
+pub(crate) const PROGRAM_PRIVATE_KEY: &str = "private-key-of-a-program-under-test";
+
 /// What `serve` needs in front of `upstream`, with [`super::keys_file`] in its directory.
 pub(crate) fn environment(upstream: &str) -> Vec<(&'static str, &str)> {
     vec![
@@ -29,8 +33,8 @@ pub(crate) fn environment(upstream: &str) -> Vec<(&'static str, &str)> {
         ("ISG__AUTH__AUDIENCE", "image-share-gateway"),
         ("ISG__AUTH__JWKS_FILE", "keys.json"),
         ("ISG__UPSTREAM__BASE_URL", upstream),
-        ("ISG__UPSTREAM__PUBLIC_KEY", "public"),
-        ("ISG__UPSTREAM__PRIVATE_KEY", "private"),
+        ("ISG__UPSTREAM__PUBLIC_KEY", PROGRAM_PUBLIC_KEY),
+        ("ISG__UPSTREAM__PRIVATE_KEY", PROGRAM_PRIVATE_KEY),
         // Tests ask as fast as they can; those of the limits set their own.
         ("ISG__LIMITS__REQUESTS_PER_SECOND", "0"),
     ]
@@ -170,5 +174,6 @@ impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        super::keep("log", &self.log());
     }
 }
