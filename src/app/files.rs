@@ -1,5 +1,5 @@
 //! The files that configuration names: keys, policies, certificates ([`tls`]). Each is looked at while configuration
-//! is read, so that its faults are told with all others, and read again when it is used.
+//! is read, so that its faults, and what is odd about it, are told with all others, and read again when it is used.
 
 use std::path::Path;
 
@@ -13,22 +13,26 @@ use super::tls;
 #[must_use]
 pub fn with_file_checks(mut sources: Sources) -> Sources {
     sources.file_checks = vec![
-        ("auth.jwks_file", |path| read_keys(path).map(drop)),
-        ("auth.fetch_ca_file", |path| {
-            tls::read_authorities(path).map(drop)
+        ("auth.jwks_file", |path| {
+            read_keys(path).map(|keys| odd_keys(path, &keys))
         }),
-        ("auth.fetch_token_file", |path| read_token(path)),
+        ("auth.fetch_ca_file", |path| {
+            tls::read_authorities(path).map(|_| Vec::new())
+        }),
+        ("auth.fetch_token_file", |path| {
+            read_token(path).map(|()| Vec::new())
+        }),
         ("authorization.policy_file", |path| {
-            read_policies(path).map(drop)
+            read_policies(path).map(|policies| policies.warnings().to_vec())
         }),
         ("server.tls_cert_file", |path| {
-            tls::read_certificates(path).map(drop)
+            tls::read_certificates(path).map(|_| Vec::new())
         }),
         ("server.tls_key_file", |path| {
-            tls::read_private_key(path).map(drop)
+            tls::read_private_key(path).map(|_| Vec::new())
         }),
         ("server.client_ca_file", |path| {
-            tls::read_authorities(path).map(drop)
+            tls::read_authorities(path).map(|_| Vec::new())
         }),
     ];
     sources.tls_check =
@@ -36,24 +40,24 @@ pub fn with_file_checks(mut sources: Sources) -> Sources {
     sources
 }
 
-fn read_keys(path: &Path) -> Result<KeySet, String> {
+/// The keys of a file.
+pub(super) fn read_keys(path: &Path) -> Result<KeySet, String> {
     let text = config::read_text_file(path)?;
     KeySet::parse(&text).map_err(|error| error.to_string())
 }
 
-/// As [`read_keys`], and says in the log which keys are left out of the file that `key` names.
-pub(super) fn load_keys(key: &str, path: &Path) -> Result<KeySet, String> {
-    let keys = read_keys(path)?;
-    if keys.hold_secrets() && config::is_readable_by_others(path) {
-        tracing::warn!(
-            "{key}: `{}` holds secret keys and can be read by others (chmod o-r)",
-            path.display()
-        );
-    }
-    for left_out in keys.left_out() {
-        tracing::warn!("{key}: {left_out}; it is left out");
-    }
-    Ok(keys)
+/// What is odd about the keys of a file: who can read it, and which of them are left out.
+fn odd_keys(path: &Path, keys: &KeySet) -> Vec<String> {
+    let readable = keys.hold_secrets() && config::is_readable_by_others(path);
+    let readable = readable.then(|| {
+        let path = path.display();
+        format!("`{path}` holds secret keys and can be read by others (chmod o-r)")
+    });
+    let left_out = keys.left_out();
+    let left_out = left_out
+        .iter()
+        .map(|left_out| format!("{left_out}; it is left out"));
+    readable.into_iter().chain(left_out).collect()
 }
 
 fn read_token(path: &Path) -> Result<(), String> {
@@ -71,11 +75,7 @@ fn read_policies(path: &Path) -> Result<Policies, String> {
     Policies::parse(&text).map_err(|faults| faults.to_string())
 }
 
-/// The policies of a file, where there is one; says in the log what is odd about them.
+/// The policies of a file, where there is one.
 pub(super) fn load_policies(path: Option<&Path>) -> Result<Option<Policies>, String> {
-    let policies = path.map(read_policies).transpose()?;
-    for warning in policies.iter().flat_map(Policies::warnings) {
-        tracing::warn!("authorization.policy_file: {warning}");
-    }
-    Ok(policies)
+    path.map(read_policies).transpose()
 }

@@ -8,7 +8,7 @@ use crate::domain::IssuerName;
 use crate::telemetry::Metrics;
 
 use super::StartError;
-use super::files::load_keys;
+use super::files::read_keys;
 
 /// Knows all issuers, and the keys that need not be fetched. `sandbox_keys` are for the issuer that has throw-away ones.
 pub(super) fn authenticator(
@@ -38,7 +38,7 @@ pub(super) fn keys_of_files(auth: &Auth) -> Result<Vec<KeysOf<'_>>, (String, Str
     let read = |issuer: &'_ Issuer| match &issuer.keys {
         KeySource::File(path) => {
             let key = format!("{}.jwks_file", issuer.section());
-            Some(load_keys(&key, path).map_err(|message| (key, message)))
+            Some(read_keys(path).map_err(|message| (key, message)))
         }
         KeySource::Url(_) | KeySource::Discovery | KeySource::Sandbox => None,
     };

@@ -1,18 +1,35 @@
 //! What is read again while the gateway runs: keys for tokens, policies, keys for the upstream, TLS.
 //!
 //! Everything is read and checked before anything is taken, so a faulty file leaves all as it was. What a reload does not
-//! take is told by name.
+//! take is told by name, and whatever limits callers stays where nobody names it any more: a variable is forgotten more
+//! easily than a gateway is stopped. Files are read aside: one that does not answer holds up neither requests nor a stop.
 
-use super::tls::Tls;
-use super::{App, identity, tell_odd};
-use crate::config::{Config, Fault, Faults, Sources};
+use crate::auth::KeySet;
+use crate::authorization::Policies;
+use crate::config::{Config, Fault, Faults, Sources, TlsFiles};
+use crate::domain::IssuerName;
+use crate::telemetry::{RELOAD_PARTS, ReloadPart};
 use crate::upstream::Keys;
 
 use super::files::load_policies;
+use super::tls::Tls;
+use super::{App, identity, tell_odd};
 
-/// How a part of a reload went, for counting.
-const TAKEN: &str = "ok";
-const FAILED: &str = "failed";
+/// What was read, and may be taken.
+struct Fresh {
+    config: Config,
+    keys: Vec<(Option<IssuerName>, KeySet)>,
+    policies: Option<Policies>,
+    tls: Option<Tls>,
+    /// What limits callers and is not configured any more, so that it stays.
+    stays: Vec<&'static str>,
+}
+
+/// What the gateway has, as far as it bears on what may be taken.
+struct Present {
+    config: Config,
+    has_policies: bool,
+}
 
 impl App {
     /// Reads the key sets, the policies, the upstream keys and the TLS files again; what is faulty leaves all old ones in
@@ -20,19 +37,25 @@ impl App {
     ///
     /// # Errors
     /// The faults; nothing was changed then.
-    pub async fn reload(&self, sources: &Sources) -> Result<(), Faults> {
-        let taken = self.take_again(sources);
-        let faults = taken.as_ref().err().map_or(&[][..], |faults| &faults.0);
-        for part in PARTS {
-            let failed = faults.iter().any(|fault| part_of(&fault.key) == part);
-            let read = part != "tls" || self.tls.is_some();
-            match (failed, faults.is_empty()) {
-                (true, _) => self.metrics.reload(part, FAILED),
-                (false, true) if read => self.metrics.reload(part, TAKEN),
-                (false, _) => {}
+    pub async fn reload(&self, sources: Sources) -> Result<(), Faults> {
+        let present = Present {
+            config: self.config.clone(),
+            has_policies: self.authorizer.has_policies(),
+        };
+        let read = tokio::task::spawn_blocking(move || Fresh::read(&sources, &present)).await;
+        let read = read.unwrap_or_else(|_| Err(fault("configuration", "cannot be read".into())));
+        let fresh = match read {
+            Ok(fresh) => fresh,
+            Err(faults) => {
+                for part in RELOAD_PARTS {
+                    if faults.0.iter().any(|fault| part_of(&fault.key) == part) {
+                        self.metrics.reload_failed(part);
+                    }
+                }
+                return Err(faults);
             }
-        }
-        let policies_gone = taken?;
+        };
+        let taken = self.take(fresh);
         // The last of all: who serves keys may be slow.
         let unserved = self.authenticator.reload().await;
         for issuer in &unserved {
@@ -41,80 +64,106 @@ impl App {
                 "the key set could not be fetched; the last good one, where there is one, works on"
             );
         }
-        let served = if unserved.is_empty() { TAKEN } else { FAILED };
-        self.metrics.reload("served_keys", served);
-        let policies = if policies_gone { "" } else { "policies, " };
-        let tls = self.tls.as_ref().map_or("", |_| ", TLS");
-        tracing::info!("reloaded: keys for tokens, {policies}keys for the upstream{tls}");
+        if unserved.is_empty() {
+            self.metrics.reload_taken(ReloadPart::ServedKeys);
+        } else {
+            self.metrics.reload_failed(ReloadPart::ServedKeys);
+        }
+        tracing::info!("reloaded: {taken}");
         Ok(())
     }
 
-    /// Reads all that lies in files, and takes it. Returns whether policies of before stay because none are configured
-    /// any more.
-    fn take_again(&self, sources: &Sources) -> Result<bool, Faults> {
-        let config = Config::load_over(sources, self.authorizer.has_policies())?;
-        identity::check_same(&self.config.auth, &config.auth)?;
-        tell_odd(&config);
-        let keys =
-            identity::keys_of_files(&config.auth).map_err(|(key, message)| fault(&key, message))?;
-        let policies = load_policies(config.authorization.policy_file.as_deref())
-            .map_err(|message| fault("authorization.policy_file", message))?;
-        let tls = match (&self.tls, &config.server.tls) {
-            (Some(live), Some(files)) => {
-                let tls = Tls::load(files);
-                let tls = tls.map_err(|message| fault("server.tls_key_file", message))?;
-                Some((live, tls))
-            }
-            _ => None,
-        };
-        self.tell_what_is_not_taken(&config);
-        let policies_gone = policies.is_none() && self.authorizer.has_policies();
-        for (name, keys) in keys {
-            self.authenticator.use_keys(name, keys);
+    /// Gives in words what was taken.
+    fn take(&self, fresh: Fresh) -> String {
+        tell_odd(&fresh.config);
+        let mut restart = self.config.needs_restart(&fresh.config);
+        if self.tls.is_some() != fresh.config.server.tls.is_some() {
+            restart.push("server.tls_cert_file");
         }
-        if policies_gone {
-            // Whoever takes all limits away has to stop the gateway for it; a variable is forgotten more easily.
-            tracing::warn!(
-                "authorization.policy_file is not configured any more; the policies of before stay until a restart"
-            );
-        } else {
-            self.authorizer.use_policies(policies);
-        }
-        self.upstream.use_keys(Keys {
-            public: config.upstream.public_key,
-            private: config.upstream.private_key,
-        });
-        if let Some((live, tls)) = tls {
-            live.take(tls);
-        }
-        Ok(policies_gone)
-    }
-
-    fn tell_what_is_not_taken(&self, config: &Config) {
-        let mut keys = self.config.needs_restart(config);
-        if self.tls.is_some() != config.server.tls.is_some() {
-            keys.push("server.tls_cert_file");
-        }
-        for key in keys {
+        for key in restart {
             tracing::warn!(
                 "{key} is another than at the start; that needs a restart, and is not taken"
             );
         }
+        for key in fresh.stays {
+            tracing::warn!("{key} is not configured any more; what it was stays until a restart");
+        }
+        let mut taken = vec!["keys for tokens"];
+        self.metrics.reload_taken(ReloadPart::Configuration);
+        for (name, keys) in fresh.keys {
+            self.authenticator.use_keys(name.as_ref(), keys);
+        }
+        self.metrics.reload_taken(ReloadPart::Keys);
+        if fresh.policies.is_some() || !self.authorizer.has_policies() {
+            self.authorizer.use_policies(fresh.policies);
+            self.metrics.reload_taken(ReloadPart::Policies);
+            taken.push("policies");
+        }
+        self.upstream.use_keys(Keys {
+            public: fresh.config.upstream.public_key,
+            private: fresh.config.upstream.private_key,
+        });
+        self.metrics.reload_taken(ReloadPart::UpstreamKeys);
+        taken.push("keys for the upstream");
+        if let (Some(live), Some(tls)) = (&self.tls, fresh.tls) {
+            live.take(tls);
+            self.metrics.reload_taken(ReloadPart::Tls);
+            taken.push("TLS");
+        }
+        taken.join(", ")
     }
 }
 
-/// What a reload reads from files, by the names of the metric.
-const PARTS: [&str; 5] = ["configuration", "keys", "policies", "upstream_keys", "tls"];
+impl Fresh {
+    fn read(sources: &Sources, present: &Present) -> Result<Self, Faults> {
+        let config = Config::load_over(sources, present.has_policies)?;
+        identity::check_same(&present.config.auth, &config.auth)?;
+        let keys =
+            identity::keys_of_files(&config.auth).map_err(|(key, message)| fault(&key, message))?;
+        let keys = keys
+            .into_iter()
+            .map(|(name, keys)| (name.cloned(), keys))
+            .collect();
+        let policies = load_policies(config.authorization.policy_file.as_deref())
+            .map_err(|message| fault("authorization.policy_file", message))?;
+        let mut stays = Vec::new();
+        if policies.is_none() && present.has_policies {
+            stays.push("authorization.policy_file");
+        }
+        let mut tls = None;
+        if let (Some(before), Some(files)) = (&present.config.server.tls, &config.server.tls) {
+            let mut files = files.clone();
+            if files.client_ca_file.is_none() && before.client_ca_file.is_some() {
+                stays.push("server.client_ca_file");
+                files.client_ca_file.clone_from(&before.client_ca_file);
+            }
+            tls = Some(load_tls(&files)?);
+        }
+        Ok(Self {
+            config,
+            keys,
+            policies,
+            tls,
+            stays,
+        })
+    }
+}
+
+fn load_tls(files: &TlsFiles) -> Result<Tls, Faults> {
+    Tls::load(files).map_err(|message| fault("server.tls_key_file", message))
+}
 
 /// The part that a key of the configuration belongs to.
-fn part_of(key: &str) -> &'static str {
+fn part_of(key: &str) -> ReloadPart {
     let begins = |prefix: &str| key.starts_with(prefix);
     match key {
-        _ if begins("server.tls_") || begins("server.client_ca_file") => "tls",
-        _ if begins("auth.") || key.contains(" auth") => "keys",
-        _ if begins("authorization.") => "policies",
-        _ if begins("upstream.public_key") || begins("upstream.private_key") => "upstream_keys",
-        _ => "configuration",
+        _ if begins("server.tls_") || begins("server.client_ca_file") => ReloadPart::Tls,
+        _ if begins("auth.") || key.contains(" auth") => ReloadPart::Keys,
+        _ if begins("authorization.") => ReloadPart::Policies,
+        _ if begins("upstream.public_key") || begins("upstream.private_key") => {
+            ReloadPart::UpstreamKeys
+        }
+        _ => ReloadPart::Configuration,
     }
 }
 

@@ -7,6 +7,8 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use uuid::Uuid;
+
 use super::Head;
 use super::store::{self, StoreError};
 use super::verify::{Break, Report, verify};
@@ -17,6 +19,9 @@ pub enum BackupError {
     /// Something lies in its place already.
     #[error("{} exists already", .0.display())]
     Exists(PathBuf),
+    /// SQLite cannot be given such a name.
+    #[error("{} is not UTF-8", .0.display())]
+    Name(PathBuf),
     /// It cannot be written there.
     #[error("cannot write {}", path.display())]
     Write {
@@ -39,8 +44,17 @@ pub enum BackupError {
 /// # Errors
 /// See [`BackupError`]; nothing is left at `to` then.
 pub async fn backup(path: &Path, to: &Path) -> Result<Option<Head>, BackupError> {
+    // SQLite takes UTF-8, and what begins with `file:` for a URI: an absolute path is neither.
+    let write = |source| BackupError::Write {
+        path: to.into(),
+        source,
+    };
+    let to = &std::path::absolute(to).map_err(write)?;
+    if to.to_str().is_none() {
+        return Err(BackupError::Name(to.clone()));
+    }
     if tokio::fs::symlink_metadata(to).await.is_ok() {
-        return Err(BackupError::Exists(to.into()));
+        return Err(BackupError::Exists(to.clone()));
     }
     let partial = Partial::make(to)?;
     store::copy(path, &partial.path).await?;
@@ -60,7 +74,7 @@ struct Partial {
 impl Partial {
     /// Made for its owner alone, as the trail is.
     fn make(to: &Path) -> Result<Self, BackupError> {
-        let path = store::beside(to, &format!(".partial-{}", std::process::id()));
+        let path = store::beside(to, &format!(".partial-{}", Uuid::new_v4().simple()));
         let made = File::options()
             .write(true)
             .create_new(true)
@@ -84,8 +98,13 @@ impl Partial {
         File::open(&self.path)
             .and_then(|file| file.sync_all())
             .map_err(write)?;
-        // A rename would replace what came there meanwhile; a link does not.
-        std::fs::hard_link(&self.path, to).map_err(write)?;
+        // A rename would replace what came there meanwhile; a link does not. Some file systems have none.
+        match std::fs::hard_link(&self.path, to) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists && !to.exists() => {
+                std::fs::rename(&self.path, to).map_err(write)?;
+            }
+            linked => linked.map_err(write)?,
+        }
         let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty());
         let directory = directory.unwrap_or(Path::new("."));
         File::open(directory)

@@ -33,7 +33,7 @@ pub use mint::{Grant, Mint, MintError, throw_away_set};
 use refusal::Judged;
 pub use refusal::{TokenError, TokenRefusal};
 pub use source::SourceError;
-use source::{Asked, Source};
+use source::{Asked, FetchedKeys, Source};
 use token::Unsigned;
 
 /// Checks tokens against the present keys of their issuers.
@@ -48,6 +48,10 @@ impl Authenticator {
     /// Accepts tokens of these issuers, of each once [`Self::use_keys`] was called for it.
     #[must_use]
     pub fn new(auth: &config::Auth, metrics: Metrics) -> Self {
+        metrics.expect_authentications(None, &refusal::RESULTS_OF_NONE);
+        for issuer in auth.issuers() {
+            metrics.expect_authentications(Some(&issuer.iss), &refusal::RESULTS);
+        }
         let issuers = auth.issuers().map(|issuer| TokenRules::of(issuer, auth));
         Self {
             issuers: issuers.map(Issuer::new).collect(),
@@ -62,6 +66,20 @@ impl Authenticator {
         if let Some(issuer) = self.named(name) {
             issuer.use_keys(keys);
             self.note_keys(issuer);
+        }
+    }
+
+    /// Uses what was fetched, where it is new.
+    fn take_fetched(&self, name: Option<&IssuerName>, fetched: FetchedKeys) {
+        let Some(issuer) = self.named(name) else {
+            return;
+        };
+        let failed = matches!(fetched, FetchedKeys::None);
+        self.metrics.key_set_fetch(&issuer.rules.issuer.iss, failed);
+        match fetched {
+            FetchedKeys::New(keys) => self.use_keys(name, keys),
+            FetchedKeys::Same => self.note_keys(issuer),
+            FetchedKeys::None => {}
         }
     }
 
@@ -84,14 +102,9 @@ impl Authenticator {
         for issuer in &self.issuers {
             let settings = &issuer.rules.issuer;
             let (authenticator, name) = (Arc::downgrade(self), settings.name.clone());
-            let use_keys = move |keys| {
-                let Some(authenticator) = authenticator.upgrade() else {
-                    return;
-                };
-                if let Some(keys) = keys {
-                    authenticator.use_keys(name.as_ref(), keys);
-                } else if let Some(issuer) = authenticator.named(name.as_ref()) {
-                    authenticator.note_keys(issuer);
+            let use_keys = move |fetched| {
+                if let Some(authenticator) = authenticator.upgrade() {
+                    authenticator.take_fetched(name.as_ref(), fetched);
                 }
             };
             if let Some(source) = Source::begin(settings, use_keys, tasks)? {

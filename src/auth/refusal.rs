@@ -89,6 +89,22 @@ pub enum TokenError {
     NoKeys,
 }
 
+/// What tokens are counted by: the words of [`TokenError::word`], and what else can be said of a request's.
+pub(super) const RESULTS: [&str; 10] = [
+    "ok",
+    "malformed",
+    "algorithm",
+    "unknown_key",
+    "bad_signature",
+    "bad_claim",
+    "other_audience",
+    "expired",
+    "not_yet_valid",
+    "keys_unavailable",
+];
+/// The same where no configured issuer is known to have made it.
+pub(super) const RESULTS_OF_NONE: [&str; 3] = ["no_token", "malformed", "other_issuer"];
+
 impl TokenError {
     /// What kind of refusal it is, for counting: one word.
     #[must_use]

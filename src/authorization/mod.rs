@@ -124,12 +124,24 @@ impl Authorizer {
     ///
     /// # Errors
     /// [`Refusal::InsufficientScope`].
-    pub fn check_scope(principal: &Principal, scope: Scope) -> Result<(), Refusal> {
-        if principal.has(scope) {
-            Ok(())
-        } else {
-            Err(Refusal::InsufficientScope(scope))
+    pub fn check_scope(&self, principal: &Principal, scope: Scope) -> Result<(), Refusal> {
+        let checked = has_scope(principal, scope);
+        if checked.is_err() {
+            let action = match scope {
+                Scope::SharesRead => "listShares",
+                Scope::SharesWrite => "share",
+                Scope::AuditRead => "readAudit",
+            };
+            self.metrics.policy_decision(action, "insufficient_scope");
         }
+        checked
+    }
+
+    /// Whether `caller` may do what was not asked for by itself: for whoever filters a list, or looks again. It counts as
+    /// no decision.
+    #[must_use]
+    pub fn permits(&self, caller: &Caller, request: Request<'_>) -> bool {
+        matches!(self.decision(caller, request), Decision::Allowed { .. })
     }
 
     /// Whether `caller` may do what it asks for.
@@ -142,7 +154,7 @@ impl Authorizer {
     }
 
     fn decision(&self, caller: &Caller, request: Request<'_>) -> Decision {
-        if let Err(refusal) = Self::check_scope(&caller.principal, request.scope()) {
+        if let Err(refusal) = has_scope(&caller.principal, request.scope()) {
             return Decision::Refused(refusal);
         }
         match &*self.policies.load() {
@@ -162,6 +174,14 @@ impl Authorizer {
             Decision::Allowed { .. } => Ok(()),
             Decision::Refused(refusal) => Err(refusal),
         }
+    }
+}
+
+fn has_scope(principal: &Principal, scope: Scope) -> Result<(), Refusal> {
+    if principal.has(scope) {
+        Ok(())
+    } else {
+        Err(Refusal::InsufficientScope(scope))
     }
 }
 

@@ -2,21 +2,35 @@
 
 use std::process::ExitCode;
 
+use super::serve::stop_signal;
 use super::{BackupArgs, Failure, chain, print, trail_at};
 use crate::audit::{BackupError, StoreError, backup};
+use crate::config::{Config, Sources};
 
 pub(super) async fn run(args: BackupArgs) -> Result<ExitCode, Failure> {
-    let url = args.database_url.as_deref().unwrap_or_default();
-    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+    let url = match &args.database_url {
+        Some(url) => Some(url.clone()),
+        None => Config::audit_url(&Sources::of_this_process(args.config.as_deref()))?,
+    };
+    if url.is_some_and(|url| url.starts_with("postgres://") || url.starts_with("postgresql://")) {
         return Err(Failure::usage(
             "a trail in PostgreSQL is backed up by the database's own tools: pg_dump, or pg_basebackup",
         ));
     }
     let path = trail_at(args.database_url, args.config.as_deref())?;
-    match backup(&path, &args.to).await {
+    let mut stop = stop_signal()?;
+    let copied = tokio::select! {
+        copied = backup(&path, &args.to) => copied,
+        () = stop.recv() => return Err(Failure::stopped("the backup was stopped; no file is left of it")),
+    };
+    match copied {
         Ok(Some(head)) => print(&format!("{head}\n"))?,
         Ok(None) => eprintln!("image-share-gateway: the trail has no rows; neither has the copy"),
-        Err(error @ (BackupError::Exists(_) | BackupError::Store(StoreError::Open { .. }))) => {
+        Err(
+            error @ (BackupError::Exists(_)
+            | BackupError::Name(_)
+            | BackupError::Store(StoreError::Open { .. })),
+        ) => {
             return Err(Failure::usage(chain(&error)));
         }
         Err(error) => return Err(Failure::could_not_run(&error)),

@@ -330,9 +330,11 @@ fn on_runtime(
         .worker_threads(processors.div_ceil(2))
         .enable_all()
         .build();
-    runtime
-        .map_err(|error| Failure::could_not_run(&error))?
-        .block_on(command)
+    let runtime = runtime.map_err(|error| Failure::could_not_run(&error))?;
+    let ended = runtime.block_on(command);
+    // Whatever reads a file that does not answer is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Why a command did not do what it is for.
@@ -346,6 +348,13 @@ impl Failure {
     fn could_not_run(error: &dyn Error) -> Self {
         Self {
             lines: vec![chain(error)],
+            code: 1,
+        }
+    }
+
+    fn stopped(line: &str) -> Self {
+        Self {
+            lines: vec![line.to_owned()],
             code: 1,
         }
     }

@@ -49,7 +49,7 @@ pub(super) fn run(args: &PolicyCheckArgs) -> Result<ExitCode, Failure> {
         }
         Requested::ReadAudit => authorizer.decide(&caller, Request::ReadAudit),
         Requested::ListImages => {
-            match Authorizer::check_scope(&caller.principal, Scope::SharesRead) {
+            match authorizer.check_scope(&caller.principal, Scope::SharesRead) {
                 Ok(()) => {
                     let how = "which images are listed is decided image by image, as GET of one";
                     return allow(how, &of);

@@ -77,7 +77,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
                 }
                 let again = sources_again(&sources);
                 let reloaded = tokio::select! {
-                    reloaded = app.reload(&again) => reloaded,
+                    reloaded = app.reload(again) => reloaded,
                     () = stop.recv() => break,
                 };
                 match reloaded {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use toml::Value;
 use url::Url;
 
-use super::keys::{ISSUERS, KEYS, Key, Unset, is_key_of_issuer, value};
+use super::keys::{ISSUERS, KEYS, Key, OF_FURTHER_ISSUERS, Unset, is_key_of_issuer, value};
 use super::layers::Given;
 use super::reader::{KeyReader, list_of};
 use super::{Audit, Config, Fault, Sources};
@@ -107,15 +107,17 @@ const LAST_OF_AUTH: &str = "auth.fetch_token_file";
 fn issuers(text: &mut String, reader: &KeyReader) {
     for place in reader.places() {
         let _ = writeln!(text, "\n[[{ISSUERS}]]");
-        let keys = reader.laid_under(place);
-        for (name, given) in keys.filter(|(name, _)| is_key_of_issuer(name)) {
-            let like = format!("auth.{name}");
-            let key = KEYS.iter().find(|key| key.name == like);
-            let value = match key {
-                Some(key) => shown(key, &like, given),
-                None => plain(&given.value),
-            };
-            line(text, name, &value, given);
+        for name in OF_FURTHER_ISSUERS {
+            if let Some(given) = reader.find(&format!("{place}.{name}")) {
+                line(text, name, &plain(&given.value), given);
+            }
+        }
+        let of_auth = KEYS.iter().filter(|key| key.place().0 == "auth");
+        let of_auth = of_auth.map(|key| (key, key.place().1));
+        for (key, name) in of_auth.filter(|(_, name)| is_key_of_issuer(name)) {
+            if let Some(given) = reader.find(&format!("{place}.{name}")) {
+                line(text, name, &shown(key, key.name, given), given);
+            }
         }
     }
 }

@@ -175,7 +175,7 @@ pub(super) const KEYS: [Key; 48] = [
 ];
 
 /// Keys of each table of `auth.issuers` beside those of `auth`.
-const OF_FURTHER_ISSUERS: [&str; 2] = ["name", "grant"];
+pub(super) const OF_FURTHER_ISSUERS: [&str; 2] = ["name", "grant"];
 /// Keys of `auth` that its further issuers do not have.
 const OF_THE_FIRST_ISSUER: [&str; 2] = ["auth.leeway", ISSUERS];
 

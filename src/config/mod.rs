@@ -231,8 +231,8 @@ pub struct Sources {
 /// Looks at whether a certificate and a key fit; says what does not, or what is odd about them.
 pub type TlsCheck = fn(&TlsFiles) -> Result<Vec<String>, String>;
 
-/// Looks at a file that a key names; says what is wrong with it.
-pub type FileCheck = fn(&Path) -> Result<(), String>;
+/// Looks at a file that a key names; says what is wrong with it, or what is odd about it.
+pub type FileCheck = fn(&Path) -> Result<Vec<String>, String>;
 
 impl Sources {
     /// The given file and this process' environment.
@@ -358,6 +358,21 @@ impl Config {
         let audit = sections::audit_database(&mut reader);
         let faults = reader.faults_of("audit.database_url");
         audit.filter(|_| faults.is_empty()).ok_or(Faults(faults))
+    }
+
+    /// Reads the URL of the audit database alone, as it is, whichever database it is of.
+    ///
+    /// # Errors
+    /// Faults of the layers as a whole; other keys may be missing.
+    pub fn audit_url(sources: &Sources) -> Result<Option<String>, Faults> {
+        let mut reader = KeyReader::new(sources);
+        let url = reader.secret("audit.database_url");
+        let faults = reader.faults_of("audit.database_url");
+        if faults.is_empty() {
+            Ok(url)
+        } else {
+            Err(Faults(faults))
+        }
     }
 
     /// Reads the default region and those that callers may name, alone.

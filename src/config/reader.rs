@@ -157,13 +157,6 @@ impl KeyReader {
         &self.places
     }
 
-    /// What was laid out of a table: the keys right in it.
-    pub(super) fn laid_under(&self, place: &str) -> impl Iterator<Item = (&str, &Given)> {
-        let prefix = format!("{place}.");
-        let layer = self.layers[0].iter();
-        layer.filter_map(move |(name, given)| Some((name.strip_prefix(&prefix)?, given)))
-    }
-
     /// Where a part of a value came from that is a table, or several: the file says that line by line.
     pub(super) fn origin_within(&self, whole: &Origin, key: &str) -> Origin {
         match (whole, self.lines.get(key)) {
@@ -205,19 +198,26 @@ impl KeyReader {
         let path = self.text(key).map(PathBuf::from)?;
         let like = like(key);
         let mut checks = self.file_checks.iter().filter(|(of, _)| *of == like);
-        match checks.try_for_each(|(_, check)| check(&path)) {
-            Ok(())
-                if matches!(
-                    like.as_str(),
-                    "server.tls_key_file" | "auth.fetch_token_file"
-                ) =>
-            {
-                self.warn_of_readable(key, &path);
-                Some(path)
+        let looked = checks.try_fold(Vec::new(), |mut odd, (_, check)| {
+            odd.extend(check(&path)?);
+            Ok(odd)
+        });
+        let odd = match looked {
+            Ok(odd) => odd,
+            Err::<_, String>(message) => {
+                return self.fault(key, &format!("`{}` {message}", path.display()));
             }
-            Ok(()) => Some(path),
-            Err(message) => self.fault(key, &format!("`{}` {message}", path.display())),
+        };
+        for odd in odd {
+            self.warnings.push(format!("{key}: {odd}"));
         }
+        if matches!(
+            like.as_str(),
+            "server.tls_key_file" | "auth.fetch_token_file"
+        ) {
+            self.warn_of_readable(key, &path);
+        }
+        Some(path)
     }
 
     /// A secret from `key` or the file that `key_file` names; the higher layer wins.

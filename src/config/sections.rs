@@ -28,6 +28,20 @@ pub(super) fn server(reader: &mut KeyReader) -> Option<Server> {
                 .into(),
         );
     }
+    if let Some(Some(admin)) = admin_bind
+        && !admin.ip().is_loopback()
+    {
+        reader.warn(
+            "server.admin_bind: whoever reaches it sees numbers and what checks say; it asks nobody who he is"
+                .into(),
+        );
+    }
+    if tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some()) && admin_bind == Some(None) {
+        reader.warn(
+            "server.admin_bind is off and server.client_ca_file set: `healthcheck` has no certificate and nobody to ask"
+                .into(),
+        );
+    }
     let mut trusted_proxies = Vec::new();
     for proxy in reader.list("server.trusted_proxies") {
         match proxy.parse::<IpNet>() {

@@ -72,7 +72,7 @@ pub struct Parts {
 /// The document for callers who come by these links.
 #[must_use]
 pub fn document_text(links: &Links) -> DocumentText {
-    DocumentText(document::text(links).into())
+    DocumentText::new(links.clone(), document::text)
 }
 
 /// The routes of the REST listener.

@@ -170,7 +170,7 @@ impl Parts {
         deadline: Deadline,
         answer: oneshot::Sender<Results>,
     ) {
-        if let Err(refusal) = Self::may_change(&caller) {
+        if let Err(refusal) = self.may_change(&caller) {
             let denied = self.deny_whole(caller, &bulk, refusal, deadline).await;
             let _ = answer.send(Err(denied.into()));
             return;

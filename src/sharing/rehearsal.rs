@@ -63,7 +63,7 @@ impl Sharing {
     ) -> Result<Vec<Rehearsed>, RehearsalError> {
         let parts = Arc::clone(&self.0);
         let rehearsing = async move {
-            Parts::may_change(&caller).map_err(RehearsalError::Denied)?;
+            parts.may_change(&caller).map_err(RehearsalError::Denied)?;
             // What policies refuse would change nothing, so they are asked before anybody else is.
             let mut rehearsed = parts.judged(&caller, &bulk).await?;
             let (region, image_id) = (&bulk.region, &bulk.image_id);

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use crate::audit::{Denial, Intent};
-use crate::authorization::{Authorizer, Decision, Refusal, Request};
+use crate::authorization::{Decision, Refusal, Request};
 use crate::domain::{
     AccountId, Author, Caller, Deadline, ImageId, Operation, Reason, Region, Scope,
 };
@@ -161,8 +161,9 @@ impl Sharing {
 
 impl Parts {
     /// Whether a caller may change anything at all.
-    pub(super) fn may_change(caller: &Caller) -> Result<(), Refusal> {
-        Authorizer::check_scope(&caller.principal, Scope::SharesWrite)
+    pub(super) fn may_change(&self, caller: &Caller) -> Result<(), Refusal> {
+        self.authorizer
+            .check_scope(&caller.principal, Scope::SharesWrite)
     }
 
     /// Whether a caller may replace any list of the image: it changes what it also sees.
@@ -171,7 +172,7 @@ impl Parts {
         caller: &Caller,
         replacement: &Replacement,
     ) -> Result<(), Refusal> {
-        Self::may_change(caller)?;
+        self.may_change(caller)?;
         let list = Request::ListShares {
             region: &replacement.region,
             image_id: &replacement.image_id,

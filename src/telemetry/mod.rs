@@ -11,7 +11,7 @@ pub mod traces;
 
 pub use fields::{LOG_FIELDS, table_of_fields};
 pub use logging::{Logging, LostLines, start_logging};
-pub use metrics::{Held, Metrics};
+pub use metrics::{Held, Metrics, RELOAD_PARTS, ReloadPart};
 pub use traces::{Span, Traces};
 
 /// What the rooms tell by.

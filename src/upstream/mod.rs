@@ -112,6 +112,7 @@ impl Upstream {
         instruments: Instruments,
     ) -> Result<Self, ClientError> {
         let Instruments { metrics, traces } = instruments;
+        metrics.expect_ret_codes([0].into_iter().chain(RetCode::known()));
         Ok(Self {
             transport: Transport::new(settings)?,
             keys: ArcSwap::from_pointee(Keys {

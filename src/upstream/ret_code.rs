@@ -50,6 +50,40 @@ pub enum Meaning {
     Unknown,
 }
 
+/// The list.
+const CODES: [(i64, Meaning); 30] = [
+    (110, Meaning::TimedOut),
+    (130, Meaning::GatewayDown),
+    (150, Meaning::Unavailable),
+    (153, Meaning::Throttled),
+    (160, Meaning::OperatorsFault),
+    (161, Meaning::OperatorsFault),
+    (170, Meaning::OperatorsFault),
+    (171, Meaning::OperatorsFault),
+    (172, Meaning::OperatorsFault),
+    (174, Meaning::OperatorsFault),
+    (210, Meaning::OperatorsFault),
+    (220, Meaning::OperatorsFault),
+    (292, Meaning::OperatorsFault),
+    (293, Meaning::OperatorsFault),
+    (294, Meaning::OperatorsFault),
+    (295, Meaning::OperatorsFault),
+    (299, Meaning::OperatorsFault),
+    (230, Meaning::NotAcceptable),
+    (240, Meaning::TooLarge),
+    (8333, Meaning::AboutInstances),
+    (8357, Meaning::AboutInstances),
+    (8433, Meaning::Abnormal),
+    (8434, Meaning::Detaching),
+    (214_001, Meaning::OperatorsFault),
+    (226_601, Meaning::OperatorsFault),
+    (226_602, Meaning::OperatorsFault),
+    (226_603, Meaning::AboutInstances),
+    (226_604, Meaning::AboutInstances),
+    (226_605, Meaning::AboutInstances),
+    (226_606, Meaning::OperatorsFault),
+];
+
 /// The names of parameters that all accounts of a call share.
 const SHARED_PARAMETERS: [&str; 4] = ["Region", "Zone", "ProjectId", IMAGE_PARAMETER];
 const IMAGE_PARAMETER: &str = "CompShareImageId";
@@ -70,30 +104,13 @@ impl RetCode {
     /// What it says.
     #[must_use]
     pub fn meaning(self) -> Meaning {
-        match self.0 {
-            110 => Meaning::TimedOut,
-            130 => Meaning::GatewayDown,
-            150 => Meaning::Unavailable,
-            153 => Meaning::Throttled,
-            160
-            | 161
-            | 170..=172
-            | 174
-            | 210
-            | 220
-            | 292..=295
-            | 299
-            | 214_001
-            | 226_601
-            | 226_602
-            | 226_606 => Meaning::OperatorsFault,
-            230 => Meaning::NotAcceptable,
-            240 => Meaning::TooLarge,
-            8433 => Meaning::Abnormal,
-            8434 => Meaning::Detaching,
-            8333 | 8357 | 226_603..=226_605 => Meaning::AboutInstances,
-            _ => Meaning::Unknown,
-        }
+        let listed = CODES.iter().find(|(code, _)| *code == self.0);
+        listed.map_or(Meaning::Unknown, |(_, meaning)| *meaning)
+    }
+
+    /// The codes that are listed.
+    pub fn known() -> impl Iterator<Item = i64> {
+        CODES.into_iter().map(|(code, _)| code)
     }
 
     /// Whether the change may have taken effect all the same.

@@ -61,6 +61,26 @@ async fn a_backup_is_a_verified_trail_of_one_moment_also_while_a_gateway_writes(
     let trail = verify(&gateway.database(), &[expected]).await.unwrap();
     assert!(matches!(trail, Report::Intact(_)), "{trail:?}");
 
+    // What SQLite would take for a URI is a name all the same.
+    let mut odd = binary();
+    let url = format!("sqlite://{}", gateway.database().display());
+    odd.args([
+        "audit",
+        "backup",
+        "--database-url",
+        &url,
+        "--to",
+        "file:copy.db?mode=memory",
+    ]);
+    let odd = odd.current_dir(directory.path()).output().unwrap();
+    assert_eq!(odd.status.code(), Some(0), "{}", told(&odd));
+    assert_eq!(
+        names(directory.path()),
+        ["copy.db", "file:copy.db?mode=memory"]
+    );
+    let mode = std::fs::metadata(directory.path().join("file:copy.db?mode=memory")).unwrap();
+    assert_eq!(mode.permissions().mode() & 0o777, 0o600);
+
     // A gateway runs on it.
     let restored = tempfile::tempdir().unwrap();
     std::fs::copy(&to, restored.path().join("audit.db")).unwrap();
@@ -110,6 +130,20 @@ async fn what_cannot_be_a_backup_leaves_nothing_and_says_why() {
     let postgres = postgres.arg(path("copy.db")).output().unwrap();
     assert_eq!(postgres.status.code(), Some(2), "{}", told(&postgres));
     assert!(told(&postgres).contains("pg_dump") && !told(&postgres).contains("hunter2"));
+
+    let mut by_variable = binary();
+    by_variable
+        .args(["audit", "backup", "--to"])
+        .arg(path("copy.db"))
+        .env("ISG__AUDIT__DATABASE_URL", "postgres://u:hunter2@db/audit");
+    let by_variable = by_variable.output().unwrap();
+    assert_eq!(by_variable.status.code(), Some(2), "{}", told(&by_variable));
+    assert!(told(&by_variable).contains("pg_dump") && !told(&by_variable).contains("hunter2"));
+
+    use std::os::unix::ffi::OsStrExt as _;
+    let odd = std::ffi::OsStr::from_bytes(b"odd\xff.db");
+    let odd = backup(&database, &directory.path().join(odd));
+    assert_eq!(odd.status.code(), Some(2), "{}", told(&odd));
 
     let sql = "DROP TRIGGER audit_entries_no_update; UPDATE audit_entries SET subject = 'nobody' WHERE sequence = 3";
     sqlx::raw_sql(sql)
@@ -214,11 +248,7 @@ async fn the_commands_of_the_page_do_what_it_says() {
                             "--config /etc/image-share-gateway/config.toml",
                             &format!("--database-url {database}"),
                         );
-                    let bin = format!(
-                        "{}:{}",
-                        path("bin").display(),
-                        std::env::var("PATH").unwrap()
-                    );
+                    let bin = format!("{}:/usr/local/bin:/usr/bin:/bin", path("bin").display());
                     let shell = std::process::Command::new("bash")
                         .args(["-euc", &line])
                         .env("PATH", bin)

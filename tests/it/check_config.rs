@@ -95,6 +95,7 @@ fn what_takes_effect_is_printed_as_toml_with_origins_and_without_secrets() {
         ("public_key = \"(redacted)\"", "# gateway.toml:20"),
         ("private_key_file = \"private.key\"", "# gateway.toml:21"),
         ("name = \"ci\"", "# gateway.toml:11"),
+        ("oidc_discovery = false", "# default"),
         (
             "jwks_url = \"https://ci.example/keys?redacted\"",
             "# gateway.toml:14",
@@ -115,7 +116,13 @@ fn what_takes_effect_is_printed_as_toml_with_origins_and_without_secrets() {
     }
     let toml: toml::Table = printed.parse().unwrap();
     assert_eq!(toml["limits"]["burst"].as_integer(), Some(9));
-    assert_eq!(toml["auth"]["issuers"][0]["name"].as_str(), Some("ci"));
+    let issuer = &toml["auth"]["issuers"][0];
+    assert_eq!(issuer["name"].as_str(), Some("ci"));
+    assert_eq!(
+        issuer["groups_claim"].as_str(),
+        Some("groups"),
+        "what holds there though nobody set it"
+    );
     assert!(
         !directory.path().join("data").exists(),
         "no database is made"
@@ -192,6 +199,7 @@ fn what_is_legal_and_unwise_is_a_warning() {
     std::fs::set_permissions(path("gateway.toml"), readable).unwrap();
     let environment = [
         ("ISG__SERVER__BIND", "0.0.0.0:8080"),
+        ("ISG__SERVER__ADMIN_BIND", "0.0.0.0:9090"),
         ("ISG__SERVER__TRUSTED_PROXIES", "0.0.0.0/0"),
         ("ISG__SERVER__PUBLIC_URL", "http://gateway.example"),
         ("ISG__AUTHORIZATION__POLICY_FILE", ""),
@@ -206,6 +214,8 @@ fn what_is_legal_and_unwise_is_a_warning() {
     assert_eq!(output.status.code(), Some(0), "{told}");
     for warning in [
         "server.bind: tokens come in the clear",
+        "server.admin_bind: whoever reaches it",
+        "auth.jwks_file: `keys.json` holds secret keys and can be read by others",
         "server.trusted_proxies: `0.0.0.0/0` is believed",
         "server.public_url is not https",
         "authorization.policy_file is not set",

@@ -90,6 +90,18 @@ fn exposed(text: &str) -> BTreeMap<String, BTreeSet<String>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_of_the_contract_is_exposed_with_its_labels() {
+    // What first shows up with a 1 never rose, and no alert sees it.
+    let fresh = Gateway::spawn().await.metrics().await;
+    for line in [
+        r#"isg_reloads_total{what="tls",result="failed"} 0"#,
+        r#"isg_sharing_changes_total{operation="unshare",outcome="unknown"} 0"#,
+        r#"isg_upstream_ret_codes_total{ret_code="171"} 0"#,
+        r#"isg_rate_limited_total{limit="subject"} 0"#,
+        r#"isg_authentications_total{issuer="https://issuer.example",result="bad_signature"} 0"#,
+        r#"isg_policy_decisions_total{action="share",decision="insufficient_scope"} 0"#,
+    ] {
+        assert!(fresh.contains(line), "{line} in {fresh}");
+    }
     let gateway = busy_gateway().await;
     let text = gateway.metrics().await;
     let series = exposed(&text);

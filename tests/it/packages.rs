@@ -183,7 +183,7 @@ fn the_manifests_are_valid_and_fit_one_another_and_the_gateway() {
     };
     let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
     assert!(
-        grace >= duration("drain_delay") + duration("shutdown_timeout") + 8,
+        grace >= duration("drain_delay") + duration("shutdown_timeout") + 10,
         "{grace}"
     );
     let ports: Vec<_> = container["ports"]

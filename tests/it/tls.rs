@@ -436,3 +436,80 @@ async fn what_a_reload_does_not_take_is_told_by_name() {
     }
     assert!(!log.contains("limits.burst is another"), "{log}");
 }
+
+/// Whoever takes a limit away stops the gateway for it; a line is forgotten more easily.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_names_no_authorities_of_clients_any_more_keeps_them_and_says_so() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let directory = directory(&ours.certify("127.0.0.1"));
+    std::fs::write(directory.path().join("clients.pem"), &theirs.pem).unwrap();
+    let file = directory.path().join("gateway.toml");
+    let tls = "[server]\ntls_cert_file = \"cert.pem\"\ntls_key_file = \"key.pem\"\n";
+    std::fs::write(&file, format!("{tls}client_ca_file = \"clients.pem\"\n")).unwrap();
+    let mut settings = environment("http://127.0.0.1:9");
+    settings.push(TLS[2]);
+    settings.retain(|(name, value)| *name != "ISG__SERVER__ADMIN_BIND" || !value.is_empty());
+    let program = Program::spawn(
+        directory.path(),
+        &["serve", "--config", "gateway.toml"],
+        &settings,
+    );
+    assert!(livez(&program, &client(&ours, None)).await.is_err());
+    std::fs::write(&file, tls).unwrap();
+    program.signal(Signal::HUP);
+    program
+        .wait_for_log("server.client_ca_file is not configured any more")
+        .await;
+    program.wait_for_log("reloaded: keys").await;
+    assert!(livez(&program, &client(&ours, None)).await.is_err());
+    let good = theirs.certify("team-a");
+    assert_eq!(
+        livez(&program, &client(&ours, Some(&good))).await.unwrap(),
+        200
+    );
+    // TLS that is not configured any more stays, and is not said to be read.
+    std::fs::write(&file, "").unwrap();
+    let before = metrics(&program).await;
+    program.signal(Signal::HUP);
+    program
+        .wait_for_log("server.tls_cert_file is another")
+        .await;
+    program
+        .wait_for_log("reloaded: keys for tokens, policies, keys for the upstream\"")
+        .await;
+    let taken = r#"isg_reloads_total{what="tls",result="ok"} 1"#;
+    assert!(before.contains(taken) && metrics(&program).await.contains(taken));
+}
+
+/// A file that does not answer holds up neither requests nor a stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_hangs_on_a_file_stops_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    keys_file(directory.path());
+    let file = directory.path().join("gateway.toml");
+    std::fs::write(&file, "").unwrap();
+    let settings = environment("http://127.0.0.1:9");
+    let mut program = Program::spawn(
+        directory.path(),
+        &["serve", "--config", "gateway.toml"],
+        &settings,
+    );
+    let url = program.base_url().await;
+    std::fs::remove_file(&file).unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(&file)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    program.signal(Signal::HUP);
+    for _ in 0..20 {
+        let answer = crate::support::client()
+            .get(format!("{url}/livez"))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait().await, Some(0));
+}

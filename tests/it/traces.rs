@@ -273,3 +273,37 @@ async fn a_collector_that_hangs_refuses_or_is_away_costs_spans_and_no_change() {
         assert!(gateway.stop().await, "it stops in order: {collecting:?}");
     }
 }
+
+/// A change whose time is up before its intent gets to disk waits for no call; nothing of it is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_before_it_may_be_sent_is_not_kept_as_waiting() {
+    use sqlx::Connection as _;
+    let upstream = Scripted::start(|_| Reply::Done).await;
+    let collector = Collector::start(Collecting::Takes).await;
+    let mut gateway = traced(&upstream, &collector, "1.0").await;
+    assert_eq!(
+        gateway.sharer().put("/images/img/shares/1").await.status,
+        200
+    );
+    // Somebody else holds the trail for as long as the bulk has.
+    let mut holder = gateway.connect().await;
+    let held = holder.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let patch = gateway.sharer().request("PATCH", "/images/img/shares");
+    let patch = patch
+        .header("Content-Type", "application/json")
+        .header("Prefer", "wait=1")
+        .body(r#"{"add": [2, 3, 4]}"#);
+    let refused = Answer::of(patch).await;
+    refused.assert_problem(503, "audit-unavailable");
+    held.rollback().await.unwrap();
+    eventually("the bulk has its outcomes", async || {
+        let events = gateway.events().await;
+        let ended = events.iter().all(|event| event["outcome"] != "pending");
+        (events.len() == 4 && ended).then_some(())
+    })
+    .await;
+    assert!(gateway.stop().await);
+    let spans = collector.spans();
+    assert_eq!(named(&spans, "audit.intent").len(), 2);
+    assert_eq!(named(&spans, "lane.wait").len(), 2, "none is held for ever");
+}

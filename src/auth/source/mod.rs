@@ -61,6 +61,17 @@ struct Demand {
     changed: Notify,
 }
 
+/// What came of a fetch.
+#[derive(Debug)]
+pub(super) enum FetchedKeys {
+    /// Keys.
+    New(KeySet),
+    /// The same as before.
+    Same,
+    /// None: it failed.
+    None,
+}
+
 /// What came of asking for keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
@@ -81,7 +92,7 @@ impl Source {
     /// Where no client can be made.
     pub(super) fn begin(
         issuer: &config::Issuer,
-        use_keys: impl Fn(Option<KeySet>) + Send + Sync + 'static,
+        use_keys: impl Fn(FetchedKeys) + Send + Sync + 'static,
         tasks: &Tasks,
     ) -> Result<Option<Self>, SourceError> {
         let Some(served) = Served::of(issuer) else {
@@ -171,7 +182,7 @@ impl Source {
 /// Fetches whenever it is time to.
 async fn keep(
     fetcher: &Fetcher,
-    use_keys: &(impl Fn(Option<KeySet>) + Sync),
+    use_keys: &(impl Fn(FetchedKeys) + Sync),
     reload: &Notify,
     demand: &Demand,
     progress: &watch::Sender<Progress>,
@@ -213,23 +224,24 @@ async fn keep(
     }
 }
 
-/// Hands over what was fetched; nothing where it is the same as before. Gives how long it is good, or what is wrong.
+/// Hands over what came of a fetch. Gives how long it is good, or what is wrong.
 fn take(
     answer: Result<Fetched, SourceError>,
     fetcher: &Fetcher,
     last_text: &mut Option<String>,
     reloading: bool,
-    use_keys: &impl Fn(Option<KeySet>),
+    use_keys: &impl Fn(FetchedKeys),
 ) -> Result<Option<Duration>, String> {
     let set = match answer {
         Ok(set) => set,
         Err(error) => {
+            use_keys(FetchedKeys::None);
             tracing::warn!(keys.source = fetcher.name(), error.message = %error, "a key set cannot be read");
             return Err(error.to_string());
         }
     };
     if last_text.as_ref() == Some(&set.text) {
-        use_keys(None);
+        use_keys(FetchedKeys::Same);
         if reloading {
             tracing::info!(keys.source = fetcher.name(), "the key set is the same");
         }
@@ -237,7 +249,7 @@ fn take(
         for left_out in set.keys.left_out() {
             tracing::warn!("{}: {left_out}; it is left out", fetcher.name());
         }
-        use_keys(Some(set.keys));
+        use_keys(FetchedKeys::New(set.keys));
         *last_text = Some(set.text);
         tracing::info!(keys.source = fetcher.name(), "a key set is read");
     }
@@ -324,8 +336,8 @@ mod tests {
             let at = Timestamp::from_micros(clock.as_micros() + micros);
             authenticator.authenticate_at(token, at).map(drop)
         };
-        let use_keys = |keys: Option<KeySet>| {
-            if let Some(keys) = keys {
+        let use_keys = |keys: FetchedKeys| {
+            if let FetchedKeys::New(keys) = keys {
                 authenticator.use_keys(None, keys);
             }
         };

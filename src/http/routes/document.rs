@@ -1,13 +1,34 @@
 //! The OpenAPI document, as the gateway serves it.
 
+use std::sync::OnceLock;
+
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 
-use crate::http::wire::{Parser, Problem, path};
+use crate::http::wire::{Links, Parser, Problem, path};
 
-/// The document as JSON.
-#[derive(Debug, Clone)]
-pub struct DocumentText(pub(in crate::http) Bytes);
+/// The document as JSON. Made when it is asked for first: it takes time and memory that a gateway which nobody asks need not give.
+#[derive(Debug)]
+pub struct DocumentText {
+    text: OnceLock<Bytes>,
+    make: fn(&Links) -> String,
+    links: Links,
+}
+
+impl DocumentText {
+    pub(in crate::http) fn new(links: Links, make: fn(&Links) -> String) -> Self {
+        Self {
+            text: OnceLock::new(),
+            make,
+            links,
+        }
+    }
+
+    fn get(&self) -> Bytes {
+        let make = || (self.make)(&self.links).into();
+        self.text.get_or_init(make).clone()
+    }
+}
 
 /// This document.
 #[utoipa::path(
@@ -23,5 +44,5 @@ pub(in crate::http) async fn openapi_json(
     let mut response = HttpResponse::Ok();
     Ok(response
         .content_type("application/json")
-        .body(document.0.clone()))
+        .body(document.get()))
 }

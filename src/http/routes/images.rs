@@ -105,7 +105,7 @@ pub(in crate::http) async fn list_images(
     let offset = parser.parameter("cursor", |text| parse_cursor(text, &region));
     parser.finish(Some(()))?;
     caller.admit(0)?;
-    Authorizer::check_scope(&caller.caller().principal, Scope::SharesRead)?;
+    authorizer.check_scope(&caller.caller().principal, Scope::SharesRead)?;
     let deadline = wire::deadline(&request, &bounds);
     let page = sharing
         .images(
@@ -121,7 +121,7 @@ pub(in crate::http) async fn list_images(
             region: &region,
             image_id: &image.image_id,
         };
-        authorizer.check(caller.caller(), request).is_ok()
+        authorizer.permits(caller.caller(), request)
     };
     let images = page.images.into_iter().filter(may_list);
     let images = images.map(ImageBody::from).collect();

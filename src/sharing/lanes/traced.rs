@@ -22,12 +22,12 @@ struct TracedPlace {
 
 impl TracedPlaces {
     /// Changes begin to wait for a call, within the present span.
-    pub(super) fn wait(&mut self, places: &[PlaceId], waiting: Span) {
+    pub(super) fn wait<'a>(&mut self, places: impl Iterator<Item = &'a PlaceId>, waiting: Span) {
         let Some(span) = current() else {
             return;
         };
         let waiting = Arc::new(waiting);
-        self.0.extend(places.iter().map(|id| {
+        self.0.extend(places.map(|id| {
             let waiting = Some(Arc::clone(&waiting));
             (*id, TracedPlace { span, waiting })
         }));

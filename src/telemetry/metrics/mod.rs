@@ -92,6 +92,8 @@ catalogue! {
         "isg_rate_limited", "Requests refused with 429, by the limit";
     key_set_age: Family<IssuerLabels, Gauge<f64, AtomicU64>> = Family::default(),
         "isg_key_set_age_seconds", "Time since an issuer's keys were read or fetched last";
+    key_set_fetch_failing: Family<IssuerLabels, Gauge> = Family::default(),
+        "isg_key_set_fetch_failing", "1 while the last fetch of an issuer's keys failed; only where keys are fetched";
     upstream_calls: Family<CallLabels, Counter> = Family::default(),
         "isg_upstream_calls", "Calls to the Action API";
     upstream_duration: Histogram = Histogram::new(bounds(0.001, 2.0, 16)),
@@ -164,6 +166,93 @@ fn bounds(first: f64, factor: f64, count: u16) -> impl Iterator<Item = f64> {
     (0..count).map(move |step| first * factor.powi(i32::from(step)))
 }
 
+impl Catalogue {
+    /// Series of which all labels are known begin at zero: what first shows up with a 1 never rose, and no alert sees it.
+    fn expect_what_can_be(&self) {
+        for part in RELOAD_PARTS {
+            for result in ["ok", "failed"] {
+                drop(self.reloads.get_or_create(&part.labels(result)));
+            }
+        }
+        for limit in ["subject", "failed_authentications"] {
+            drop(
+                self.rate_limited
+                    .get_or_create(&LimitLabels { limit: Word(limit) }),
+            );
+        }
+        let ends = [
+            "succeeded",
+            "invalid_account",
+            "denied",
+            "failed",
+            "unknown",
+        ];
+        let changes = ["share", "unshare"]
+            .into_iter()
+            .flat_map(|operation| ends.map(|end| (operation, end)));
+        for (operation, outcome) in changes.chain([("update", "denied")]) {
+            let labels = OutcomeLabels {
+                operation: Word(operation),
+                outcome: Word(outcome),
+            };
+            drop(self.changes.get_or_create(&labels));
+        }
+        for action in ["share", "unshare", "listShares", "readAudit"] {
+            for decision in ["allowed", "forbidden", "insufficient_scope"] {
+                let labels = DecisionLabels {
+                    action: Word(action),
+                    decision: Word(decision),
+                };
+                drop(self.decisions.get_or_create(&labels));
+            }
+        }
+    }
+}
+
+/// A part of what a reload reads again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReloadPart {
+    /// The configuration itself.
+    Configuration,
+    /// Key sets in files.
+    Keys,
+    /// Key sets that somebody else serves.
+    ServedKeys,
+    /// Policies.
+    Policies,
+    /// The upstream's keys.
+    UpstreamKeys,
+    /// Certificate, key and authorities of clients.
+    Tls,
+}
+
+/// All of them.
+pub const RELOAD_PARTS: [ReloadPart; 6] = [
+    ReloadPart::Configuration,
+    ReloadPart::Keys,
+    ReloadPart::ServedKeys,
+    ReloadPart::Policies,
+    ReloadPart::UpstreamKeys,
+    ReloadPart::Tls,
+];
+
+impl ReloadPart {
+    fn labels(self, result: &'static str) -> ReloadLabels {
+        let what = match self {
+            Self::Configuration => "configuration",
+            Self::Keys => "keys",
+            Self::ServedKeys => "served_keys",
+            Self::Policies => "policies",
+            Self::UpstreamKeys => "upstream_keys",
+            Self::Tls => "tls",
+        };
+        ReloadLabels {
+            what: Word(what),
+            result: Word(result),
+        }
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -187,6 +276,7 @@ impl Metrics {
             .get_or_create(&VersionLabels { version });
         of_version.set(1);
         drop(of_version);
+        catalogue.expect_what_can_be();
         Self(Arc::new(catalogue))
     }
 
@@ -267,13 +357,44 @@ impl Metrics {
         self.0.tls_certificate.get_or_create(&[]).set(seconds);
     }
 
-    /// Counts what a reload read again.
-    pub fn reload(&self, what: &'static str, result: &'static str) {
-        let labels = ReloadLabels {
-            what: Word(what),
-            result: Word(result),
-        };
-        self.0.reloads.get_or_create(&labels).inc();
+    /// Counts a part of a reload that was taken.
+    pub fn reload_taken(&self, part: ReloadPart) {
+        self.0.reloads.get_or_create(&part.labels("ok")).inc();
+    }
+
+    /// Counts a part of a reload that failed.
+    pub fn reload_failed(&self, part: ReloadPart) {
+        self.0.reloads.get_or_create(&part.labels("failed")).inc();
+    }
+
+    /// Has series begin at zero for each code that may be counted, and for those that are not in the list.
+    pub fn expect_ret_codes(&self, codes: impl IntoIterator<Item = i64>) {
+        let codes = codes.into_iter().map(|code| code.to_string());
+        for ret_code in codes.chain(["other".to_owned()]) {
+            let labels = RetCodeLabels { ret_code };
+            drop(self.0.upstream_ret_codes.get_or_create(&labels));
+        }
+    }
+
+    /// Has series begin at zero for each result of tokens of an issuer, or of none that is configured.
+    pub fn expect_authentications(&self, issuer: Option<&str>, results: &[&'static str]) {
+        for result in results {
+            let labels = AuthenticationLabels {
+                issuer: issuer.unwrap_or("none").to_owned(),
+                result: Word(result),
+            };
+            drop(self.0.authentications.get_or_create(&labels));
+        }
+    }
+
+    /// Notes whether the last fetch of an issuer's keys failed.
+    pub fn key_set_fetch(&self, issuer: &str, failed: bool) {
+        let issuer = issuer.to_owned();
+        let of_issuer = self
+            .0
+            .key_set_fetch_failing
+            .get_or_create(&IssuerLabels { issuer });
+        of_issuer.set(i64::from(failed));
     }
 
     /// Counts spans that no collector took.

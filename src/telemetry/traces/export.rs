@@ -1,9 +1,12 @@
 //! Spans on their way to a collector: OTLP over HTTP, in protobuf, by a thread of its own.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
@@ -12,6 +15,7 @@ use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Span, SpanData,
     SpanExporter as ExportSpans, SpanProcessor,
 };
+use percent_encoding::percent_decode_str;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -116,10 +120,24 @@ fn exporter(settings: &TraceSettings) -> Result<SpanExporter, TraceError> {
             "http" => client.tls_certs_only([]),
             _ => client,
         };
-        let base = settings.endpoint.as_str().trim_end_matches('/');
+        // Who asks goes into a header: of the URL libraries tell.
+        let mut endpoint = settings.endpoint.clone();
+        let mut headers = HashMap::new();
+        if !endpoint.username().is_empty() || endpoint.password().is_some() {
+            let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+            let user = decoded(endpoint.username());
+            let password = decoded(endpoint.password().unwrap_or_default());
+            let credentials = BASE64.encode(format!("{user}:{password}"));
+            headers.insert("authorization".to_owned(), format!("Basic {credentials}"));
+            // A URL of http has both.
+            let _ = endpoint.set_username("");
+            let _ = endpoint.set_password(None);
+        }
+        let base = endpoint.as_str().trim_end_matches('/');
         SpanExporter::builder()
             .with_http()
             .with_http_client(client.build().map_err(TraceError::Client)?)
+            .with_headers(headers)
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(format!("{base}/v1/traces"))
             .with_timeout(EXPORT_TIME_MAX)

@@ -396,7 +396,7 @@ impl Gateway {
             defaults: self.settings.clone(),
             ..Sources::default()
         });
-        let reloaded = self.app.as_ref().unwrap().reload(&sources).await;
+        let reloaded = self.app.as_ref().unwrap().reload(sources).await;
         reloaded.map_err(|faults| faults.0.iter().map(ToString::to_string).collect())
     }
 

@@ -138,7 +138,7 @@ async fn refused(standing: StandingCaller, authorizer: Data<Authorizer>) {
         sleep(STANDING_INTERVAL).await;
         let still = standing
             .caller()
-            .is_some_and(|caller| authorizer.check(&caller, Request::ReadAudit).is_ok());
+            .is_some_and(|caller| authorizer.permits(&caller, Request::ReadAudit));
         if !still {
             return;
         }
