@@ -29,6 +29,9 @@ pub(super) fn authenticator(
     Ok(authenticator)
 }
 
+/// What is said of a key of which a reload takes nothing.
+pub(super) const NEEDS_RESTART: &str = "is another than at the start; that needs a restart";
+
 /// An issuer's keys; the first has no name.
 type KeysOf<'a> = (Option<&'a IssuerName>, KeySet);
 
@@ -46,6 +49,15 @@ pub(super) fn keys_of_files(auth: &Auth) -> Result<Vec<KeysOf<'_>>, (String, Str
     issuers
         .filter_map(|issuer| Some(read(issuer)?.map(|keys| (issuer.name.as_ref(), keys))))
         .collect()
+}
+
+/// The key that names a source.
+fn source_key(source: &KeySource) -> &'static str {
+    match source {
+        KeySource::File(_) | KeySource::Sandbox => "jwks_file",
+        KeySource::Url(_) => "jwks_url",
+        KeySource::Discovery => "oidc_discovery",
+    }
 }
 
 /// Whoever is trusted is not changed on the way; a file of keys may be another.
@@ -66,19 +78,36 @@ pub(super) fn check_same(now: &Auth, new: &Auth) -> Result<(), Faults> {
         let Some(new) = after.get(section) else {
             continue;
         };
+        let key = |name: &str| format!("{section}.{name}");
+        let (source, new_source) = (source_key(&now.keys), source_key(&new.keys));
         let same_source = match (&now.keys, &new.keys) {
             (KeySource::File(_), KeySource::File(_)) => true,
             (now, new) => now == new,
         };
-        let claims = format!("what claims mean in {section}");
+        let (claims, new_claims) = (&now.claims, &new.claims);
         compared.extend([
-            (format!("{section}.issuer"), now.iss == new.iss),
-            (format!("{section}.audience"), now.audience == new.audience),
-            (claims, now.claims == new.claims),
-            (format!("the source of keys in {section}"), same_source),
+            (key("issuer"), now.iss == new.iss),
+            (key("audience"), now.audience == new.audience),
             (
-                format!("how keys are fetched in {section}"),
-                now.fetch == new.fetch,
+                key("scope_claims"),
+                claims.scope_claims == new_claims.scope_claims,
+            ),
+            (key("scopes"), claims.scopes == new_claims.scopes),
+            (key("grant"), claims.grant == new_claims.grant),
+            (
+                key("groups_claim"),
+                claims.groups_claim == new_claims.groups_claim,
+            ),
+            (
+                key("policy_claims"),
+                claims.policy_claims == new_claims.policy_claims,
+            ),
+            (key(source), same_source),
+            (key(new_source), same_source || source == new_source),
+            (key("fetch_ca_file"), now.fetch.ca_file == new.fetch.ca_file),
+            (
+                key("fetch_token_file"),
+                now.fetch.token_file == new.fetch.token_file,
             ),
         ]);
     }
@@ -87,7 +116,7 @@ pub(super) fn check_same(now: &Auth, new: &Auth) -> Result<(), Faults> {
         .map(|(key, _)| Fault {
             key,
             origin: None,
-            message: "is another than at the start; that needs a restart".into(),
+            message: NEEDS_RESTART.into(),
         })
         .collect();
     if faults.is_empty() {
@@ -138,10 +167,7 @@ mod tests {
         let mut other = cd;
         other.audience = "b".into();
         other.claims.policy_claims.insert("email".into());
-        let keys = [
-            "auth.issuers.cd.audience",
-            "what claims mean in auth.issuers.cd",
-        ];
+        let keys = ["auth.issuers.cd.audience", "auth.issuers.cd.policy_claims"];
         assert_eq!(changed(&[ci, other]), keys);
     }
 }

@@ -12,6 +12,7 @@ use crate::telemetry::{RELOAD_PARTS, ReloadPart};
 use crate::upstream::Keys;
 
 use super::files::load_policies;
+use super::identity::NEEDS_RESTART;
 use super::tls::Tls;
 use super::{App, identity, tell_odd};
 
@@ -76,14 +77,8 @@ impl App {
     /// Gives in words what was taken.
     fn take(&self, fresh: Fresh) -> String {
         tell_odd(&fresh.config);
-        let mut restart = self.config.needs_restart(&fresh.config);
-        if self.tls.is_some() != fresh.config.server.tls.is_some() {
-            restart.push("server.tls_cert_file");
-        }
-        for key in restart {
-            tracing::warn!(
-                "{key} is another than at the start; that needs a restart, and is not taken"
-            );
+        for key in needs_restart(&self.config, &fresh.config) {
+            tracing::warn!("{key} {NEEDS_RESTART}");
         }
         for key in fresh.stays {
             tracing::warn!("{key} is not configured any more; what it was stays until a restart");
@@ -94,7 +89,7 @@ impl App {
             self.authenticator.use_keys(name.as_ref(), keys);
         }
         self.metrics.reload_taken(ReloadPart::Keys);
-        if fresh.policies.is_some() || !self.authorizer.has_policies() {
+        if fresh.policies.is_some() {
             self.authorizer.use_policies(fresh.policies);
             self.metrics.reload_taken(ReloadPart::Policies);
             taken.push("policies");
@@ -117,7 +112,16 @@ impl App {
 impl Fresh {
     fn read(sources: &Sources, present: &Present) -> Result<Self, Faults> {
         let config = Config::load_over(sources, present.has_policies)?;
-        identity::check_same(&present.config.auth, &config.auth)?;
+        identity::check_same(&present.config.auth, &config.auth).map_err(|mut faults| {
+            // Nothing is taken then, so all that is another is told with it.
+            let others = needs_restart(&present.config, &config);
+            faults.0.extend(others.into_iter().map(|key| Fault {
+                key: key.to_owned(),
+                origin: None,
+                message: NEEDS_RESTART.into(),
+            }));
+            faults
+        })?;
         let keys =
             identity::keys_of_files(&config.auth).map_err(|(key, message)| fault(&key, message))?;
         let keys = keys
@@ -149,6 +153,15 @@ impl Fresh {
     }
 }
 
+/// The keys of which a reload takes nothing, and that are others than at the start.
+fn needs_restart(now: &Config, new: &Config) -> Vec<&'static str> {
+    let mut keys = now.needs_restart(new);
+    if now.server.tls.is_some() != new.server.tls.is_some() {
+        keys.extend(["server.tls_cert_file", "server.tls_key_file"]);
+    }
+    keys
+}
+
 fn load_tls(files: &TlsFiles) -> Result<Tls, Faults> {
     Tls::load(files).map_err(|message| fault("server.tls_key_file", message))
 }
@@ -158,7 +171,7 @@ fn part_of(key: &str) -> ReloadPart {
     let begins = |prefix: &str| key.starts_with(prefix);
     match key {
         _ if begins("server.tls_") || begins("server.client_ca_file") => ReloadPart::Tls,
-        _ if begins("auth.") || key.contains(" auth") => ReloadPart::Keys,
+        _ if begins("auth.") => ReloadPart::Keys,
         _ if begins("authorization.") => ReloadPart::Policies,
         _ if begins("upstream.public_key") || begins("upstream.private_key") => {
             ReloadPart::UpstreamKeys

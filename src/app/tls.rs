@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 
 use crate::config::{self, TlsFiles};
 use crate::domain::Timestamp;
@@ -50,10 +50,11 @@ impl Tls {
             rustls::Error::InconsistentKeys(_) => {
                 "does not fit the certificate of server.tls_cert_file".to_owned()
             }
-            rustls::Error::InvalidCertificate(why) => {
-                format!("cannot be used with the certificate of server.tls_cert_file: {why}")
+            rustls::Error::InvalidCertificate(_) => {
+                "cannot be used with the certificate of server.tls_cert_file".to_owned()
             }
-            other => format!("cannot be used: {other}"),
+            _ => "is of a kind that TLS is not served with: RSA from 2048 bits, ECDSA over P-256, P-384 or P-521, or Ed25519"
+                .to_owned(),
         })?;
         // Whoever offers nothing of these is refused in the handshake (RFC 7301, section 3.2); curl offers the older one
         // alone where it is told to speak it.
@@ -120,7 +121,7 @@ impl LiveTls {
             }
             let expires_at = Timestamp::from_micros(self.expires_at.load(Ordering::Relaxed));
             if let Some(warning) = expiry_warning(expires_at, Timestamp::now()) {
-                tracing::warn!("{warning}");
+                tracing::warn!("server.tls_cert_file: {warning}");
             }
         }
     }
@@ -131,12 +132,12 @@ fn expiry_warning(expires_at: Timestamp, now: Timestamp) -> Option<String> {
     let left = expires_at.since(now);
     if left.is_zero() {
         Some(format!(
-            "server.tls_cert_file: a certificate of it has ended ({expires_at}); clients refuse it"
+            "a certificate of it has ended ({expires_at}); clients refuse it"
         ))
     } else if left <= EXPIRY_TOLD {
         let days = left.as_secs() / (24 * 3600);
         Some(format!(
-            "server.tls_cert_file: a certificate of it ends in {days} days ({expires_at})"
+            "a certificate of it ends in {days} days ({expires_at})"
         ))
     } else {
         None
@@ -157,11 +158,15 @@ pub(super) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'stati
     if certificates.is_empty() {
         return Err("holds no certificates in PEM".into());
     }
-    let parsed = certificates
-        .iter()
-        .all(|certificate| expiry(certificate).is_some());
-    if !parsed {
-        return Err("holds what is no certificate (X.509)".into());
+    for certificate in &certificates {
+        let parsed = X509Certificate::from_der(certificate);
+        let (_, parsed) = parsed.map_err(|_| "holds what is no certificate (X.509)")?;
+        if parsed.version() != X509Version::V3 {
+            return Err(
+                "holds a certificate of an old version of X.509, which clients refuse: make one of version 3, with the names that it is for"
+                    .into(),
+            );
+        }
     }
     Ok(certificates)
 }

@@ -1,6 +1,7 @@
 //! The service manager that started the program (systemd's protocol, `sd_notify(3)`): it is told when the gateway is ready,
 //! reloads, stops, and that it lives. Where none is, nothing is told.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +59,27 @@ pub(super) fn keep_telling_alive(readiness: Arc<Readiness>) {
 }
 
 fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+    if let Err(error) = send(states) {
         tracing::warn!(error.message = %error, "the service manager cannot be told");
     }
+}
+
+fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = abstract_socket() {
+        use std::os::linux::net::SocketAddrExt as _;
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+        let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+        let socket = std::os::unix::net::UnixDatagram::unbound()?;
+        return socket.send_to_addr(message.as_bytes(), &address).map(drop);
+    }
+    sd_notify::notify(states)
+}
+
+/// The name of the socket where that lies in no directory: the library knows those that do.
+#[cfg(target_os = "linux")]
+fn abstract_socket() -> Option<Vec<u8>> {
+    use std::os::unix::ffi::OsStringExt as _;
+    let socket = std::env::var_os("NOTIFY_SOCKET")?.into_vec();
+    socket.strip_prefix(b"@").map(<[u8]>::to_vec)
 }

@@ -3,16 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use toml::Value;
-use url::Url;
-
 use super::keys::{ISSUERS, KEYS, Key, OF_FURTHER_ISSUERS, Unset, is_key_of_issuer, value};
 use super::layers::Given;
 use super::reader::{KeyReader, list_of};
+use super::values::{REDACTED, without_secrets};
 use super::{Audit, Config, Fault, Sources};
+use toml::Value;
 
-/// What is shown in place of a secret.
-const REDACTED: &str = "(redacted)";
 /// Where origins stand, unless a value is longer.
 const ORIGIN_COLUMN: usize = 44;
 
@@ -172,63 +169,5 @@ fn plain(value: &Value) -> Value {
             Value::Table(entries.collect())
         }
         other => other.clone(),
-    }
-}
-
-fn without_secrets(text: &str) -> String {
-    if !text.contains("://") && !text.contains('@') {
-        return text.to_owned();
-    }
-    let whole = if text.contains("://") {
-        text.to_owned()
-    } else {
-        // host:port of a proxy, with whom it is for before it.
-        format!("http://{text}")
-    };
-    match Url::parse(&whole) {
-        Ok(url)
-            if url.username().is_empty() && url.password().is_none() && url.query().is_none() =>
-        {
-            text.to_owned()
-        }
-        Ok(mut url) => {
-            let had_user = !url.username().is_empty() || url.password().is_some();
-            let redacted =
-                (had_user && url.set_password(None).is_ok()).then(|| url.set_username("redacted"));
-            if had_user && redacted != Some(Ok(())) {
-                return REDACTED.into();
-            }
-            if url.query().is_some() {
-                url.set_query(Some("redacted"));
-            }
-            url.into()
-        }
-        Err(_) => REDACTED.into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_url_may_keep_secret_is_not_shown() {
-        for (text, expected) in [
-            ("https://api.compshare.cn", "https://api.compshare.cn"),
-            ("http://proxy:3128", "http://proxy:3128"),
-            (
-                "http://user:hunter2@proxy:3128",
-                "http://redacted@proxy:3128/",
-            ),
-            ("user:hunter2@proxy:3128", "http://redacted@proxy:3128/"),
-            (
-                "https://keys.example/jwks?key=hunter2",
-                "https://keys.example/jwks?redacted",
-            ),
-            ("http://a:hunter2@[", "(redacted)"),
-            ("10.0.0.0/8", "10.0.0.0/8"),
-        ] {
-            assert_eq!(without_secrets(text), expected);
-        }
     }
 }

@@ -118,9 +118,10 @@ fn scopes_of(reader: &mut KeyReader, key: &str) -> Vec<String> {
     for scope in &scopes {
         if !Scope::ALL.iter().any(|known| known.as_str() == scope) {
             let known = Scope::ALL.map(Scope::as_str).join(", ");
-            reader.warn(format!(
-                "{key}: `{scope}` is no scope of the gateway ({known}); policies alone see it"
-            ));
+            reader.warn(
+                key,
+                &format!("`{scope}` is no scope of the gateway ({known}); policies alone see it"),
+            );
         }
     }
     scopes
@@ -158,7 +159,7 @@ fn key_source(
         (None, _) if asked.is_none() || reader.is_set(&of_file) || reader.is_set(&of_url) => None,
         (None, _) => {
             let message = format!("one of it, {of_url} or {of_discovery} = true is required");
-            reader.fault(&of_file, &message)
+            reader.lacking(&of_file, &message)
         }
         (Some(_), Some(_)) => {
             let message = format!("only one of {of_file}, {of_url} and {of_discovery} may be set");
@@ -187,7 +188,7 @@ fn fetch(
         _ => {
             for key in &files {
                 if reader.is_set(key) {
-                    reader.warn(format!("{key} is set, and no keys are fetched for {place}"));
+                    reader.warn(key, &format!("is set, and no keys are fetched for {place}"));
                 }
             }
             (String::new(), None)

@@ -95,6 +95,17 @@ pub(super) fn environment_layer(
 pub(super) struct File {
     pub(super) layer: Layer,
     pub(super) lines: Lines,
+    /// Whether it cannot be read.
+    pub(super) is_broken: bool,
+}
+
+impl File {
+    fn broken() -> Self {
+        Self {
+            is_broken: true,
+            ..Self::default()
+        }
+    }
 }
 
 /// Lines by key, from 1; those of a table in an array under `key[NUMBER]`, from 1 too.
@@ -110,7 +121,7 @@ pub(super) fn file_layer(path: &Path, faults: &mut Vec<Fault>) -> File {
         Ok(text) => text,
         Err(message) => {
             faults.push(whole(message));
-            return File::default();
+            return File::broken();
         }
     };
     let table = match text.parse::<toml::Table>() {
@@ -124,7 +135,7 @@ pub(super) fn file_layer(path: &Path, faults: &mut Vec<Fault>) -> File {
                 .map(|line| format!(" at line {line}"))
                 .unwrap_or_default();
             faults.push(whole(format!("is not TOML{place}: {}", error.message())));
-            return File::default();
+            return File::broken();
         }
     };
     let lines = lines_of(&text);
@@ -137,7 +148,11 @@ pub(super) fn file_layer(path: &Path, faults: &mut Vec<Fault>) -> File {
             message: message.into(),
         };
         let toml::Value::Table(content) = content else {
-            faults.push(unknown("is no key of the gateway"));
+            faults.push(if is_section(&section) {
+                unknown("must be a table: keys stand below it in brackets")
+            } else {
+                unknown("is no key of the gateway")
+            });
             continue;
         };
         if !is_section(&section) {
@@ -158,7 +173,11 @@ pub(super) fn file_layer(path: &Path, faults: &mut Vec<Fault>) -> File {
             }
         }
     }
-    File { layer, lines }
+    File {
+        layer,
+        lines,
+        is_broken: false,
+    }
 }
 
 fn lines_of(text: &str) -> Lines {

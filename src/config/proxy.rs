@@ -98,6 +98,11 @@ impl ProxyVariables {
     }
 }
 
+/// Whether it names a host and nothing at it.
+fn is_bare(url: &Url) -> bool {
+    url.path() == "/" && url.query().is_none() && url.fragment().is_none()
+}
+
 /// Reads the URL of an HTTP proxy; `host:port` is one too, as other programs take it.
 pub(super) fn proxy_url(text: &str) -> Result<Url, String> {
     let whole = if text.contains("://") {
@@ -107,7 +112,7 @@ pub(super) fn proxy_url(text: &str) -> Result<Url, String> {
     };
     let url = Url::parse(&whole).ok().filter(Url::has_host);
     match url {
-        Some(url) if url.scheme() == "http" => Ok(url),
+        Some(url) if url.scheme() == "http" && is_bare(&url) => Ok(url),
         Some(url) if url.scheme().starts_with("socks") => {
             Err("names a SOCKS proxy, and only HTTP proxies (http://host:port) are used".into())
         }

@@ -23,6 +23,8 @@ pub(super) struct KeyReader {
     defaults: Layer,
     /// Where the file says what.
     lines: Lines,
+    /// Whether there is a file that cannot be read: what it would have said is not known.
+    file_is_broken: bool,
     /// The tables that were laid out of an array.
     pub(super) places: Vec<String>,
     file_checks: Vec<(&'static str, FileCheck)>,
@@ -56,6 +58,7 @@ impl KeyReader {
             layers: [environment.layer, file.layer, of_sandbox],
             defaults: KEYS.iter().filter_map(default_layer).collect(),
             lines: file.lines,
+            file_is_broken: file.is_broken,
             places: Vec::new(),
             file_checks: sources.file_checks.clone(),
             tls_check: sources.tls_check,
@@ -70,17 +73,35 @@ impl KeyReader {
         self.warnings.clone()
     }
 
-    /// Notes what is odd, and no fault.
-    pub(super) fn warn(&mut self, warning: String) {
-        self.warnings.push(warning);
+    /// A key with where its value came from, as others' messages name it.
+    pub(super) fn named(&self, key: &str) -> String {
+        let origin = self.find(key).map(|given| given.origin.to_string());
+        origin.map_or_else(|| key.to_owned(), |origin| format!("{key} ({origin})"))
+    }
+
+    /// The key that gives a secret's value: it, or the one that names a file with it.
+    pub(super) fn given_by(&self, key: &str) -> String {
+        let file_key = format!("{key}_file");
+        let of = |layer: &&Layer| layer.contains_key(key) || layer.contains_key(&file_key);
+        match self.layers.iter().find(of) {
+            Some(layer) if !layer.contains_key(key) => file_key,
+            _ => key.to_owned(),
+        }
+    }
+
+    /// Notes what is odd about `key`, and no fault, with the origin of its value if somebody set it.
+    pub(super) fn warn(&mut self, key: &str, message: &str) {
+        let origin = self.find(key).map(|given| given.origin.clone());
+        let origin = origin.filter(|origin| *origin != Origin::Default);
+        let origin = origin.map_or_else(String::new, |origin| format!(" ({origin})"));
+        self.warnings.push(format!("{key}{origin}: {message}"));
     }
 
     /// Notes that a file with a secret can be read by whoever is on the machine.
     fn warn_of_readable(&mut self, key: &str, path: &Path) {
         if is_readable_by_others(path) {
             let path = path.display();
-            self.warnings
-                .push(format!("{key}: `{path}` can be read by others (chmod o-r)"));
+            self.warn(key, &format!("`{path}` can be read by others (chmod o-r)"));
         }
     }
 
@@ -94,9 +115,10 @@ impl KeyReader {
             || matches!(self.find(key), Some(given) if given.value.as_str().is_some_and(|url| url.contains('@')));
         if holds_one && is_readable_by_others(&path) {
             let path = path.display();
-            self.warnings.push(format!(
-                "{key}: `{path}` holds it and can be read by others (chmod o-r)"
-            ));
+            self.warn(
+                key,
+                &format!("`{path}` holds it and can be read by others (chmod o-r)"),
+            );
         }
     }
 
@@ -133,6 +155,14 @@ impl KeyReader {
             message: message.into(),
         });
         None
+    }
+
+    /// Notes that `key` is not set, unless a file that cannot be read may set it.
+    pub(super) fn lacking<T>(&mut self, key: &str, message: &str) -> Option<T> {
+        if self.file_is_broken {
+            return None;
+        }
+        self.fault(key, message)
     }
 
     /// What somebody set, else the default.
@@ -181,7 +211,7 @@ impl KeyReader {
 
     pub(super) fn required(&mut self, key: &str) -> Option<String> {
         if self.find(key).is_none() {
-            self.fault(key, &is_required(key))
+            self.lacking(key, &is_required(key))
         } else {
             self.text(key)
         }
@@ -209,7 +239,7 @@ impl KeyReader {
             }
         };
         for odd in odd {
-            self.warnings.push(format!("{key}: {odd}"));
+            self.warn(key, &odd);
         }
         if matches!(
             like.as_str(),
@@ -260,15 +290,11 @@ impl KeyReader {
         let is_odd = |secret: &str| secret.contains(odd) || secret.trim() != secret;
         if secret.as_deref().is_some_and(is_odd) {
             let why = "holds a control character, a byte order mark or white space around it";
-            let file_key = format!("{key}_file");
-            let of_file = |layer: &Layer| !layer.contains_key(key) && layer.contains_key(&file_key);
-            let named = |layer: &&Layer| layer.contains_key(key) || of_file(layer);
-            let from_file = self.layers.iter().find(named).is_some_and(of_file);
-            let key = if from_file { &file_key } else { key };
-            return self.fault(key, why);
+            let key = self.given_by(key);
+            return self.fault(&key, why);
         }
         if secret.is_none() && self.faults.len() == faults_before {
-            return self.fault(key, &is_required(key));
+            return self.lacking(key, &is_required(key));
         }
         secret.map(SecretString::from)
     }

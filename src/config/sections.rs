@@ -1,6 +1,7 @@
 //! Each section's keys: their defaults, their form, and how they depend on one another.
 
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use url::Url;
@@ -9,7 +10,7 @@ use crate::domain::Region;
 
 use super::proxy::proxy_url;
 use super::reader::KeyReader;
-use super::values::{PublicUrl, is_loopback, trail_file};
+use super::values::{PublicUrl, is_loopback, trail_file, without_secrets};
 use super::{
     Audit, Authorization, ClientAddressHeader, Limits, LogFormat, Proxy, Rate, Server, Telemetry,
     TlsFiles, TraceSettings, UpstreamSettings,
@@ -24,22 +25,31 @@ pub(super) fn server(reader: &mut KeyReader) -> Option<Server> {
     let tls = tls_files(reader);
     if tls.is_none() && bind.is_some_and(|bind| !bind.ip().is_loopback()) {
         reader.warn(
-            "server.bind: tokens come in the clear from other machines; TLS is by server.tls_cert_file, or in front"
-                .into(),
+            "server.bind",
+            "tokens come in the clear from other machines; TLS is by server.tls_cert_file, or in front",
+        );
+    }
+    if let (Some(rest), Some(Some(admin))) = (bind, admin_bind)
+        && meet(rest, admin)
+    {
+        let rest = reader.named("server.bind");
+        reader.fault::<()>(
+            "server.admin_bind",
+            &format!("is where {rest} listens already"),
         );
     }
     if let Some(Some(admin)) = admin_bind
         && !admin.ip().is_loopback()
     {
         reader.warn(
-            "server.admin_bind: whoever reaches it sees numbers and what checks say; it asks nobody who he is"
-                .into(),
+            "server.admin_bind",
+            "whoever reaches it sees numbers and what checks say; it asks nobody who he is",
         );
     }
     if tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some()) && admin_bind == Some(None) {
         reader.warn(
-            "server.admin_bind is off and server.client_ca_file set: `healthcheck` has no certificate and nobody to ask"
-                .into(),
+            "server.admin_bind",
+            "is off and server.client_ca_file set: `healthcheck` has no certificate and nobody to ask",
         );
     }
     let mut trusted_proxies = Vec::new();
@@ -47,16 +57,17 @@ pub(super) fn server(reader: &mut KeyReader) -> Option<Server> {
         match proxy.parse::<IpNet>() {
             Ok(network) => {
                 if network.prefix_len() < WIDEST_TRUSTED_PREFIX {
-                    reader.warn(format!(
-                        "server.trusted_proxies: `{proxy}` is believed whatever it says of where requests come from, and so is whoever has an address in it"
-                    ));
+                    reader.warn("server.trusted_proxies", &format!("`{proxy}` is believed whatever it says of where requests come from, and so is whoever has an address in it"));
                 }
                 trusted_proxies.push(network);
             }
             Err(_) => {
                 reader.fault::<()>(
                     "server.trusted_proxies",
-                    &format!("`{proxy}` is no CIDR, such as 10.0.0.0/8"),
+                    &format!(
+                        "`{}` is no CIDR, such as 10.0.0.0/8",
+                        without_secrets(&proxy)
+                    ),
                 );
             }
         }
@@ -75,6 +86,7 @@ pub(super) fn server(reader: &mut KeyReader) -> Option<Server> {
     let cors_origins = reader.list("server.cors_origins");
     for origin in &cors_origins {
         if !Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == *origin) {
+            let origin = without_secrets(origin);
             let message = format!("`{origin}` is no origin, such as https://console.example.com");
             reader.fault::<()>("server.cors_origins", &message);
         }
@@ -98,6 +110,14 @@ pub(super) fn server(reader: &mut KeyReader) -> Option<Server> {
     })
 }
 
+/// Whether two listeners cannot have their addresses at once.
+fn meet(one: SocketAddr, other: SocketAddr) -> bool {
+    let any = |address: &SocketAddr| address.ip().is_unspecified();
+    one.port() == other.port()
+        && one.port() != 0
+        && (one.ip() == other.ip() || any(&one) || any(&other))
+}
+
 /// Networks larger than this are hardly those of somebody's proxies.
 const WIDEST_TRUSTED_PREFIX: u8 = 8;
 
@@ -109,6 +129,7 @@ fn tls_files(reader: &mut KeyReader) -> Option<TlsFiles> {
     let given = [CERT, KEY].map(|key| (key, reader.is_given(key)));
     match given {
         [(given, true), (missing, false)] | [(missing, false), (given, true)] => {
+            let given = reader.named(given);
             reader.fault::<()>(missing, &format!("is required with {given}"));
         }
         [(_, false), (_, false)] if reader.is_given(CLIENT_CA) => {
@@ -127,7 +148,7 @@ fn tls_files(reader: &mut KeyReader) -> Option<TlsFiles> {
     match reader.check_tls(&files) {
         Ok(warnings) => warnings
             .into_iter()
-            .for_each(|warning| reader.warn(warning)),
+            .for_each(|warning| reader.warn(CERT, &warning)),
         Err(message) => return reader.fault(KEY, &message),
     }
     Some(files)
@@ -139,7 +160,7 @@ fn public_url(reader: &mut KeyReader) -> Option<PublicUrl> {
     match text.parse::<PublicUrl>() {
         Ok(url) => {
             if !url.is_https() {
-                reader.warn(format!("{KEY} is not https: tokens come in the clear"));
+                reader.warn(KEY, "is not https: tokens come in the clear");
             }
             Some(url)
         }
@@ -152,8 +173,8 @@ pub(super) fn authorization(reader: &mut KeyReader, sandbox: bool) -> Authorizat
     let policy_file = reader.path("authorization.policy_file");
     if !reader.is_set("authorization.policy_file") && !sandbox {
         reader.warn(
-            "authorization.policy_file is not set: whoever has the scope may share any image with anybody"
-                .into(),
+            "authorization.policy_file",
+            "is not set: whoever has the scope may share any image with anybody",
         );
     }
     Authorization { policy_file }
@@ -220,7 +241,10 @@ pub(super) fn upstream(reader: &mut KeyReader) -> Option<UpstreamSettings> {
         Some(Ok(url)) if url.scheme() == "https" => Some(url),
         Some(Ok(url)) if url.scheme() == "http" && is_loopback(&url) => {
             if reader.is_given("upstream.base_url") {
-                reader.warn("upstream.base_url is not https: what is sent can be read by whoever is on this machine".into());
+                reader.warn(
+                    "upstream.base_url",
+                    "is not https: what is sent can be read by whoever is on this machine",
+                );
             }
             Some(url)
         }
@@ -292,7 +316,10 @@ pub(super) fn audit_database(reader: &mut KeyReader) -> Option<Audit> {
     let url = reader.secret("audit.database_url")?;
     match trail_file(&url) {
         Ok(database) => Some(Audit { database }),
-        Err(message) => reader.fault("audit.database_url", &message),
+        Err(message) => {
+            let key = reader.given_by("audit.database_url");
+            reader.fault(&key, &message)
+        }
     }
 }
 
@@ -361,15 +388,20 @@ fn traces(reader: &mut KeyReader) -> Option<TraceSettings> {
     };
     let endpoint = match reader.text(ENDPOINT).map(|text| Url::parse(&text)) {
         None => None,
-        Some(Ok(url)) if matches!(url.scheme(), "http" | "https") && url.query().is_none() => {
+        Some(Ok(url))
+            if matches!(url.scheme(), "http" | "https")
+                && url.query().is_none()
+                && url.fragment().is_none() =>
+        {
             Some(url)
         }
         Some(_) => reader.fault(ENDPOINT, "must be a base URL of http or https"),
     };
     if endpoint.is_none() && !reader.is_given(ENDPOINT) && reader.is_given(RATIO) {
-        reader.warn(format!(
-            "{RATIO} is set, and {ENDPOINT} is not: there are no traces"
-        ));
+        reader.warn(
+            RATIO,
+            &format!("is set, and {ENDPOINT} is not: there are no traces"),
+        );
     }
     let endpoint = endpoint?;
     let proxy = if endpoint.scheme() == "http" || is_loopback(&endpoint) {

@@ -103,6 +103,49 @@ impl FromStr for PublicUrl {
     }
 }
 
+/// What is shown in place of a secret.
+pub(super) const REDACTED: &str = "(redacted)";
+
+/// A value that is shown, without what a URL may keep secret: who asks, a query, a fragment; also where it is no URL but by a
+/// slip.
+pub(super) fn without_secrets(text: &str) -> String {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    let whole = if scheme.is_empty() {
+        format!("http://{rest}")
+    } else {
+        text.to_owned()
+    };
+    let parsed = Url::parse(&whole).ok();
+    let plain = |url: &Url| url.username().is_empty() && url.password().is_none();
+    // Behind an `@` stands a host, and before it a password where there is a colon: one that holds a `/`, a `#` or an `@`
+    // is cut elsewhere by whoever reads the URL.
+    let who = rest.rsplit_once('@').map_or("", |(who, _)| who);
+    let read = parsed.as_ref().is_some_and(|url| !plain(url));
+    if who.contains(':') && (!read || who.contains('@')) {
+        return REDACTED.into();
+    }
+    if scheme.is_empty() && !who.contains(':') {
+        return text.to_owned();
+    }
+    let Some(mut url) = parsed else {
+        return text.to_owned();
+    };
+    let shows = plain(&url) && url.query().is_none() && url.fragment().is_none();
+    if shows {
+        return text.to_owned();
+    }
+    if !plain(&url) && (url.set_password(None).is_err() || url.set_username("redacted").is_err()) {
+        return REDACTED.into();
+    }
+    if url.query().is_some() {
+        url.set_query(Some("redacted"));
+    }
+    if url.fragment().is_some() {
+        url.set_fragment(Some("redacted"));
+    }
+    url.into()
+}
+
 /// Reads the SQLite file out of `sqlite://PATH` or `sqlite:PATH`.
 ///
 /// # Errors
@@ -140,6 +183,37 @@ mod tests {
             ("file:///etc/passwd", false),
         ] {
             assert_eq!(key_source_url(text).is_ok(), safe, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_url_may_keep_secret_is_not_shown() {
+        for (text, expected) in [
+            ("https://api.compshare.cn", "https://api.compshare.cn"),
+            ("http://proxy:3128", "http://proxy:3128"),
+            (
+                "http://user:hunter2@proxy:3128",
+                "http://redacted@proxy:3128/",
+            ),
+            ("user:hunter2@proxy:3128", "http://redacted@proxy:3128/"),
+            (
+                "https://keys.example/jwks?key=hunter2",
+                "https://keys.example/jwks?redacted",
+            ),
+            ("http://a:hunter2@[", "(redacted)"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("scope, scp", "scope, scp"),
+            ("team@example.com", "team@example.com"),
+            (
+                "https://keys.example/y#hunter2",
+                "https://keys.example/y#redacted",
+            ),
+            ("http://u:12#hunter2@px:1/", "(redacted)"),
+            ("http//u:hunter2@x", "(redacted)"),
+            ("u:hunter2@x", "http://redacted@x/"),
+            ("http://u:SEC@hunter2/x@px:1", "(redacted)"),
+        ] {
+            assert_eq!(without_secrets(text), expected);
         }
     }
 }

@@ -17,7 +17,7 @@ pub const LOG_FIELDS: [(&str, &str); 37] = [
     ),
     (
         "http.request.method",
-        "its method, `other` where that is none of HTTP's",
+        "its method, `_OTHER` where that is none of HTTP's",
     ),
     ("http.route", "its route's path, `none` where there is none"),
     ("http.response.status_code", "how it was answered"),

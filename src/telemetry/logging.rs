@@ -5,6 +5,9 @@
 
 use std::io::{self, IsTerminal as _, Write};
 use std::str::FromStr as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
@@ -32,22 +35,68 @@ const TARGETS: [&str; 10] = [
     "jsonwebtoken",
 ];
 
-/// Logging goes on as long as this lives; what waits then is written, for a second at most.
+/// Logging goes on as long as this lives; what waits then is written, for a moment at most.
 #[derive(Debug)]
 pub struct Logging {
-    _writes: WorkerGuard,
+    writes: Option<WorkerGuard>,
     lost: LostLines,
+}
+
+/// What waits at the end gets so long.
+const LAST_LINES_TIME: Duration = Duration::from_millis(1500);
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        let Some(writes) = self.writes.take() else {
+            return;
+        };
+        // Where nobody reads stderr the guard's own end would say so on stderr, and wait there for ever.
+        let (done, ended) = mpsc::channel();
+        let ending = std::thread::Builder::new().spawn(move || {
+            drop(writes);
+            let _ = done.send(());
+        });
+        if ending.is_ok() {
+            let _ = ended.recv_timeout(LAST_LINES_TIME);
+        }
+    }
 }
 
 /// How many lines were lost because nobody read them. Clones count the same.
 #[derive(Debug, Clone)]
-pub struct LostLines(ErrorCounter);
+pub struct LostLines {
+    /// Those for which there was no room.
+    unqueued: ErrorCounter,
+    /// Those that could not be written.
+    unwritten: Arc<AtomicU64>,
+}
 
 impl LostLines {
     /// So many since the start.
     #[must_use]
     pub fn count(&self) -> u64 {
-        u64::try_from(self.0.dropped_lines()).unwrap_or(u64::MAX)
+        let unqueued = u64::try_from(self.unqueued.dropped_lines()).unwrap_or(u64::MAX);
+        unqueued.saturating_add(self.unwritten.load(Ordering::Relaxed))
+    }
+}
+
+/// Standard error, of which it is counted what could not be written.
+struct Stderr {
+    unwritten: Arc<AtomicU64>,
+}
+
+impl Write for Stderr {
+    /// Takes a line whole: what cannot be written is lost.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if io::stderr().write_all(line).is_err() {
+            self.unwritten.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // Stderr has no buffer of its own.
+        Ok(())
     }
 }
 
@@ -70,12 +119,18 @@ pub fn start_logging(format: LogFormat, filter: Option<&str>) -> Logging {
         Some(Ok(filter)) => (filter, None),
         Some(Err(odd)) => (EnvFilter::new(DEFAULT_FILTER), Some(odd)),
     };
+    let unwritten = Arc::new(AtomicU64::new(0));
     let (stderr, writes) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LINES_WAITING_MAX)
         .thread_name("log")
-        .finish(std::io::stderr());
-    let lost = LostLines(stderr.error_counter());
+        .finish(Stderr {
+            unwritten: Arc::clone(&unwritten),
+        });
+    let lost = LostLines {
+        unqueued: stderr.error_counter(),
+        unwritten,
+    };
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
         LogFormat::Json => {
@@ -98,7 +153,7 @@ pub fn start_logging(format: LogFormat, filter: Option<&str>) -> Logging {
         tracing::warn!("RUST_LOG {odd}; the log is as without it: {DEFAULT_FILTER}");
     }
     Logging {
-        _writes: writes,
+        writes: Some(writes),
         lost,
     }
 }

@@ -23,6 +23,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::config;
 use crate::domain::{AccountId, ImageId, Region, Stopwatch};
+use crate::telemetry::traces::resends;
 use crate::telemetry::{Instruments, Metrics, Span, Traces};
 
 pub use breaker::{Admission, Breaker, BreakerState};
@@ -234,6 +235,9 @@ impl Upstream {
             span.set("server.port", i64::from(port));
             span.set("url.full", self.transport.url_in_the_open());
             span.set("upstream.action", action.name());
+            if let Some(resends) = resends().filter(|resends| *resends > 0) {
+                span.set("http.request.resend_count", i64::from(resends));
+            }
         }
         span
     }
@@ -272,8 +276,11 @@ fn describe(span: &mut Span, answer: &Result<wire::Answer, CallError>) {
     if let Some(ret_code) = ret_code {
         span.set("upstream.ret_code", ret_code);
     }
-    if let Err(error) = answer {
-        span.fail(error.label());
+    match answer {
+        // By its number, as the conventions have it.
+        Err(CallError::Status { status, .. }) => span.fail(status.to_string()),
+        Err(error) => span.fail(error.label()),
+        Ok(_) => {}
     }
 }
 

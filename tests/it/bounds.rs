@@ -3,6 +3,8 @@
 use std::io::Read as _;
 use std::process::Stdio;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use serde_json::Value;
 
 use crate::support::{Answer, Gateway, Program, binary, environment, eventually, keys_file, token};
@@ -211,10 +213,55 @@ async fn a_log_that_nobody_reads_stops_nothing_and_is_counted() {
         (lost().await? > 0.0).then_some(())
     })
     .await;
-    child.kill().unwrap();
-    child.wait().unwrap();
+    // Nor does it keep the gateway from its end.
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let child = std::cell::RefCell::new(child);
+    let ended = eventually("it ends", async || child.borrow_mut().try_wait().unwrap()).await;
+    assert_eq!(ended.code(), Some(0));
     let mut begun = [0; 64];
     assert!(log.read(&mut begun).unwrap() > 0, "there was a log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_reader_is_gone_stops_nothing_and_is_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    keys_file(directory.path());
+    let port = || {
+        std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .to_string()
+    };
+    let (rest, admin) = (port(), port());
+    let mut variables = environment("http://127.0.0.1:9");
+    variables.push(("ISG__SERVER__BIND", &rest));
+    variables.push(("ISG__SERVER__ADMIN_BIND", &admin));
+    let mut child = binary()
+        .arg("serve")
+        .envs(variables)
+        .current_dir(directory.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let client = crate::support::client();
+    let get = |address: &str, path: &str| client.get(format!("http://{address}{path}")).send();
+    eventually("it serves", async || {
+        get(&rest, "/livez").await.ok().map(drop)
+    })
+    .await;
+    drop(child.stderr.take());
+    eventually("lines are lost", async || {
+        assert_eq!(get(&rest, "/nothing").await.unwrap().status(), 404);
+        let text = get(&admin, "/metrics").await.unwrap().text().await.unwrap();
+        (!text.contains("isg_log_lines_lost_total 0")).then_some(())
+    })
+    .await;
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let child = std::cell::RefCell::new(child);
+    let ended = eventually("it ends", async || child.borrow_mut().try_wait().unwrap()).await;
+    assert_eq!(ended.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -213,15 +213,15 @@ fn what_is_legal_and_unwise_is_a_warning() {
     let (_, told) = texts(&output);
     assert_eq!(output.status.code(), Some(0), "{told}");
     for warning in [
-        "server.bind: tokens come in the clear",
-        "server.admin_bind: whoever reaches it",
-        "auth.jwks_file: `keys.json` holds secret keys and can be read by others",
-        "server.trusted_proxies: `0.0.0.0/0` is believed",
-        "server.public_url is not https",
-        "authorization.policy_file is not set",
-        "upstream.base_url is not https",
-        "upstream.private_key_file: `private.key` can be read by others",
-        "upstream.public_key: `gateway.toml` holds it and can be read by others",
+        "server.bind (environment ISG__SERVER__BIND): tokens come in the clear",
+        "server.admin_bind (environment ISG__SERVER__ADMIN_BIND): whoever reaches it",
+        "auth.jwks_file (gateway.toml:8): `keys.json` holds secret keys and can be read by others",
+        "server.trusted_proxies (environment ISG__SERVER__TRUSTED_PROXIES): `0.0.0.0/0` is believed",
+        "server.public_url (environment ISG__SERVER__PUBLIC_URL): is not https",
+        "authorization.policy_file: is not set",
+        "upstream.base_url (environment ISG__UPSTREAM__BASE_URL): is not https",
+        "upstream.private_key_file (gateway.toml:21): `private.key` can be read by others",
+        "upstream.public_key (gateway.toml:20): `gateway.toml` holds it and can be read by others",
     ] {
         assert!(told.contains(warning), "{warning} in\n{told}");
     }
@@ -231,6 +231,101 @@ fn what_is_legal_and_unwise_is_a_warning() {
     assert!(
         of_others.clone().all(|line| line.contains("by others")),
         "what is wise is no warning: {warnings}"
+    );
+}
+
+#[test]
+fn nothing_that_may_be_secret_is_shown_wherever_it_stands_by_a_slip() {
+    let directory = directory();
+    for (variable, value) in [
+        ("ISG__SERVER__CORS_ORIGINS", "https://u:hunter2@x/y?hunter2"),
+        ("ISG__SERVER__TRUSTED_PROXIES", "u:hunter2@10.0.0.0"),
+        ("ISG__SERVER__PUBLIC_URL", "http//u:hunter2@x"),
+        ("ISG__SERVER__PUBLIC_URL", "https://u:hunter2@x"),
+        ("ISG__TELEMETRY__OTLP_ENDPOINT", "http://u:12#hunter2@px:1/"),
+        ("ISG__TELEMETRY__OTLP_ENDPOINT", "http://u:hunter2@px:1/"),
+        ("ISG__UPSTREAM__PROXY", "http://u:SEC@hunter2/x@px:1"),
+        (
+            "ISG__UPSTREAM__BASE_URL",
+            "https://u:hunter2@x/?hunter2#hunter2",
+        ),
+        ("ISG__AUDIT__DATABASE_URL", "postgres://u:hunter2@db/audit"),
+        ("ISG__AUTH__JWKS_URL", "https://u:hunter2@x/y#hunter2"),
+        (
+            "ISG__AUTH__ISSUERS",
+            r#"[{name = "x", issuer = "https://u:hunter2@x", jwks_url = "https://x/?hunter2"}]"#,
+        ),
+    ] {
+        let output = check(
+            directory.path(),
+            &["--config", "gateway.toml"],
+            &[(variable, value)],
+        );
+        let (printed, told) = texts(&output);
+        let all = format!("{printed}{told}").to_lowercase();
+        assert!(!all.contains("hunter2"), "{variable}={value}: {all}");
+    }
+}
+
+#[test]
+fn what_serve_could_not_do_is_a_fault_and_a_file_that_cannot_be_read_is_the_only_one() {
+    let directory = directory();
+    let faults = |file: &str, environment: &[(&str, &str)]| -> Vec<String> {
+        let told = texts(&check(directory.path(), &["--config", file], environment)).1;
+        let lines = told.lines().filter(|line| !line.contains("warning: "));
+        lines
+            .map(|line| line.replace("image-share-gateway: ", ""))
+            .collect()
+    };
+    for (one, other) in [
+        ("127.0.0.1:8443", "127.0.0.1:8443"),
+        ("0.0.0.0:8443", "127.0.0.1:8443"),
+    ] {
+        let both = [
+            ("ISG__SERVER__BIND", one),
+            ("ISG__SERVER__ADMIN_BIND", other),
+        ];
+        assert_eq!(
+            faults("gateway.toml", &both),
+            [
+                "server.admin_bind (environment ISG__SERVER__ADMIN_BIND): is where server.bind (environment ISG__SERVER__BIND) listens already"
+            ]
+        );
+    }
+    assert_eq!(
+        faults("absent.toml", &[]),
+        ["absent.toml: cannot be read: there is no such file"]
+    );
+    write(
+        &directory.path().join("broken.toml"),
+        "[auth]\nissuer = x\n",
+    );
+    let broken = faults("broken.toml", &[]);
+    assert!(
+        broken.len() == 1 && broken[0].starts_with("broken.toml: is not TOML at line 2"),
+        "{broken:?}"
+    );
+    write(
+        &directory.path().join("text.toml"),
+        &GOOD.replace("[upstream]", "[other]").replacen(
+            "[server]",
+            "upstream = \"x\"\n[server]",
+            1,
+        ),
+    );
+    let text = faults("text.toml", &[]);
+    assert!(
+        text.iter()
+            .any(|fault| fault.starts_with("upstream (text.toml:1): must be a table")),
+        "{text:?}"
+    );
+    std::fs::write(directory.path().join("url"), "postgres://db").unwrap();
+    let of_file = faults("gateway.toml", &[("ISG__AUDIT__DATABASE_URL_FILE", "url")]);
+    assert!(
+        of_file[0].starts_with(
+            "audit.database_url_file (environment ISG__AUDIT__DATABASE_URL_FILE): PostgreSQL"
+        ),
+        "{of_file:?}"
     );
 }
 

@@ -42,6 +42,11 @@ async fn busy_gateway() -> Gateway {
         ("server.tls_key_file", key.as_str()),
         ("authorization.policy_file", policies.as_str()),
         ("telemetry.otlp_endpoint", collector.url.as_str()),
+        // Keys that cannot be fetched.
+        (
+            "auth.issuers",
+            r#"[{name = "ci", issuer = "https://ci.example", audience = "a", jwks_url = "http://127.0.0.1:9/keys"}]"#,
+        ),
         ("limits.requests_per_second", "0.001"),
         ("limits.burst", "8"),
         ("limits.failed_authentications_per_minute", "1"),
@@ -66,7 +71,8 @@ async fn busy_gateway() -> Gateway {
         let gateway = &gateway;
         async move { gateway.metrics().await.contains(text).then_some(()) }
     };
-    eventually("spans are lost", || metrics("isg_trace_spans_lost_total")).await;
+    let failing = r#"isg_key_set_fetch_failing{issuer="https://ci.example"} 1"#;
+    eventually("keys cannot be fetched", || metrics(failing)).await;
     gateway
 }
 

@@ -85,6 +85,28 @@ async fn the_service_manager_is_told_of_ready_reloads_life_and_the_stop() {
     assert_eq!(program.wait().await, Some(0));
 }
 
+/// A socket that lies in no directory, as containers have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_of_the_abstract_kind_is_told_too() {
+    use std::os::linux::net::SocketAddrExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    keys_file(directory.path());
+    let name = format!("gateway-{}", uuid::Uuid::new_v4());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let socket = UnixDatagram::bind_addr(&address).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    let manager = Manager(socket);
+    let (socket, mut settings) = (format!("@{name}"), environment("http://127.0.0.1:9"));
+    settings.push(("NOTIFY_SOCKET", &socket));
+    let mut program = Program::spawn(directory.path(), &["serve"], &settings);
+    assert_eq!(manager.told(), "READY=1");
+    program.signal(Signal::TERM);
+    assert_eq!(manager.told(), "STOPPING=1");
+    assert_eq!(program.wait().await, Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ready_is_told_once_it_is_and_not_at_the_start() {
     let directory = tempfile::tempdir().unwrap();

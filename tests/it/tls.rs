@@ -423,7 +423,7 @@ async fn what_a_reload_does_not_take_is_told_by_name() {
         &settings,
     );
     program.base_url().await;
-    let changed = "[server]\nkeep_alive = \"60s\"\n[limits]\nburst = 100\n[audit]\ndatabase_url = \"sqlite://other.db\"\n";
+    let changed = "[auth]\nleeway = \"30s\"\n[server]\nkeep_alive = \"60s\"\n[limits]\nburst = 100\n[audit]\ndatabase_url = \"sqlite://other.db\"\n";
     std::fs::write(&file, changed).unwrap();
     program.signal(Signal::HUP);
     program.wait_for_log("reloaded: keys").await;
@@ -435,6 +435,25 @@ async fn what_a_reload_does_not_take_is_told_by_name() {
         );
     }
     assert!(!log.contains("limits.burst is another"), "{log}");
+    // Where issuers are others nothing is taken, and all that is another is told.
+    let changed = changed.replace(
+        "leeway = \"30s\"",
+        "leeway = \"5s\"\nscope_claims = \"roles\"",
+    );
+    std::fs::write(&file, changed.replace("burst = 100", "burst = 7")).unwrap();
+    program.signal(Signal::HUP);
+    for key in [
+        "auth.leeway",
+        "auth.scope_claims",
+        "limits.burst",
+        "server.keep_alive",
+    ] {
+        program
+            .wait_for_log(&format!(
+                "not reloaded: {key}: is another than at the start"
+            ))
+            .await;
+    }
 }
 
 /// Whoever takes a limit away stops the gateway for it; a line is forgotten more easily.
@@ -475,7 +494,7 @@ async fn a_reload_that_names_no_authorities_of_clients_any_more_keeps_them_and_s
         .wait_for_log("server.tls_cert_file is another")
         .await;
     program
-        .wait_for_log("reloaded: keys for tokens, policies, keys for the upstream\"")
+        .wait_for_log("reloaded: keys for tokens, keys for the upstream\"")
         .await;
     let taken = r#"isg_reloads_total{what="tls",result="ok"} 1"#;
     assert!(before.contains(taken) && metrics(&program).await.contains(taken));
@@ -512,4 +531,80 @@ async fn a_reload_that_hangs_on_a_file_stops_nothing() {
     }
     program.signal(Signal::TERM);
     assert_eq!(program.wait().await, Some(0));
+}
+
+#[test]
+fn faults_of_certificates_and_keys_say_which_it_is_and_what_would_do() {
+    let directory = tempfile::tempdir().unwrap();
+    keys_file(directory.path());
+    let openssl = |arguments: &[&str]| {
+        let mut openssl = std::process::Command::new("openssl");
+        let made = openssl
+            .args(arguments)
+            .current_dir(directory.path())
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+    };
+    openssl(&[
+        "req",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        "key.pem",
+        "-out",
+        "asked.pem",
+        "-subj",
+        "/CN=x",
+    ]);
+    openssl(&[
+        "x509",
+        "-req",
+        "-in",
+        "asked.pem",
+        "-key",
+        "key.pem",
+        "-out",
+        "cert.pem",
+    ]);
+    openssl(&[
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:1024",
+        "-nodes",
+        "-keyout",
+        "short.pem",
+        "-out",
+        "short-cert.pem",
+        "-subj",
+        "/CN=x",
+    ]);
+    let told = |cert: &str, key: &str| {
+        let mut check = binary();
+        let mut settings = environment("http://127.0.0.1:9");
+        settings.extend([
+            ("ISG__SERVER__TLS_CERT_FILE", cert),
+            ("ISG__SERVER__TLS_KEY_FILE", key),
+        ]);
+        check
+            .arg("check-config")
+            .envs(settings)
+            .current_dir(directory.path());
+        let ended = check.output().unwrap();
+        assert_eq!(ended.status.code(), Some(2));
+        String::from_utf8(ended.stderr).unwrap()
+    };
+    let old = told("cert.pem", "key.pem");
+    assert!(
+        old.contains("server.tls_cert_file") && old.contains("version 3"),
+        "{old}"
+    );
+    assert!(!old.contains("OtherError"), "{old}");
+    let short = told("short-cert.pem", "short.pem");
+    assert!(
+        short.contains("server.tls_key_file") && short.contains("RSA from 2048 bits"),
+        "{short}"
+    );
 }

@@ -307,3 +307,71 @@ async fn what_ends_before_it_may_be_sent_is_not_kept_as_waiting() {
     assert_eq!(named(&spans, "audit.intent").len(), 2);
     assert_eq!(named(&spans, "lane.wait").len(), 2, "none is held for ever");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_failed_and_the_one_again_say_so_by_the_conventions() {
+    let failed = std::sync::atomic::AtomicBool::new(false);
+    let upstream =
+        Scripted::start(
+            move |_| match failed.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                false => Reply::Status(503),
+                true => Reply::Done,
+            },
+        )
+        .await;
+    let collector = Collector::start(Collecting::Takes).await;
+    let mut gateway = traced(&upstream, &collector, "1.0").await;
+    assert_eq!(
+        gateway.sharer().put("/images/img/shares/7").await.status,
+        200
+    );
+    let token = gateway.sharer().token.unwrap();
+    assert_eq!(gateway.nobody().get(&format!("/{token}")).await.status, 404);
+    let odd = gateway
+        .nobody()
+        .request("BREW", "/whoami")
+        .header("User-Agent", &token);
+    assert_eq!(Answer::of(odd).await.status, 405);
+    assert!(gateway.stop().await);
+    let spans = collector.spans();
+    let calls = named(&spans, "upstream.call");
+    let of = |name: &str| {
+        calls
+            .iter()
+            .map(|call| attribute(call, name))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of("error.type"), [Some("503".to_owned()), None]);
+    assert_eq!(
+        of("http.response.status_code"),
+        [Some("503".to_owned()), Some("200".to_owned())]
+    );
+    assert_eq!(
+        of("http.request.resend_count"),
+        [None, Some("1".to_owned())]
+    );
+    let server = only(&spans, &format!("PUT {ROUTE}"));
+    let port = gateway_port(&gateway.base_url);
+    assert_eq!(
+        attribute(server, "server.address").as_deref(),
+        Some("127.0.0.1")
+    );
+    assert_eq!(attribute(server, "server.port"), Some(port));
+    let odd = only(&spans, "HTTP /whoami");
+    assert_eq!(
+        attribute(odd, "http.request.method").as_deref(),
+        Some("_OTHER")
+    );
+    assert_eq!(
+        attribute(odd, "http.request.method_original").as_deref(),
+        Some("BREW")
+    );
+    assert!(
+        !collector.everything().contains(&token),
+        "a token in the wrong place is not told"
+    );
+}
+
+fn gateway_port(base_url: &str) -> String {
+    base_url.rsplit(':').next().unwrap().to_owned()
+}

@@ -151,7 +151,7 @@ fn begin_span(
     if matches!(request.path(), path::LIVEZ | path::READYZ) {
         return None;
     }
-    traces.request(method_of_span(request.method()), caller)
+    traces.request(method_word(request.method()), caller)
 }
 
 /// By OpenTelemetry's conventions for servers of HTTP.
@@ -160,7 +160,7 @@ fn describe(span: &mut Span, response: &ServiceResponse<BoxBody>, route: &'stati
         return;
     }
     let request = response.request();
-    let (method, status) = (method_of_span(request.method()), response.status());
+    let (method, status) = (method_word(request.method()), response.status());
     let named = if method == OTHER_METHOD {
         "HTTP"
     } else {
@@ -174,7 +174,25 @@ fn describe(span: &mut Span, response: &ServiceResponse<BoxBody>, route: &'stati
     }
     span.set("http.request.method", method);
     span.set("http.response.status_code", i64::from(status.as_u16()));
-    span.set("url.path", cut(request.path()).into_owned());
+    if method == OTHER_METHOD {
+        let original = cut(request.method().as_str()).into_owned();
+        span.set("http.request.method_original", original);
+    }
+    span.set("url.path", shown(request.path()).into_owned());
+    if let Some(host) = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+    {
+        let (address, port) = match host.rsplit_once(':') {
+            Some((address, port)) if !port.ends_with(']') => (address, port.parse::<u16>().ok()),
+            _ => (host, None),
+        };
+        span.set("server.address", shown(address).into_owned());
+        if let Some(port) = port {
+            span.set("server.port", i64::from(port));
+        }
+    }
     let over_tls = request.app_data::<OverTls>().is_some();
     span.set("url.scheme", if over_tls { "https" } else { "http" });
     let version = format!("{:?}", request.version());
@@ -184,7 +202,7 @@ fn describe(span: &mut Span, response: &ServiceResponse<BoxBody>, route: &'stati
     }
     if let Some(agent) = request.headers().get(header::USER_AGENT) {
         let agent = String::from_utf8_lossy(agent.as_bytes());
-        span.set("user_agent.original", cut(&agent).into_owned());
+        span.set("user_agent.original", shown(&agent).into_owned());
     }
     if status.is_server_error() {
         span.fail(status.as_str().to_owned());
@@ -272,10 +290,10 @@ fn log(
         .map(str::to_owned)
         .or_else(|| problem?.event_id().map(|id| id.to_string()));
     let agent = request.headers().get(header::USER_AGENT);
-    let agent = agent.map(|agent| cut(&String::from_utf8_lossy(agent.as_bytes())).into_owned());
+    let agent = agent.map(|agent| shown(&String::from_utf8_lossy(agent.as_bytes())).into_owned());
     let why = problem.map(|problem| cut_to(problem.for_log(), WHY_CHARACTERS_MAX));
-    let image = request.match_info().get("image_id").map(cut);
-    let account = request.match_info().get("account_id").map(cut);
+    let image = request.match_info().get("image_id").map(shown);
+    let account = request.match_info().get("account_id").map(shown);
     let duration_ms = u64::try_from(arrival.since.elapsed().as_millis()).unwrap_or(u64::MAX);
     macro_rules! line {
         ($level:ident) => {
@@ -306,6 +324,16 @@ fn log(
     }
 }
 
+/// So much of a caller's text as is told, and nothing of one in which a token stands by a slip: the word with which each
+/// begins, and its two dots.
+fn shown(text: &str) -> Cow<'_, str> {
+    let may_be_token = |text: &str| text.matches('.').count() >= 2;
+    match text.find("eyJ") {
+        Some(at) if may_be_token(&text[at..]) => "what looks like a token".into(),
+        _ => cut(text),
+    }
+}
+
 /// So much of a caller's text as a log line holds.
 fn cut(text: &str) -> Cow<'_, str> {
     cut_to(text, LOGGED_CHARACTERS_MAX)
@@ -329,18 +357,13 @@ fn route_word(request: &HttpRequest) -> &'static str {
 
 const OTHER_METHOD: &str = "_OTHER";
 
-/// As [`method_word`], by OpenTelemetry's word for those that are not known.
-fn method_of_span(method: &Method) -> &'static str {
-    match method_word(method) {
-        "other" => OTHER_METHOD,
-        known => known,
-    }
-}
-
+/// A method, by OpenTelemetry's word where it is none of HTTP's.
 fn method_word(method: &Method) -> &'static str {
-    const METHODS: [&str; 7] = ["GET", "HEAD", "PUT", "DELETE", "PATCH", "POST", "OPTIONS"];
+    const METHODS: [&str; 9] = [
+        "GET", "HEAD", "PUT", "DELETE", "PATCH", "POST", "OPTIONS", "TRACE", "CONNECT",
+    ];
     METHODS
         .into_iter()
         .find(|known| *known == method.as_str())
-        .unwrap_or("other")
+        .unwrap_or(OTHER_METHOD)
 }

@@ -254,6 +254,7 @@ impl Shared {
                 connection,
             } => {
                 let spans = state.traced.called(state.machine.carried(id));
+                let spans = spans.map(|spans| spans.again(state.machine.resends(id)));
                 Some(Errand::Call(id, modification, connection, spans))
             }
             Effect::Ended(id, ended) => {

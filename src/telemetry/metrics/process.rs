@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use crate::domain::Timestamp;
 
 /// Name, what it is, and whether it only grows.
-pub(super) const PROCESS_METRICS: [(&str, &str, &str); 7] = [
+pub(super) const PROCESS_METRICS: [(&str, &str, &str); 8] = [
     (
         "process_cpu_seconds_total",
         "counter",
@@ -21,6 +21,11 @@ pub(super) const PROCESS_METRICS: [(&str, &str, &str); 7] = [
         "The limit of open file descriptors",
     ),
     ("process_virtual_memory_bytes", "gauge", "Virtual memory"),
+    (
+        "process_virtual_memory_max_bytes",
+        "gauge",
+        "The limit of virtual memory",
+    ),
     ("process_resident_memory_bytes", "gauge", "Resident memory"),
     ("process_threads", "gauge", "Threads"),
     (
@@ -65,20 +70,23 @@ impl Collector for Process {
     clippy::cast_precision_loss,
     reason = "bytes and ticks are far below 2^53"
 )]
-fn look(began: Timestamp) -> Option<[f64; 7]> {
+fn look(began: Timestamp) -> Option<[f64; 8]> {
     use procfs::process::{LimitValue, Process};
     let process = Process::myself().ok()?;
     let stat = process.stat().ok()?;
     let ticks = procfs::ticks_per_second() as f64;
-    let max_fds = match process.limits().ok()?.max_open_files.soft_limit {
-        LimitValue::Unlimited => f64::INFINITY,
+    let limits = process.limits().ok()?;
+    let limit = |limit: LimitValue| match limit {
+        // As Prometheus' client for Go has it.
+        LimitValue::Unlimited => u64::MAX as f64,
         LimitValue::Value(limit) => limit as f64,
     };
     Some([
         (stat.utime + stat.stime) as f64 / ticks,
         process.fd_count().ok()? as f64,
-        max_fds,
+        limit(limits.max_open_files.soft_limit),
         stat.vsize as f64,
+        limit(limits.max_address_space.soft_limit),
         (stat.rss * procfs::page_size()) as f64,
         stat.num_threads as f64,
         began.as_micros() as f64 / 1e6,
@@ -86,6 +94,6 @@ fn look(began: Timestamp) -> Option<[f64; 7]> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn look(_: Timestamp) -> Option<[f64; 7]> {
+fn look(_: Timestamp) -> Option<[f64; 8]> {
     None
 }

@@ -13,6 +13,8 @@ pub struct Within {
     pub parent: SpanContext,
     /// Others that it was done for too.
     pub linked: Vec<SpanContext>,
+    /// How often it was done before.
+    pub resends: u32,
 }
 
 task_local! {
@@ -20,6 +22,12 @@ task_local! {
 }
 
 impl Within {
+    /// The same, done again for so manieth a time.
+    #[must_use]
+    pub fn again(self, resends: u32) -> Self {
+        Self { resends, ..self }
+    }
+
     /// Work for several spans at once: a part of the first, linked to all of them where there is more than one. Those of
     /// traces that are not kept count for nothing.
     #[must_use]
@@ -34,7 +42,11 @@ impl Within {
         if linked.len() == 1 {
             linked.clear();
         }
-        Some(Self { parent, linked })
+        Some(Self {
+            parent,
+            linked,
+            resends: 0,
+        })
     }
 }
 
@@ -50,6 +62,12 @@ pub fn current() -> Option<SpanContext> {
         .try_with(|within| within.as_ref().map(|within| within.parent))
         .ok()
         .flatten()
+}
+
+/// How often the present work was done before, where it is traced.
+#[must_use]
+pub fn resends() -> Option<u32> {
+    current_whole().map(|within| within.resends)
 }
 
 pub(super) fn current_whole() -> Option<Within> {

@@ -185,6 +185,14 @@ impl Machine {
             .copied()
     }
 
+    /// How often what a call in flight carries was called before.
+    pub(super) fn resends(&self, id: CallId) -> u32 {
+        let calls = self
+            .carried(id)
+            .filter_map(|id| Some(self.places.get(&id)?.calls));
+        calls.max().unwrap_or(0).saturating_sub(1)
+    }
+
     /// The changes for which somebody looks.
     pub(super) fn looked_for(&self, id: LookId) -> impl Iterator<Item = PlaceId> {
         self.looks.get(&id).into_iter().flatten().copied()
