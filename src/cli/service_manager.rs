@@ -69,7 +69,8 @@ fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
     if let Some(name) = abstract_socket() {
         use std::os::linux::net::SocketAddrExt as _;
         let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
-        let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+        let states: Vec<String> = states.iter().map(ToString::to_string).collect();
+        let message = states.join("\n");
         let socket = std::os::unix::net::UnixDatagram::unbound()?;
         return socket.send_to_addr(message.as_bytes(), &address).map(drop);
     }

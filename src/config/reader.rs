@@ -2,23 +2,18 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
-
 use super::keys::{ISSUERS, KEYS, Key, default_of, is_key, like};
-use super::layers::{
-    Given, Layer, Lines, Origin, environment_layer, file_layer, is_readable_by_others, read_secret,
-    variable,
-};
+use super::layers::{Given, Layer, Lines, Origin, environment_layer, file_layer, variable};
 use super::proxy::ProxyVariables;
 use super::values::parse_duration;
 use super::{Fault, FileCheck, Sources, TlsCheck, TlsFiles};
 
 pub(super) struct KeyReader {
     /// What somebody set, highest first.
-    layers: [Layer; 3],
+    pub(super) layers: [Layer; 3],
     /// What holds where nobody did.
     defaults: Layer,
     /// Where the file says what.
@@ -31,7 +26,7 @@ pub(super) struct KeyReader {
     tls_check: Option<TlsCheck>,
     /// What the environment says of proxies.
     pub(super) proxies: ProxyVariables,
-    faults: Vec<Fault>,
+    pub(super) faults: Vec<Fault>,
     warnings: Vec<String>,
 }
 
@@ -79,47 +74,12 @@ impl KeyReader {
         origin.map_or_else(|| key.to_owned(), |origin| format!("{key} ({origin})"))
     }
 
-    /// The key that gives a secret's value: it, or the one that names a file with it.
-    pub(super) fn given_by(&self, key: &str) -> String {
-        let file_key = format!("{key}_file");
-        let of = |layer: &&Layer| layer.contains_key(key) || layer.contains_key(&file_key);
-        match self.layers.iter().find(of) {
-            Some(layer) if !layer.contains_key(key) => file_key,
-            _ => key.to_owned(),
-        }
-    }
-
     /// Notes what is odd about `key`, and no fault, with the origin of its value if somebody set it.
     pub(super) fn warn(&mut self, key: &str, message: &str) {
         let origin = self.find(key).map(|given| given.origin.clone());
         let origin = origin.filter(|origin| *origin != Origin::Default);
         let origin = origin.map_or_else(String::new, |origin| format!(" ({origin})"));
         self.warnings.push(format!("{key}{origin}: {message}"));
-    }
-
-    /// Notes that a file with a secret can be read by whoever is on the machine.
-    fn warn_of_readable(&mut self, key: &str, path: &Path) {
-        if is_readable_by_others(path) {
-            let path = path.display();
-            self.warn(key, &format!("`{path}` can be read by others (chmod o-r)"));
-        }
-    }
-
-    /// Notes that a file that anybody on the machine can read holds a secret itself.
-    fn warn_of_inline(&mut self, key: &str) {
-        let Some(Origin::File(path, _)) = self.find(key).map(|given| given.origin.clone()) else {
-            return;
-        };
-        // The place of a trail is secret only where it holds a password, and then it is a URL with one.
-        let holds_one = key != "audit.database_url"
-            || matches!(self.find(key), Some(given) if given.value.as_str().is_some_and(|url| url.contains('@')));
-        if holds_one && is_readable_by_others(&path) {
-            let path = path.display();
-            self.warn(
-                key,
-                &format!("`{path}` holds it and can be read by others (chmod o-r)"),
-            );
-        }
     }
 
     /// All faults, in the order in which they were found.
@@ -250,55 +210,6 @@ impl KeyReader {
         Some(path)
     }
 
-    /// A secret from `key` or the file that `key_file` names; the higher layer wins.
-    pub(super) fn secret(&mut self, key: &str) -> Option<String> {
-        let file_key = format!("{key}_file");
-        for index in 0..self.layers.len() {
-            let layer = &self.layers[index];
-            match (layer.contains_key(key), layer.get(&file_key).cloned()) {
-                (true, Some(_)) => {
-                    return self.fault(&file_key, &format!("cannot be set together with {key}"));
-                }
-                (true, None) => {
-                    self.warn_of_inline(key);
-                    return self.text(key);
-                }
-                (false, Some(given)) => {
-                    let toml::Value::String(path) = given.value else {
-                        return self.fault(&file_key, "must be text, in quotes");
-                    };
-                    return match read_secret(Path::new(&path)) {
-                        Ok(secret) => {
-                            self.warn_of_readable(&file_key, Path::new(&path));
-                            Some(secret)
-                        }
-                        Err(message) => self.fault(&file_key, &message),
-                    };
-                }
-                (false, None) => {}
-            }
-        }
-        self.find(key)?;
-        self.text(key)
-    }
-
-    /// A secret on one line, as keys are.
-    pub(super) fn required_secret(&mut self, key: &str) -> Option<SecretString> {
-        let faults_before = self.faults.len();
-        let secret = self.secret(key);
-        let odd = |c: char| c.is_control() || c == '\u{feff}';
-        let is_odd = |secret: &str| secret.contains(odd) || secret.trim() != secret;
-        if secret.as_deref().is_some_and(is_odd) {
-            let why = "holds a control character, a byte order mark or white space around it";
-            let key = self.given_by(key);
-            return self.fault(&key, why);
-        }
-        if secret.is_none() && self.faults.len() == faults_before {
-            return self.lacking(key, &is_required(key));
-        }
-        secret.map(SecretString::from)
-    }
-
     /// A scalar as text, whatever TOML type it has.
     fn scalar(&mut self, key: &str) -> Option<String> {
         match self.find(key)?.value.clone() {
@@ -413,7 +324,7 @@ fn default_layer(key: &Key) -> Option<(String, Given)> {
     Some((key.name.to_owned(), Given { value, origin }))
 }
 
-fn is_required(key: &str) -> String {
+pub(super) fn is_required(key: &str) -> String {
     if is_key(key) {
         format!("is required (in the file, or as {})", variable(key))
     } else {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::values::trail_file;
 use super::*;
 

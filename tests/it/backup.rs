@@ -1,5 +1,6 @@
 //! `audit backup`, and the page about it.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Output;
@@ -140,7 +141,6 @@ async fn what_cannot_be_a_backup_leaves_nothing_and_says_why() {
     assert_eq!(by_variable.status.code(), Some(2), "{}", told(&by_variable));
     assert!(told(&by_variable).contains("pg_dump") && !told(&by_variable).contains("hunter2"));
 
-    use std::os::unix::ffi::OsStrExt as _;
     let odd = std::ffi::OsStr::from_bytes(b"odd\xff.db");
     let odd = backup(&database, &directory.path().join(odd));
     assert_eq!(odd.status.code(), Some(2), "{}", told(&odd));

@@ -1,7 +1,7 @@
 //! What one request can make of an answer and of the log, and what a log that nobody reads does.
 
 use std::io::Read as _;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -159,24 +159,20 @@ async fn a_request_has_one_line_that_says_who_from_where_with_what_and_why_not()
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_nobody_reads_stops_nothing_and_is_counted() {
-    let directory = tempfile::tempdir().unwrap();
+/// A gateway whose log goes into a pipe, and where it serves: ports that were free a moment ago, since the log, which would tell
+/// them, is what is not read.
+fn with_a_pipe_for_its_log(directory: &tempfile::TempDir, filter: &str) -> (Child, String, String) {
     keys_file(directory.path());
-    // Ports that are free a moment ago: the log, which would tell them, is what is not read.
     let free = || {
-        std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .to_string()
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().to_string()
     };
     let (rest, admin) = (free(), free());
     let mut variables = environment("http://127.0.0.1:9");
     variables.push(("ISG__SERVER__BIND", &rest));
     variables.push(("ISG__SERVER__ADMIN_BIND", &admin));
-    variables.push(("RUST_LOG", "trace"));
-    let mut child = binary()
+    variables.push(("RUST_LOG", filter));
+    let child = binary()
         .arg("serve")
         .envs(variables)
         .current_dir(directory.path())
@@ -184,6 +180,13 @@ async fn a_log_that_nobody_reads_stops_nothing_and_is_counted() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    (child, rest, admin)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_stops_nothing_and_is_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut child, rest, admin) = with_a_pipe_for_its_log(&directory, "trace");
     // Held, and read by nobody.
     let mut log = child.stderr.take().unwrap();
     let client = crate::support::client();
@@ -225,26 +228,7 @@ async fn a_log_that_nobody_reads_stops_nothing_and_is_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_whose_reader_is_gone_stops_nothing_and_is_counted() {
     let directory = tempfile::tempdir().unwrap();
-    keys_file(directory.path());
-    let port = || {
-        std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .to_string()
-    };
-    let (rest, admin) = (port(), port());
-    let mut variables = environment("http://127.0.0.1:9");
-    variables.push(("ISG__SERVER__BIND", &rest));
-    variables.push(("ISG__SERVER__ADMIN_BIND", &admin));
-    let mut child = binary()
-        .arg("serve")
-        .envs(variables)
-        .current_dir(directory.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let (mut child, rest, admin) = with_a_pipe_for_its_log(&directory, "info");
     let client = crate::support::client();
     let get = |address: &str, path: &str| client.get(format!("http://{address}{path}")).send();
     eventually("it serves", async || {

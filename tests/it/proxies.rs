@@ -334,7 +334,7 @@ async fn restarts_under_load_fail_no_request() {
                             answered.fetch_add(1, Ordering::Relaxed);
                         }
                         Ok(answer) => {
-                            failed.push(format!("{} {:?}", answer.status(), answer.text().await))
+                            failed.push(format!("{} {:?}", answer.status(), answer.text().await));
                         }
                         Err(error) => failed.push(format!("{error:?}")),
                     }

@@ -311,14 +311,14 @@ async fn what_ends_before_it_may_be_sent_is_not_kept_as_waiting() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_failed_and_the_one_again_say_so_by_the_conventions() {
     let failed = std::sync::atomic::AtomicBool::new(false);
-    let upstream =
-        Scripted::start(
-            move |_| match failed.swap(true, std::sync::atomic::Ordering::Relaxed) {
-                false => Reply::Status(503),
-                true => Reply::Done,
-            },
-        )
-        .await;
+    let upstream = Scripted::start(move |_| {
+        if failed.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            Reply::Done
+        } else {
+            Reply::Status(503)
+        }
+    })
+    .await;
     let collector = Collector::start(Collecting::Takes).await;
     let mut gateway = traced(&upstream, &collector, "1.0").await;
     assert_eq!(

@@ -9,6 +9,8 @@ mod cors;
 mod limits;
 mod observe;
 mod quota;
+mod spans;
+mod told;
 mod upgrade;
 
 pub use accepting::{Answers, Serving, listen, serve};
@@ -17,4 +19,5 @@ pub use client_address::TrustedProxies;
 pub use connections::Connections;
 pub use cors::cors;
 pub use limits::RateLimits;
-pub use observe::{OverTls, observe};
+pub use observe::observe;
+pub use spans::OverTls;

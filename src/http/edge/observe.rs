@@ -1,46 +1,39 @@
 //! Around every request: its id, its size, its log line, its numbers, its last headers, its problem.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use actix_cors::CorsError;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use actix_web::http::{ConnectionType, Method, Uri};
+use actix_web::http::{ConnectionType, Uri};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpMessage as _, HttpRequest};
 
 use crate::domain::{Principal, RequestId, SpanContext, Stopwatch};
 use crate::problem::ProblemKind;
+use crate::telemetry::Metrics;
 use crate::telemetry::traces::{Within, within};
-use crate::telemetry::{Metrics, Span, Traces};
 
 use super::client_address::{ClientAddress, TrustedProxies};
 use super::connections::Connection;
 use super::cors;
 use super::quota::Counted;
-use crate::http::wire::{AUDIT_ID, Arrival, Problem, Requests, Resource, path};
+use super::spans::{OverTls, begin_span, describe};
+use super::told::{cut, cut_to, method_word, route_word, shown};
+use crate::http::wire::{AUDIT_ID, Arrival, Problem, Requests, path};
 
 /// Largest head: request line and headers.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Longest text of a caller's that a log line holds, in characters; a longer one is cut.
-const LOGGED_CHARACTERS_MAX: usize = 200;
 /// The same of why a request was refused, where it says what was expected too.
 const WHY_CHARACTERS_MAX: usize = 1500;
-/// What stands at the end of a text that was cut.
-const CUT_MARK: &str = "… (cut)";
 
 /// For how long browsers ask over TLS alone once they came so: a year (RFC 6797).
 const STRICT_TRANSPORT: &str = "max-age=31536000";
-
-/// Lies with the routes of a listener that serves TLS.
-#[derive(Debug, Clone, Copy)]
-pub struct OverTls;
 
 /// Who a request's log line says that asked.
 pub(super) struct Asker(pub(super) Arc<Principal>);
@@ -140,73 +133,6 @@ pub async fn observe(
         Some(answering) => response.map_body(|_, body| answering.until_sent(body)),
         None => response,
     })
-}
-
-/// The request's span, where traces are on. Probes have none: they come every few seconds and tell nothing.
-fn begin_span(
-    request: &ServiceRequest,
-    caller: Option<SpanContext>,
-) -> Option<(Span, SpanContext)> {
-    let traces = request.app_data::<Data<Traces>>()?;
-    if matches!(request.path(), path::LIVEZ | path::READYZ) {
-        return None;
-    }
-    traces.request(method_word(request.method()), caller)
-}
-
-/// By OpenTelemetry's conventions for servers of HTTP.
-fn describe(span: &mut Span, response: &ServiceResponse<BoxBody>, route: &'static str) {
-    if !span.is_kept() {
-        return;
-    }
-    let request = response.request();
-    let (method, status) = (method_word(request.method()), response.status());
-    let named = if method == OTHER_METHOD {
-        "HTTP"
-    } else {
-        method
-    };
-    if route == NO_ROUTE {
-        span.rename(named.to_owned());
-    } else {
-        span.rename(format!("{named} {route}"));
-        span.set("http.route", route);
-    }
-    span.set("http.request.method", method);
-    span.set("http.response.status_code", i64::from(status.as_u16()));
-    if method == OTHER_METHOD {
-        let original = cut(request.method().as_str()).into_owned();
-        span.set("http.request.method_original", original);
-    }
-    span.set("url.path", shown(request.path()).into_owned());
-    if let Some(host) = request
-        .headers()
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok())
-    {
-        let (address, port) = match host.rsplit_once(':') {
-            Some((address, port)) if !port.ends_with(']') => (address, port.parse::<u16>().ok()),
-            _ => (host, None),
-        };
-        span.set("server.address", shown(address).into_owned());
-        if let Some(port) = port {
-            span.set("server.port", i64::from(port));
-        }
-    }
-    let over_tls = request.app_data::<OverTls>().is_some();
-    span.set("url.scheme", if over_tls { "https" } else { "http" });
-    let version = format!("{:?}", request.version());
-    span.set("network.protocol.version", version.replace("HTTP/", ""));
-    if let Some(client) = request.extensions().get::<ClientAddress>() {
-        span.set("client.address", client.told().to_string());
-    }
-    if let Some(agent) = request.headers().get(header::USER_AGENT) {
-        let agent = String::from_utf8_lossy(agent.as_bytes());
-        span.set("user_agent.original", shown(&agent).into_owned());
-    }
-    if status.is_server_error() {
-        span.fail(status.as_str().to_owned());
-    }
 }
 
 /// Where the request came from, for its log line and for whoever has to know it.
@@ -322,48 +248,4 @@ fn log(
         _ if status >= 500 => line!(warn),
         _ => line!(info),
     }
-}
-
-/// So much of a caller's text as is told, and nothing of one in which a token stands by a slip: the word with which each
-/// begins, and its two dots.
-fn shown(text: &str) -> Cow<'_, str> {
-    let may_be_token = |text: &str| text.matches('.').count() >= 2;
-    match text.find("eyJ") {
-        Some(at) if may_be_token(&text[at..]) => "what looks like a token".into(),
-        _ => cut(text),
-    }
-}
-
-/// So much of a caller's text as a log line holds.
-fn cut(text: &str) -> Cow<'_, str> {
-    cut_to(text, LOGGED_CHARACTERS_MAX)
-}
-
-/// The first so many characters of a text, with a mark where there are more.
-pub(super) fn cut_to(text: &str, characters_max: usize) -> Cow<'_, str> {
-    match text.char_indices().nth(characters_max) {
-        None => text.into(),
-        Some((end, _)) => format!("{}{CUT_MARK}", &text[..end]).into(),
-    }
-}
-
-const NO_ROUTE: &str = "none";
-
-/// The route's path, where there is one.
-fn route_word(request: &HttpRequest) -> &'static str {
-    let resource = request.app_data::<&'static Resource>();
-    resource.map_or(NO_ROUTE, |resource| resource.path)
-}
-
-const OTHER_METHOD: &str = "_OTHER";
-
-/// A method, by OpenTelemetry's word where it is none of HTTP's.
-fn method_word(method: &Method) -> &'static str {
-    const METHODS: [&str; 9] = [
-        "GET", "HEAD", "PUT", "DELETE", "PATCH", "POST", "OPTIONS", "TRACE", "CONNECT",
-    ];
-    METHODS
-        .into_iter()
-        .find(|known| *known == method.as_str())
-        .unwrap_or(OTHER_METHOD)
 }

@@ -19,8 +19,9 @@ use crate::telemetry::{Metrics, Traces};
 
 use super::client_address::ClientAddress;
 use super::limits::RateLimits;
-use super::observe::{Asker, cut_to};
+use super::observe::Asker;
 use super::quota::Counted;
+use super::told::cut_to;
 use crate::http::wire::{Arrival, Cost, Problem, Resource};
 
 /// Longest `User-Agent` that the trail keeps, in characters; longer ones are cut and marked.
