@@ -1,4 +1,5 @@
-//! The operations bench: `cargo bench --bench operations` (add `-- --base PROGRAM` to hold it against an earlier build).
+//! The operations bench: `cargo bench --profile dist --bench operations`, as the program is shipped (add `-- --base PROGRAM` to
+//! hold it against an earlier build of the same profile).
 //!
 //! How long a start takes until `/readyz` is 200 on a trail of 10^6 events, what an idle gateway holds of memory, and what
 //! traces cost a change: off, a tenth of them, all of them, in turns in one run, since the neighbours of a machine change from
