@@ -353,7 +353,9 @@ async fn a_reload_that_finds_the_policies_gone_keeps_them() {
     share(&base_url).await.assert_problem(403, "forbidden");
     config("");
     program.signal(Signal::HUP);
-    program.wait_for_log("the policies of before stay").await;
+    program
+        .wait_for_log("authorization.policy_file is not configured any more; what it was stays")
+        .await;
     let told = "reloaded: keys for tokens, keys for the upstream";
     program.wait_for_log(told).await;
     share(&base_url).await.assert_problem(403, "forbidden");
