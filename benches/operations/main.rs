@@ -145,7 +145,7 @@ fn spawn(directory: &Path, trail: &Path, port: u16) -> std::process::Child {
         .stderr(Stdio::null())
         .envs([
             ("ISG__SERVER__BIND", bind.as_str()),
-            ("ISG__SERVER__ADMIN_BIND", ""),
+            ("ISG__SERVER__ADMIN_BIND", "127.0.0.1:0"),
             ("ISG__AUTH__ISSUER", process::ISSUER),
             ("ISG__AUTH__AUDIENCE", process::AUDIENCE),
             ("ISG__AUTH__JWKS_FILE", "keys.json"),

@@ -35,8 +35,10 @@ pub fn with_file_checks(mut sources: Sources) -> Sources {
             tls::read_authorities(path).map(|_| Vec::new())
         }),
     ];
-    sources.tls_check =
-        Some(|files| tls::Tls::load(files).map(|tls| tls.warning().into_iter().collect()));
+    sources.tls_check = Some(|files| {
+        let tls = tls::Tls::load(files, None)?;
+        Ok(tls.warning().into_iter().collect())
+    });
     sources
 }
 

@@ -115,8 +115,8 @@ impl App {
         let (tasks, requests) = (Tasks::on_this_runtime(), Requests::default());
         let tls = config.server.tls.as_ref();
         let tls = tls.map(|files| LiveTls::start(files, metrics.clone(), &tasks));
-        let tls = tls.transpose().map_err(|message| StartError::File {
-            key: "server.tls_key_file".into(),
+        let tls = tls.transpose().map_err(|(key, message)| StartError::File {
+            key: key.into(),
             message,
         })?;
         let (traces, exporting) = start_traces(&config, &metrics)?;

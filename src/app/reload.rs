@@ -4,9 +4,15 @@
 //! take is told by name, and whatever limits callers stays where nobody names it any more: a variable is forgotten more
 //! easily than a gateway is stopped. Files are read aside: one that does not answer holds up neither requests nor a stop.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::RootCertStore;
+use tokio::time::timeout;
+
 use crate::auth::KeySet;
 use crate::authorization::Policies;
-use crate::config::{Config, Fault, Faults, Sources, TlsFiles};
+use crate::config::{Config, Fault, Faults, Sources};
 use crate::domain::IssuerName;
 use crate::telemetry::{RELOAD_PARTS, ReloadPart};
 use crate::upstream::Keys;
@@ -15,6 +21,9 @@ use super::files::load_policies;
 use super::identity::NEEDS_RESTART;
 use super::tls::Tls;
 use super::{App, identity, tell_odd};
+
+/// How long files may take to be read.
+const READ_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// What was read, and may be taken.
 struct Fresh {
@@ -30,6 +39,7 @@ struct Fresh {
 struct Present {
     config: Config,
     has_policies: bool,
+    authorities: Option<Arc<RootCertStore>>,
 }
 
 impl App {
@@ -42,9 +52,18 @@ impl App {
         let present = Present {
             config: self.config.clone(),
             has_policies: self.authorizer.has_policies(),
+            authorities: self.tls.as_ref().and_then(|tls| tls.authorities()),
         };
-        let read = tokio::task::spawn_blocking(move || Fresh::read(&sources, &present)).await;
-        let read = read.unwrap_or_else(|_| Err(fault("configuration", "cannot be read".into())));
+        let reading = tokio::task::spawn_blocking(move || Fresh::read(&sources, &present));
+        let read = match timeout(READ_TIME_MAX, reading).await {
+            Ok(read) => {
+                read.unwrap_or_else(|_| Err(fault("configuration", "cannot be read".into())))
+            }
+            Err(_) => Err(fault(
+                "configuration",
+                format!("its files do not answer within {READ_TIME_MAX:?}"),
+            )),
+        };
         let fresh = match read {
             Ok(fresh) => fresh,
             Err(faults) => {
@@ -135,13 +154,12 @@ impl Fresh {
             stays.push("authorization.policy_file");
         }
         let mut tls = None;
-        if let (Some(before), Some(files)) = (&present.config.server.tls, &config.server.tls) {
-            let mut files = files.clone();
-            if files.client_ca_file.is_none() && before.client_ca_file.is_some() {
+        if let (Some(_), Some(files)) = (&present.config.server.tls, &config.server.tls) {
+            if files.client_ca_file.is_none() && present.authorities.is_some() {
                 stays.push("server.client_ca_file");
-                files.client_ca_file.clone_from(&before.client_ca_file);
             }
-            tls = Some(load_tls(&files)?);
+            let loaded = Tls::load(files, present.authorities.clone());
+            tls = Some(loaded.map_err(|(key, message)| fault(key, message))?);
         }
         Ok(Self {
             config,
@@ -160,10 +178,6 @@ fn needs_restart(now: &Config, new: &Config) -> Vec<&'static str> {
         keys.extend(["server.tls_cert_file", "server.tls_key_file"]);
     }
     keys
-}
-
-fn load_tls(files: &TlsFiles) -> Result<Tls, Faults> {
-    Tls::load(files).map_err(|message| fault("server.tls_key_file", message))
 }
 
 /// The part that a key of the configuration belongs to.

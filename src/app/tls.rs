@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -25,42 +25,64 @@ const A_DAY: Duration = Duration::from_hours(24);
 /// What the listener shakes hands with.
 pub(super) struct Tls {
     pub(super) settings: Arc<ServerConfig>,
+    /// Authorities of which clients must have certificates.
+    authorities: Option<Arc<RootCertStore>>,
     /// When the first certificate of the chain ends that does.
-    pub(super) expires_at: Timestamp,
+    expires_at: Timestamp,
 }
 
+/// The key of the configuration that names what is wrong, and what it is.
+pub(super) type TlsFault = (&'static str, String);
+
+const CERT_FILE: &str = "server.tls_cert_file";
+const KEY_FILE: &str = "server.tls_key_file";
+const CLIENT_CA_FILE: &str = "server.client_ca_file";
+
 impl Tls {
-    /// Reads the files. What is wrong is said of the private key.
-    pub(super) fn load(files: &TlsFiles) -> Result<Self, String> {
-        let certificates = read_certificates(&files.cert_file)?;
+    /// Reads the files. Where they name no authorities of clients, `before` are those.
+    pub(super) fn load(
+        files: &TlsFiles,
+        before: Option<Arc<RootCertStore>>,
+    ) -> Result<Self, TlsFault> {
+        let of = |key| move |message| (key, message);
+        let certificates = read_certificates(&files.cert_file).map_err(of(CERT_FILE))?;
         let expires_at = certificates.iter().filter_map(expiry).min();
-        let key = read_private_key(&files.key_file)?;
-        let builder = ServerConfig::builder();
-        let builder = match &files.client_ca_file {
-            None => builder.with_no_client_auth(),
+        let key = read_private_key(&files.key_file).map_err(of(KEY_FILE))?;
+        let authorities = match &files.client_ca_file {
             Some(path) => {
-                let authorities = Arc::new(read_authorities(path)?);
-                let verifier = WebPkiClientVerifier::builder(authorities).build();
-                let why = |error| format!("cannot be used with server.client_ca_file: {error}");
+                let read = read_authorities(path).map_err(of(CLIENT_CA_FILE))?;
+                Some(Arc::new(read))
+            }
+            None => before,
+        };
+        let builder = ServerConfig::builder();
+        let builder = match &authorities {
+            None => builder.with_no_client_auth(),
+            Some(authorities) => {
+                let verifier = WebPkiClientVerifier::builder(Arc::clone(authorities)).build();
+                let why = |error| (CLIENT_CA_FILE, format!("cannot be used: {error}"));
                 builder.with_client_cert_verifier(verifier.map_err(why)?)
             }
         };
         let settings = builder.with_single_cert(certificates, key);
         let mut settings = settings.map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => {
-                "does not fit the certificate of server.tls_cert_file".to_owned()
-            }
-            rustls::Error::InvalidCertificate(_) => {
-                "cannot be used with the certificate of server.tls_cert_file".to_owned()
-            }
-            _ => "is of a kind that TLS is not served with: RSA from 2048 bits, ECDSA over P-256, P-384 or P-521, or Ed25519"
-                .to_owned(),
+            rustls::Error::InconsistentKeys(_) => (
+                KEY_FILE,
+                format!("does not fit the certificate of {CERT_FILE}"),
+            ),
+            rustls::Error::InvalidCertificate(_) => (CERT_FILE, "cannot be used".to_owned()),
+            _ => (
+                KEY_FILE,
+                "is of a kind that TLS is not served with: RSA from 2048 bits, ECDSA over P-256, P-384 or P-521, or Ed25519"
+                    .to_owned(),
+            ),
         })?;
         // Whoever offers nothing of these is refused in the handshake (RFC 7301, section 3.2); curl offers the older one
         // alone where it is told to speak it.
         settings.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         Ok(Self {
             settings: Arc::new(settings),
+            authorities,
             expires_at: expires_at.unwrap_or(Timestamp::MAX),
         })
     }
@@ -75,6 +97,7 @@ impl Tls {
 #[derive(Debug)]
 pub(super) struct LiveTls {
     settings: Arc<ArcSwap<ServerConfig>>,
+    authorities: ArcSwapOption<RootCertStore>,
     expires_at: AtomicI64,
     metrics: Metrics,
 }
@@ -85,10 +108,11 @@ impl LiveTls {
         files: &TlsFiles,
         metrics: Metrics,
         tasks: &Tasks,
-    ) -> Result<Arc<Self>, String> {
-        let tls = Tls::load(files)?;
+    ) -> Result<Arc<Self>, TlsFault> {
+        let tls = Tls::load(files, None)?;
         let live = Arc::new(Self {
             settings: Arc::new(ArcSwap::new(Arc::clone(&tls.settings))),
+            authorities: ArcSwapOption::empty(),
             expires_at: AtomicI64::new(i64::MAX),
             metrics,
         });
@@ -103,11 +127,17 @@ impl LiveTls {
         Arc::clone(&self.settings)
     }
 
+    /// The authorities of which clients must have certificates now.
+    pub(super) fn authorities(&self) -> Option<Arc<RootCertStore>> {
+        self.authorities.load_full()
+    }
+
     /// Puts others in their place, from the next connection on.
     pub(super) fn take(&self, tls: Tls) {
         self.metrics.tls_certificate(tls.expires_at);
         self.expires_at
             .store(tls.expires_at.as_micros(), Ordering::Relaxed);
+        self.authorities.store(tls.authorities);
         self.settings.store(tls.settings);
     }
 
@@ -121,7 +151,7 @@ impl LiveTls {
             }
             let expires_at = Timestamp::from_micros(self.expires_at.load(Ordering::Relaxed));
             if let Some(warning) = expiry_warning(expires_at, Timestamp::now()) {
-                tracing::warn!("server.tls_cert_file: {warning}");
+                tracing::warn!("{CERT_FILE}: {warning}");
             }
         }
     }

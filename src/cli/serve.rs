@@ -31,7 +31,13 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     } else {
         None
     };
-    let config = Config::load(&sources)?;
+    // Aside: a file that does not answer keeps nobody from stopping it.
+    let reading = tokio::task::spawn_blocking(move || (Config::load(&sources), sources));
+    let read = tokio::select! {
+        read = reading => read.map_err(|error| Failure::could_not_run(&error))?,
+        () = stop.recv() => return Ok(ExitCode::SUCCESS),
+    };
+    let (config, sources) = (read.0?, read.1);
     let filter = sources.environment.get("RUST_LOG");
     let logging = start_logging(config.telemetry.log_format, filter.map(String::as_str));
     let key_source = config.auth.first.keys.clone();

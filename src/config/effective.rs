@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::keys::{ISSUERS, KEYS, Key, OF_FURTHER_ISSUERS, Unset, is_key_of_issuer, value};
 use super::layers::Given;
 use super::reader::{KeyReader, list_of};
-use super::values::{REDACTED, without_secrets};
+use super::values::{REDACTED, shown_path, without_secrets};
 use super::{Audit, Config, Fault, Sources};
 use toml::Value;
 
@@ -130,7 +130,10 @@ fn shown(key: &Key, name: &str, given: &Given) -> Value {
     if key.secret && name == key.name && !is_sqlite(&given.value) {
         return Value::String(REDACTED.into());
     }
-    plain(&in_form_of(key, given))
+    match &given.value {
+        Value::String(path) if name.ends_with("_file") => Value::String(shown_path(path)),
+        _ => plain(&in_form_of(key, given)),
+    }
 }
 
 /// The place of a trail is secret where it may hold a password.

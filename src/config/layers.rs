@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::Fault;
 use super::keys::{is_key, is_section};
+use super::values::shown_path;
 
 const PREFIX: &str = "ISG__";
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -247,10 +248,11 @@ pub fn is_readable_by_others(path: &Path) -> bool {
 }
 
 pub(super) fn read_secret(path: &Path) -> Result<String, String> {
-    let text = read_text_file(path).map_err(|message| format!("`{}` {message}", path.display()))?;
+    let shown = shown_path(&path.to_string_lossy());
+    let text = read_text_file(path).map_err(|message| format!("`{shown}` {message}"))?;
     let secret = text.trim();
     if secret.is_empty() {
-        Err(format!("`{}` is empty", path.display()))
+        Err(format!("`{shown}` is empty"))
     } else {
         Ok(secret.to_owned())
     }

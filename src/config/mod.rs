@@ -77,8 +77,8 @@ pub struct Sources {
     pub tls_check: Option<TlsCheck>,
 }
 
-/// Looks at whether a certificate and a key fit; says what does not, or what is odd about them.
-pub type TlsCheck = fn(&TlsFiles) -> Result<Vec<String>, String>;
+/// Looks at whether a certificate and a key fit; says what does not and which key names it, or what is odd about them.
+pub type TlsCheck = fn(&TlsFiles) -> Result<Vec<String>, (&'static str, String)>;
 
 /// Looks at a file that a key names; says what is wrong with it, or what is odd about it.
 pub type FileCheck = fn(&Path) -> Result<Vec<String>, String>;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::keys::{ISSUERS, KEYS, Key, default_of, is_key, like};
 use super::layers::{Given, Layer, Lines, Origin, environment_layer, file_layer, variable};
 use super::proxy::ProxyVariables;
-use super::values::parse_duration;
+use super::values::{parse_duration, shown_path};
 use super::{Fault, FileCheck, Sources, TlsCheck, TlsFiles};
 
 pub(super) struct KeyReader {
@@ -178,7 +178,10 @@ impl KeyReader {
     }
 
     /// Looks at whether certificate and key fit, where somebody knows how; gives what is odd about them.
-    pub(super) fn check_tls(&self, files: &TlsFiles) -> Result<Vec<String>, String> {
+    pub(super) fn check_tls(
+        &self,
+        files: &TlsFiles,
+    ) -> Result<Vec<String>, (&'static str, String)> {
         self.tls_check
             .map_or_else(|| Ok(Vec::new()), |check| check(files))
     }
@@ -195,7 +198,8 @@ impl KeyReader {
         let odd = match looked {
             Ok(odd) => odd,
             Err::<_, String>(message) => {
-                return self.fault(key, &format!("`{}` {message}", path.display()));
+                let path = shown_path(&path.to_string_lossy());
+                return self.fault(key, &format!("`{path}` {message}"));
             }
         };
         for odd in odd {

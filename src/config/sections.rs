@@ -8,7 +8,7 @@ use crate::domain::Region;
 
 use super::proxy::proxy_url;
 use super::reader::KeyReader;
-use super::values::{is_loopback, trail_file};
+use super::values::{is_loopback, trail_file, without_secrets};
 use super::{
     Audit, Authorization, Limits, LogFormat, Proxy, Rate, Telemetry, TraceSettings,
     UpstreamSettings,
@@ -42,6 +42,7 @@ pub(super) fn regions(reader: &mut KeyReader) -> Option<(Region, Vec<Region>)> {
             Ok(region) if regions.contains(&region) => {}
             Ok(region) => regions.push(region),
             Err(error) => {
+                let text = without_secrets(&text);
                 reader.fault::<()>("upstream.regions", &format!("`{text}` {error}"));
             }
         }

@@ -142,7 +142,7 @@ fn tls_files(reader: &mut KeyReader) -> Option<TlsFiles> {
         Ok(warnings) => warnings
             .into_iter()
             .for_each(|warning| reader.warn(CERT, &warning)),
-        Err(message) => return reader.fault(KEY, &message),
+        Err((key, message)) => return reader.fault(key, &message),
     }
     Some(files)
 }

@@ -1,7 +1,7 @@
 //! Values as operators write them: durations, URLs, database places.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -110,7 +110,15 @@ pub(super) const REDACTED: &str = "(redacted)";
 /// slip.
 pub(super) fn without_secrets(text: &str) -> String {
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    let (who, host) = rest.rsplit_once('@').unwrap_or(("", rest));
     let whole = if scheme.is_empty() {
+        // A name at a host alone may be anything; at a port it is who asks a proxy.
+        let port = host
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| port.starts_with(|digit: char| digit.is_ascii_digit()));
+        if !who.contains(':') && !(port && !who.is_empty()) && !rest.contains('?') {
+            return text.to_owned();
+        }
         format!("http://{rest}")
     } else {
         text.to_owned()
@@ -119,19 +127,14 @@ pub(super) fn without_secrets(text: &str) -> String {
     let plain = |url: &Url| url.username().is_empty() && url.password().is_none();
     // Behind an `@` stands a host, and before it a password where there is a colon: one that holds a `/`, a `#` or an `@`
     // is cut elsewhere by whoever reads the URL.
-    let who = rest.rsplit_once('@').map_or("", |(who, _)| who);
     let read = parsed.as_ref().is_some_and(|url| !plain(url));
     if who.contains(':') && (!read || who.contains('@')) {
         return REDACTED.into();
     }
-    if scheme.is_empty() && !who.contains(':') {
-        return text.to_owned();
-    }
     let Some(mut url) = parsed else {
         return text.to_owned();
     };
-    let shows = plain(&url) && url.query().is_none() && url.fragment().is_none();
-    if shows {
+    if plain(&url) && url.query().is_none() && url.fragment().is_none() {
         return text.to_owned();
     }
     if !plain(&url) && (url.set_password(None).is_err() || url.set_username("redacted").is_err()) {
@@ -144,6 +147,19 @@ pub(super) fn without_secrets(text: &str) -> String {
         url.set_fragment(Some("redacted"));
     }
     url.into()
+}
+
+/// A path that is shown. Whoever gives a secret where its file should be named finds it nowhere: what is no file, and has
+/// nothing of a path, is not shown.
+pub(super) fn shown_path(text: &str) -> String {
+    let like_path = (text.contains(['/', '.']) && !text.starts_with("eyJ")) || text.len() < 8;
+    if text.contains("://") || text.contains('@') {
+        without_secrets(text)
+    } else if like_path || Path::new(text).exists() {
+        text.to_owned()
+    } else {
+        REDACTED.into()
+    }
 }
 
 /// Reads the SQLite file out of `sqlite://PATH` or `sqlite:PATH`.
@@ -212,6 +228,11 @@ mod tests {
             ("http//u:hunter2@x", "(redacted)"),
             ("u:hunter2@x", "http://redacted@x/"),
             ("http://u:SEC@hunter2/x@px:1", "(redacted)"),
+            ("hunter2@proxy:3128", "http://redacted@proxy:3128/"),
+            (
+                "keys.example/jwks?key=hunter2",
+                "http://keys.example/jwks?redacted",
+            ),
         ] {
             assert_eq!(without_secrets(text), expected);
         }

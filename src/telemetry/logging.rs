@@ -5,8 +5,8 @@
 
 use std::io::{self, IsTerminal as _, Write};
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -15,7 +15,7 @@ use tracing_subscriber::prelude::*;
 use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::config::LogFormat;
-use crate::domain::write_on_one_line;
+use crate::domain::{Stopwatch, write_on_one_line};
 
 /// What is logged where nobody says otherwise. What the others say at INFO is noise beside the gateway's own lines.
 const DEFAULT_FILTER: &str = "warn,image_share_gateway=info";
@@ -39,58 +39,78 @@ const TARGETS: [&str; 10] = [
 #[derive(Debug)]
 pub struct Logging {
     writes: Option<WorkerGuard>,
-    lost: LostLines,
+    lines: Lines,
 }
 
 /// What waits at the end gets so long.
 const LAST_LINES_TIME: Duration = Duration::from_millis(1500);
+/// How often it is looked whether it is written.
+const LAST_LINES_LOOK: Duration = Duration::from_millis(2);
 
 impl Drop for Logging {
     fn drop(&mut self) {
-        let Some(writes) = self.writes.take() else {
-            return;
-        };
-        // Where nobody reads stderr the guard's own end would say so on stderr, and wait there for ever.
-        let (done, ended) = mpsc::channel();
-        let ending = std::thread::Builder::new().spawn(move || {
-            drop(writes);
-            let _ = done.send(());
-        });
-        if ending.is_ok() {
-            let _ = ended.recv_timeout(LAST_LINES_TIME);
+        let waited = Stopwatch::start();
+        while self.lines.wait_to_be_written() && waited.elapsed() < LAST_LINES_TIME {
+            std::thread::park_timeout(LAST_LINES_LOOK);
         }
+        // Where nobody reads stderr the guard's own end would wait for it, and say so on stdout. The process ends anyhow.
+        std::mem::forget(self.writes.take());
+    }
+}
+
+/// Lines on their way, counted. Clones count the same.
+#[derive(Debug, Clone)]
+struct Lines {
+    /// Those for which there was no room.
+    unqueued: ErrorCounter,
+    counts: Arc<LineCounts>,
+}
+
+#[derive(Debug, Default)]
+struct LineCounts {
+    /// All that were to be written.
+    begun: AtomicU64,
+    /// Those that were handed to stderr, whether it took them or not.
+    ended: AtomicU64,
+    /// Those that it did not take.
+    unwritten: AtomicU64,
+}
+
+impl Lines {
+    fn unqueued(&self) -> u64 {
+        u64::try_from(self.unqueued.dropped_lines()).unwrap_or(u64::MAX)
+    }
+
+    fn wait_to_be_written(&self) -> bool {
+        let queued = self.counts.begun.load(Ordering::Acquire);
+        let queued = queued.saturating_sub(self.unqueued());
+        self.counts.ended.load(Ordering::Acquire) < queued
     }
 }
 
 /// How many lines were lost because nobody read them. Clones count the same.
 #[derive(Debug, Clone)]
-pub struct LostLines {
-    /// Those for which there was no room.
-    unqueued: ErrorCounter,
-    /// Those that could not be written.
-    unwritten: Arc<AtomicU64>,
-}
+pub struct LostLines(Lines);
 
 impl LostLines {
     /// So many since the start.
     #[must_use]
     pub fn count(&self) -> u64 {
-        let unqueued = u64::try_from(self.unqueued.dropped_lines()).unwrap_or(u64::MAX);
-        unqueued.saturating_add(self.unwritten.load(Ordering::Relaxed))
+        let unwritten = self.0.counts.unwritten.load(Ordering::Relaxed);
+        self.0.unqueued().saturating_add(unwritten)
     }
 }
 
-/// Standard error, of which it is counted what could not be written.
-struct Stderr {
-    unwritten: Arc<AtomicU64>,
-}
+/// Standard error, of which it is counted what was written and what could not be.
+struct Stderr(Arc<LineCounts>);
 
 impl Write for Stderr {
     /// Takes a line whole: what cannot be written is lost.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if io::stderr().write_all(line).is_err() {
-            self.unwritten.fetch_add(1, Ordering::Relaxed);
+            self.0.unwritten.fetch_add(1, Ordering::Relaxed);
         }
+        self.0.ended.fetch_add(1, Ordering::Release);
         Ok(line.len())
     }
 
@@ -104,7 +124,7 @@ impl Logging {
     /// The lines that were lost.
     #[must_use]
     pub fn lost(&self) -> LostLines {
-        self.lost.clone()
+        LostLines(self.lines.clone())
     }
 }
 
@@ -119,61 +139,77 @@ pub fn start_logging(format: LogFormat, filter: Option<&str>) -> Logging {
         Some(Ok(filter)) => (filter, None),
         Some(Err(odd)) => (EnvFilter::new(DEFAULT_FILTER), Some(odd)),
     };
-    let unwritten = Arc::new(AtomicU64::new(0));
+    let counts = Arc::new(LineCounts::default());
     let (stderr, writes) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LINES_WAITING_MAX)
         .thread_name("log")
-        .finish(Stderr {
-            unwritten: Arc::clone(&unwritten),
-        });
-    let lost = LostLines {
+        .finish(Stderr(Arc::clone(&counts)));
+    let lines = Lines {
         unqueued: stderr.error_counter(),
-        unwritten,
+        counts: Arc::clone(&counts),
+    };
+    let queue = move |one_line| Queue {
+        stderr: stderr.clone(),
+        counts: Arc::clone(&counts),
+        one_line,
     };
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
         LogFormat::Json => {
-            let lines = fmt::layer()
+            let layer = fmt::layer()
                 .json()
                 .flatten_event(true)
                 .with_current_span(false)
                 .with_span_list(false);
-            let stderr = move || OneLine(stderr.clone());
-            registry.with(lines.with_writer(stderr)).try_init()
+            let layer = layer.with_writer(move || queue(true));
+            registry.with(layer).try_init()
         }
         LogFormat::Text => {
             // Colours are for people; in a file they are noise.
-            let lines = fmt::layer().with_ansi(std::io::stderr().is_terminal());
-            registry.with(lines.with_writer(stderr)).try_init()
+            let layer = fmt::layer().with_ansi(std::io::stderr().is_terminal());
+            let layer = layer.with_writer(move || queue(false));
+            registry.with(layer).try_init()
         }
     };
     drop(started);
     if let Some(odd) = odd {
         tracing::warn!("RUST_LOG {odd}; the log is as without it: {DEFAULT_FILTER}");
     }
+    // What panics would write to stderr itself, and wait for whoever does not read it.
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!(error.message = %panic, "a thread panicked");
+    }));
     Logging {
         writes: Some(writes),
-        lost,
+        lines,
     }
 }
 
-/// Lines of JSON, each of which is one for every reader whatever a caller sent.
-struct OneLine(NonBlocking);
+/// Where a line goes; one of JSON is one for every reader, whatever a caller sent.
+struct Queue {
+    stderr: NonBlocking,
+    counts: Arc<LineCounts>,
+    one_line: bool,
+}
 
-impl Write for OneLine {
+impl Write for Queue {
+    /// Takes a line whole, which is what the subscriber writes at once.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut whole = Vec::with_capacity(line.len());
+        self.counts.begun.fetch_add(1, Ordering::Release);
         match std::str::from_utf8(line) {
-            Ok(text) => write_on_one_line(&mut whole, text)?,
-            Err(_) => whole.extend_from_slice(line),
+            Ok(text) if self.one_line => {
+                let mut whole = Vec::with_capacity(line.len());
+                write_on_one_line(&mut whole, text)?;
+                self.stderr.write_all(&whole)?;
+            }
+            _ => self.stderr.write_all(line)?,
         }
-        self.0.write_all(&whole)?;
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.stderr.flush()
     }
 }
 

@@ -251,6 +251,13 @@ fn nothing_that_may_be_secret_is_shown_wherever_it_stands_by_a_slip() {
         ),
         ("ISG__AUDIT__DATABASE_URL", "postgres://u:hunter2@db/audit"),
         ("ISG__AUTH__JWKS_URL", "https://u:hunter2@x/y#hunter2"),
+        ("ISG__AUTH__JWKS_URL", "keys.example/jwks?key=hunter2"),
+        ("ISG__AUTH__JWKS_FILE", "https://u:hunter2@k/x"),
+        ("ISG__AUTH__FETCH_TOKEN_FILE", "eyJhbGciOi.hunter2.sig"),
+        ("ISG__AUDIT__DATABASE_URL_FILE", "postgres://u:hunter2@db/x"),
+        ("ISG__UPSTREAM__PRIVATE_KEY_FILE", "Zm9vhunter2YmFy"),
+        ("ISG__UPSTREAM__REGIONS", "cn-wlcb,http://u:hunter2@x"),
+        ("ISG__UPSTREAM__PROXY", "hunter2@proxy:3128"),
         (
             "ISG__AUTH__ISSUERS",
             r#"[{name = "x", issuer = "https://u:hunter2@x", jwks_url = "https://x/?hunter2"}]"#,

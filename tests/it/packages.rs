@@ -108,6 +108,7 @@ fn kustomized(folder: &str, directory: &Path) -> (PathBuf, Vec<Value>) {
     let made = good(Command::new("kubectl").arg("kustomize").arg(deploy(folder)));
     let file = directory.join("made.yaml");
     std::fs::write(&file, &made).unwrap();
+    keep("package", &made);
     let documents = made
         .split("\n---\n")
         .map(|text| serde_saphyr::from_str(text).unwrap());
@@ -262,13 +263,17 @@ fn the_debian_package_installs_and_leaves_the_trail_when_it_goes() {
         good(&mut dpkg)
     };
     dpkg(&["-i", package.to_str().unwrap()]);
-    for file in [
-        "etc/image-share-gateway/config.toml",
-        "usr/share/doc/image-share-gateway/README.md",
-    ] {
+    let installed = Command::new("find")
+        .arg(&root)
+        .args(["-type", "f", "-size", "-1M"])
+        .output();
+    for file in String::from_utf8(installed.unwrap().stdout)
+        .unwrap()
+        .lines()
+    {
         keep(
             "package",
-            &std::fs::read_to_string(root.join(file)).unwrap(),
+            &String::from_utf8_lossy(&std::fs::read(file).unwrap()),
         );
     }
     let version = good(Command::new(root.join("usr/bin/image-share-gateway")).arg("--version"));
@@ -297,7 +302,7 @@ fn the_debian_package_installs_and_leaves_the_trail_when_it_goes() {
             .exists()
     );
     assert!(
-        root.join("usr/share/doc/image-share-gateway/operations.md")
+        root.join("usr/share/doc/image-share-gateway/docs/operations.md")
             .exists()
     );
     // As it is it starts nothing: what is required is told.
@@ -367,4 +372,61 @@ fn the_bill_of_materials_names_what_is_in_the_program() {
     assert!(components.len() > 200, "{}", components.len());
     assert!(has("rustls") && has("sqlx") && has("actix-http"));
     assert!(!has("proptest"), "tests are not in the program");
+}
+
+/// The steps that make the image's root, as the Dockerfile has them, and the program in there as any user of group 0.
+#[test]
+fn the_image_holds_what_the_program_needs_and_no_shell() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("root");
+    let text = std::fs::read_to_string(home().join("Dockerfile")).unwrap();
+    let step = text
+        .split("RUN root=/root-of-image program=target/dist/image-share-gateway")
+        .nth(1)
+        .unwrap();
+    let step = step
+        .split("\n\nFROM")
+        .next()
+        .unwrap()
+        .replace("mkdir /empty", "true");
+    let script = format!(
+        "root={} program={} {step}",
+        root.display(),
+        binary().get_program().to_str().unwrap()
+    );
+    good(Command::new("bash").args(["-euo", "pipefail", "-c", &script]));
+    std::fs::create_dir_all(root.join("etc")).unwrap();
+    std::fs::copy(
+        deploy("docker/image-share-gateway.toml"),
+        root.join("etc/image-share-gateway.toml"),
+    )
+    .unwrap();
+    std::fs::create_dir(root.join("data")).unwrap();
+    assert!(
+        !root.join("bin").exists() && !root.join("usr/bin").exists(),
+        "no shell"
+    );
+    if !rustix::process::getuid().is_root() {
+        // Only root may change the root.
+        return;
+    }
+    let inside = |arguments: &[&str]| {
+        let mut chroot = Command::new("chroot");
+        chroot
+            .arg("--userspec=1000660000:0")
+            .arg(&root)
+            .arg("/usr/local/bin/image-share-gateway");
+        chroot.args(arguments).output().unwrap()
+    };
+    let version = inside(&["--version"]);
+    assert!(version.status.success(), "{version:?}");
+    let checked = inside(&["check-config", "--config", "/etc/image-share-gateway.toml"]);
+    let told = String::from_utf8(checked.stderr).unwrap();
+    assert_eq!(checked.status.code(), Some(2), "{told}");
+    for line in told.lines().filter(|line| !line.contains("warning: ")) {
+        assert!(
+            line.contains("is required"),
+            "the image says nothing that is wrong: {line}"
+        );
+    }
 }

@@ -6,7 +6,7 @@ use rcgen::{PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
 use rustix::process::Signal;
 
 use crate::support::{
-    Authority, Certificates, Gateway, Leaf, Program, binary, environment, keys_file,
+    Authority, Certificates, Gateway, Leaf, Program, binary, environment, eventually, keys_file,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -486,6 +486,36 @@ async fn a_reload_that_names_no_authorities_of_clients_any_more_keeps_them_and_s
         livez(&program, &client(&ours, Some(&good))).await.unwrap(),
         200
     );
+    // Those of now are kept and not those of the start, also where their file is gone.
+    let others = Authority::new();
+    std::fs::write(directory.path().join("others.pem"), &others.pem).unwrap();
+    std::fs::write(&file, format!("{tls}client_ca_file = \"others.pem\"\n")).unwrap();
+    program.signal(Signal::HUP);
+    let newer = others.certify("team-a");
+    eventually("they are others", async || {
+        livez(&program, &client(&ours, Some(&newer))).await.ok()
+    })
+    .await;
+    std::fs::remove_file(directory.path().join("clients.pem")).unwrap();
+    std::fs::write(&file, tls).unwrap();
+    program.signal(Signal::HUP);
+    let kept = "server.client_ca_file is not configured any more";
+    eventually("it is said again", async || {
+        (program.log().matches(kept).count() == 2).then_some(())
+    })
+    .await;
+    eventually("it is reloaded", async || {
+        (program.log().matches("reloaded: keys").count() == 3).then_some(())
+    })
+    .await;
+    assert!(
+        livez(&program, &client(&ours, Some(&good))).await.is_err(),
+        "they were withdrawn"
+    );
+    assert_eq!(
+        livez(&program, &client(&ours, Some(&newer))).await.unwrap(),
+        200
+    );
     // TLS that is not configured any more stays, and is not said to be read.
     std::fs::write(&file, "").unwrap();
     let before = metrics(&program).await;
@@ -496,7 +526,7 @@ async fn a_reload_that_names_no_authorities_of_clients_any_more_keeps_them_and_s
     program
         .wait_for_log("reloaded: keys for tokens, keys for the upstream\"")
         .await;
-    let taken = r#"isg_reloads_total{what="tls",result="ok"} 1"#;
+    let taken = r#"isg_reloads_total{what="tls",result="ok"} 3"#;
     assert!(before.contains(taken) && metrics(&program).await.contains(taken));
 }
 
@@ -607,4 +637,30 @@ fn faults_of_certificates_and_keys_say_which_it_is_and_what_would_do() {
         short.contains("server.tls_key_file") && short.contains("RSA from 2048 bits"),
         "{short}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_hangs_on_a_file_can_be_stopped() {
+    let directory = tempfile::tempdir().unwrap();
+    keys_file(directory.path());
+    let made = std::process::Command::new("mkfifo")
+        .arg(directory.path().join("p.cedar"))
+        .status();
+    assert!(made.unwrap().success());
+    let mut settings = environment("http://127.0.0.1:9");
+    settings.push(("ISG__AUTHORIZATION__POLICY_FILE", "p.cedar"));
+    let mut program = Program::spawn(directory.path(), &["serve"], &settings);
+    let status = format!("/proc/{}/status", program.id());
+    eventually("it listens to signals", async || {
+        let status = std::fs::read_to_string(&status).unwrap();
+        let caught = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigCgt:"))
+            .unwrap();
+        let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+        (caught & (1 << 14) != 0).then_some(())
+    })
+    .await;
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait().await, Some(0));
 }

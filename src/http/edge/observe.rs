@@ -122,12 +122,9 @@ pub async fn observe(
     }
     if let Some(metrics) = metrics {
         let method = method_word(response.request().method());
-        metrics.http_request(
-            method,
-            route,
-            response.status().as_u16(),
-            arrival.since.elapsed(),
-        );
+        let asked = !matches!(route, path::LIVEZ | path::READYZ | path::METRICS);
+        let took = asked.then(|| arrival.since.elapsed());
+        metrics.http_request(method, route, response.status().as_u16(), took);
     }
     Ok(match answering {
         Some(answering) => response.map_body(|_, body| answering.until_sent(body)),

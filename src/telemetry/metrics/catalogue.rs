@@ -74,7 +74,9 @@ catalogue! {
     http_requests: Family<RequestLabels, Counter> = Family::default(),
         "isg_http_requests", "Requests answered";
     http_duration: Histogram = Histogram::new(bounds(0.001, 2.0, 16)),
-        "isg_http_request_duration_seconds", "Time from arrival to answer";
+        "isg_http_request_duration_seconds", "Time from arrival to answer, probes and scrapes apart";
+    internal_errors: Counter = Counter::default(),
+        "isg_http_internal_errors", "Requests answered 500: faults of the gateway";
     http_in_flight: Gauge = Gauge::default(),
         "isg_http_requests_in_flight", "Requests that have arrived and have no answer yet";
     streams: Gauge = Gauge::default(),

@@ -188,13 +188,14 @@ impl Metrics {
         Held::of(&self.0.http_in_flight, 1)
     }
 
-    /// Counts an answered request. `route` is the route's pattern.
+    /// Counts an answered request. `route` is the route's pattern; what probes and scrapers ask takes no part in how long
+    /// requests take.
     pub fn http_request(
         &self,
         method: &'static str,
         route: &'static str,
         status: u16,
-        took: Duration,
+        took: Option<Duration>,
     ) {
         let labels = RequestLabels {
             method: Word(method),
@@ -202,7 +203,12 @@ impl Metrics {
             status: u32::from(status),
         };
         self.0.http_requests.get_or_create(&labels).inc();
-        self.0.http_duration.observe(took.as_secs_f64());
+        if status == 500 {
+            self.0.internal_errors.inc();
+        }
+        if let Some(took) = took {
+            self.0.http_duration.observe(took.as_secs_f64());
+        }
     }
 
     /// Counts a call to the upstream.
@@ -309,7 +315,7 @@ mod tests {
             "PUT",
             "/images/{image_id}/shares/{account_id}",
             200,
-            Duration::from_millis(3),
+            Some(Duration::from_millis(3)),
         );
         metrics.upstream_call("modify", "ok", Duration::from_millis(2));
         metrics.change("share", "succeeded");
