@@ -116,7 +116,8 @@ pub(super) fn without_secrets(text: &str) -> String {
         let port = host
             .rsplit_once(':')
             .is_some_and(|(_, port)| port.starts_with(|digit: char| digit.is_ascii_digit()));
-        if !who.contains(':') && !(port && !who.is_empty()) && !rest.contains('?') {
+        let names_who = who.contains(':') || (port && !who.is_empty());
+        if !names_who && !rest.contains('?') {
             return text.to_owned();
         }
         format!("http://{rest}")
