@@ -5,15 +5,17 @@
 //! runs here: on the main runtime, counted, and waited for at a stop, within the spans in which it began.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::domain::Deadline;
-use crate::telemetry::traces::inherit;
+use crate::telemetry::traces::{Within, current, within};
 
 /// Spawns work on the main runtime and waits for it at a stop. Clones share the same work.
 #[derive(Debug, Clone)]
@@ -44,7 +46,25 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.tracker.spawn_on(inherit(work), &self.runtime);
+        self.begin(current(), work);
+    }
+
+    /// The same within other spans than the present ones, or within none.
+    pub fn spawn_within<F>(&self, spans: Option<Within>, work: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.begin(spans.map(Arc::new), work);
+    }
+
+    fn begin<F>(&self, spans: Option<Arc<Within>>, work: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        match spans {
+            None => self.tracker.spawn_on(work, &self.runtime),
+            Some(spans) => self.tracker.spawn_on(within(spans, work), &self.runtime),
+        }
     }
 
     /// Begins `work` that serves other work: a stop does not wait for it, and it must end by itself once nobody
@@ -65,7 +85,7 @@ impl Tasks {
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
-        let running = AbortOnDropHandle::new(self.tracker.spawn_on(inherit(work), &self.runtime));
+        let running = AbortOnDropHandle::new(self.begin(current(), work));
         tokio::select! {
             done = running => done.ok(),
             () = self.giving_up() => None,

@@ -37,8 +37,8 @@ const STARTS: usize = 15;
 const START_MS_MAX: f64 = 50.0;
 const IDLE_MIB_MAX: f64 = 20.0;
 const CALLERS: usize = 64;
-const ROUNDS: usize = 9;
-const ROUND: Duration = Duration::from_secs(4);
+const ROUNDS: usize = 40;
+const ROUND: Duration = Duration::from_secs(1);
 /// What traces that are off may cost over an earlier build that has none.
 const OFF_MAX: f64 = 1.01;
 

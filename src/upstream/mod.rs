@@ -23,7 +23,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::config;
 use crate::domain::{AccountId, ImageId, Region, Stopwatch};
-use crate::telemetry::traces::resends;
+use crate::telemetry::traces::current;
 use crate::telemetry::{Instruments, Metrics, Span, Traces};
 
 pub use breaker::{Admission, Breaker, BreakerState};
@@ -235,7 +235,8 @@ impl Upstream {
             span.set("server.port", i64::from(port));
             span.set("url.full", self.transport.url_in_the_open());
             span.set("upstream.action", action.name());
-            if let Some(resends) = resends().filter(|resends| *resends > 0) {
+            let resends = current().map_or(0, |within| within.resends);
+            if resends > 0 {
                 span.set("http.request.resend_count", i64::from(resends));
             }
         }

@@ -75,7 +75,7 @@ pub async fn observe(
     } else {
         let response = match Within::all(context) {
             None => next.call(request).await?,
-            spans => within(spans, next.call(request)).await?,
+            Some(spans) => within(spans, next.call(request)).await?,
         };
         let problem = response.response().error().and_then(|error| {
             let refused = || error.as_error::<CorsError>().map(cors::refused);

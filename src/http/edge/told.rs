@@ -16,11 +16,12 @@ const CUT_MARK: &str = "… (cut)";
 /// So much of a caller's text as is told, and nothing of one in which a token stands by a slip: the word with which each
 /// begins, and its two dots.
 pub(super) fn shown(text: &str) -> Cow<'_, str> {
-    let may_be_token = |text: &str| text.matches('.').count() >= 2;
-    match text.find("eyJ") {
-        Some(at) if may_be_token(&text[at..]) => "what looks like a token".into(),
-        _ => cut(text),
+    let has_two_dots = |text: &str| text.matches('.').nth(1).is_some();
+    let begin = || text.find("eyJ").map(|at| &text[at..]);
+    if has_two_dots(text) && begin().is_some_and(has_two_dots) {
+        return "what looks like a token".into();
     }
+    cut(text)
 }
 
 /// So much of a caller's text as a log line holds.

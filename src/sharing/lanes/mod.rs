@@ -31,7 +31,7 @@ use tokio::time::sleep_until;
 
 use crate::domain::{AccountId, Deadline, Operation};
 use crate::tasks::Tasks;
-use crate::telemetry::traces::{Within, within};
+use crate::telemetry::traces::Within;
 use crate::telemetry::{Instruments, Metrics, Traces};
 use crate::upstream::{BreakerState, CallError, Connection, Modification, Modified, Upstream};
 
@@ -305,11 +305,11 @@ impl Shared {
                     shared: Arc::clone(self),
                 };
                 self.tasks
-                    .spawn(within(spans, call.run(modification, connection)));
+                    .spawn_within(spans, call.run(modification, connection));
             }
             Errand::Look(id, key, until, spans) => {
                 let look = Arc::clone(self).look(id, key, until);
-                self.tasks.spawn(within(spans, look));
+                self.tasks.spawn_within(spans, look);
             }
             Errand::LandingTimeOver(over) => drop(self.landings_over.send(over)),
         }

@@ -23,7 +23,7 @@ struct TracedPlace {
 impl TracedPlaces {
     /// Changes begin to wait for a call, within the present span.
     pub(super) fn wait<'a>(&mut self, places: impl Iterator<Item = &'a PlaceId>, waiting: Span) {
-        let Some(span) = current() else {
+        let Some(span) = current().map(|within| within.parent) else {
             return;
         };
         let waiting = Arc::new(waiting);

@@ -22,7 +22,7 @@ use crate::domain::SpanContext;
 
 use super::Metrics;
 pub use export::{Exporting, TraceError};
-pub use within::{Within, current, inherit, resends, within};
+pub use within::{Within, current, within};
 
 /// What the gateway's spans say that they are of (OpenTelemetry's `service.name`).
 const SERVICE_NAME: &str = "image-share-gateway";
@@ -31,9 +31,9 @@ const SERVICE_NAME: &str = "image-share-gateway";
 #[derive(Debug, Clone, Default)]
 pub struct Traces(Option<SdkTracer>);
 
-/// A part of a trace. It ends when it is dropped.
+/// A part of a trace. It ends when it is dropped. Boxed, since work that is not traced carries the place for it too.
 #[derive(Debug, Default)]
-pub struct Span(Option<SdkSpan>);
+pub struct Span(Option<Box<SdkSpan>>);
 
 impl Traces {
     /// Begins to export, in a thread of its own; blocks while that begins.
@@ -70,10 +70,7 @@ impl Traces {
         let builder = SpanBuilder::from_name(method).with_kind(SpanKind::Server);
         let span = tracer.build_with_context(builder, &parent);
         let context = of_otel(span.span_context());
-        Some((
-            Span(Some(span).filter(opentelemetry::trace::Span::is_recording)),
-            context,
-        ))
+        Some((Span(span.is_recording().then(|| Box::new(span))), context))
     }
 
     /// A part of what is being done now; nothing where that is not traced.
@@ -89,7 +86,7 @@ impl Traces {
     }
 
     fn make(&self, name: &'static str, kind: SpanKind) -> Span {
-        let Some((tracer, within)) = self.0.as_ref().zip(within::current_whole()) else {
+        let Some((tracer, within)) = self.0.as_ref().zip(current()) else {
             return Span(None);
         };
         let parent = Context::new().with_remote_span_context(to_otel(within.parent, false));
@@ -98,7 +95,7 @@ impl Traces {
         let builder = SpanBuilder::from_name(name)
             .with_kind(kind)
             .with_links(links.collect());
-        Span(Some(tracer.build_with_context(builder, &parent)))
+        Span(Some(Box::new(tracer.build_with_context(builder, &parent))))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Within which span work happens: it goes along with the work, from task to task.
 
-use futures_util::future::Either;
+use std::sync::Arc;
+
 use tokio::task::futures::TaskLocalFuture;
 use tokio::task_local;
 
@@ -18,7 +19,7 @@ pub struct Within {
 }
 
 task_local! {
-    static CURRENT: Option<Within>;
+    static CURRENT: Arc<Within>;
 }
 
 impl Within {
@@ -50,34 +51,16 @@ impl Within {
     }
 }
 
-/// Does `work` within these spans, or within none.
-pub fn within<F: Future>(spans: Option<Within>, work: F) -> TaskLocalFuture<Option<Within>, F> {
-    CURRENT.scope(spans, work)
+/// Does `work` within these spans. Work that is not traced needs no such frame.
+pub fn within<F: Future>(
+    spans: impl Into<Arc<Within>>,
+    work: F,
+) -> TaskLocalFuture<Arc<Within>, F> {
+    CURRENT.scope(spans.into(), work)
 }
 
-/// The span that the present work is a part of, where that is kept.
+/// The spans that the present work belongs to, where it is traced.
 #[must_use]
-pub fn current() -> Option<SpanContext> {
-    CURRENT
-        .try_with(|within| within.as_ref().map(|within| within.parent))
-        .ok()
-        .flatten()
-}
-
-/// How often the present work was done before, where it is traced.
-#[must_use]
-pub fn resends() -> Option<u32> {
-    current_whole().map(|within| within.resends)
-}
-
-pub(super) fn current_whole() -> Option<Within> {
-    CURRENT.try_with(Clone::clone).ok().flatten()
-}
-
-/// Has `work` go on within the present spans, whichever task it becomes.
-pub fn inherit<F: Future>(work: F) -> Either<F, TaskLocalFuture<Option<Within>, F>> {
-    match current_whole() {
-        None => Either::Left(work),
-        spans => Either::Right(within(spans, work)),
-    }
+pub fn current() -> Option<Arc<Within>> {
+    CURRENT.try_with(Clone::clone).ok()
 }
