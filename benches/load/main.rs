@@ -15,6 +15,8 @@
 )]
 #![expect(clippy::cast_precision_loss, reason = "figures are for people")]
 
+#[path = "../shared/arguments.rs"]
+mod arguments;
 #[path = "../shared/callers.rs"]
 mod callers;
 mod floor;
@@ -25,6 +27,7 @@ mod process;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use arguments::after;
 use callers::{Images, Load, drive};
 use process::Process;
 
@@ -36,13 +39,6 @@ const LATENCY: Duration = Duration::from_millis(50);
 const PAIR: Duration = Duration::from_secs(3);
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    let after = |flag: &str| {
-        arguments
-            .iter()
-            .position(|argument| argument == flag)
-            .map(|at| arguments[at + 1].clone())
-    };
     match after("--floor").as_deref() {
         Some("route") => return floor::route(),
         Some("call") => return floor::call(&after("--url").unwrap()),

@@ -13,6 +13,8 @@
 )]
 #![expect(clippy::cast_precision_loss, reason = "figures are for people")]
 
+#[path = "../shared/arguments.rs"]
+mod arguments;
 #[path = "../shared/callers.rs"]
 #[allow(dead_code, reason = "each bench takes what it needs")]
 mod callers;
@@ -29,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use arguments::after;
 use callers::{Images, Load, drive};
 use process::Process;
 
@@ -46,11 +49,6 @@ const OFF_MAX: f64 = 1.01;
 const EARLIER: &str = "the earlier build";
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    let after = |flag: &str| {
-        let at = arguments.iter().position(|argument| argument == flag)?;
-        Some(arguments[at + 1].clone())
-    };
     if after("--collector").is_some() {
         return collector();
     }

@@ -13,6 +13,8 @@
 )]
 #![expect(clippy::cast_precision_loss, reason = "figures are for people")]
 
+#[path = "../shared/arguments.rs"]
+mod arguments;
 #[path = "../shared/generate.rs"]
 mod generate;
 mod look;
@@ -25,6 +27,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use arguments::after;
+
 const SMALL: u64 = 10_000;
 const MIDDLE: u64 = 1_000_000;
 const LARGE: u64 = 10_000_000;
@@ -34,11 +38,6 @@ const CHANGES: u64 = 20_000;
 const MEMORY_KIB_MAX: u64 = 48 * 1024;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    let after = |flag: &str| {
-        let at = arguments.iter().position(|argument| argument == flag)?;
-        Some(arguments[at + 1].clone())
-    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -113,11 +113,7 @@ pub(super) fn check_same(now: &Auth, new: &Auth) -> Result<(), Faults> {
     }
     let differing = compared.into_iter().filter(|(_, same)| !same);
     let faults: Vec<Fault> = differing
-        .map(|(key, _)| Fault {
-            key,
-            origin: None,
-            message: NEEDS_RESTART.into(),
-        })
+        .map(|(key, _)| Fault::of(key, NEEDS_RESTART))
         .collect();
     if faults.is_empty() {
         Ok(())

@@ -134,11 +134,10 @@ impl Fresh {
         identity::check_same(&present.config.auth, &config.auth).map_err(|mut faults| {
             // Nothing is taken then, so all that is another is told with it.
             let others = needs_restart(&present.config, &config);
-            faults.0.extend(others.into_iter().map(|key| Fault {
-                key: key.to_owned(),
-                origin: None,
-                message: NEEDS_RESTART.into(),
-            }));
+            let others = others.into_iter();
+            faults
+                .0
+                .extend(others.map(|key| Fault::of(key, NEEDS_RESTART)));
             faults
         })?;
         let keys =
@@ -195,9 +194,5 @@ fn part_of(key: &str) -> ReloadPart {
 }
 
 fn fault(key: &str, message: String) -> Faults {
-    Faults(vec![Fault {
-        key: key.to_owned(),
-        origin: None,
-        message,
-    }])
+    Faults(vec![Fault::of(key, message)])
 }

@@ -73,11 +73,7 @@ pub(super) fn environment_layer(
     {
         let key = name[PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
         if !is_key(&key) || variable(&key) != *name {
-            faults.push(Fault {
-                key: name.clone(),
-                origin: None,
-                message: "is no variable of the gateway".into(),
-            });
+            faults.push(Fault::of(name, "is no variable of the gateway"));
         } else if text.is_empty() && !MAY_BE_EMPTY.contains(&key.as_str()) {
             unset.push(key);
         } else {
@@ -113,11 +109,7 @@ impl File {
 pub(super) type Lines = BTreeMap<String, usize>;
 
 pub(super) fn file_layer(path: &Path, faults: &mut Vec<Fault>) -> File {
-    let whole = |message| Fault {
-        key: path.display().to_string(),
-        origin: None,
-        message,
-    };
+    let whole = |message: String| Fault::of(path.display().to_string(), message);
     let text = match read_text_file(path) {
         Ok(text) => text,
         Err(message) => {

@@ -114,6 +114,18 @@ pub struct Fault {
     pub message: String,
 }
 
+impl Fault {
+    /// One of which it is not told where the value came from.
+    #[must_use]
+    pub fn of(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            origin: None,
+            message: message.into(),
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.origin {

@@ -38,3 +38,22 @@ labels! {
     ReloadLabels { what: Word, result: Word }
     VersionLabels { version: Word }
 }
+
+impl AuthenticationLabels {
+    /// Without an issuer, of a token that is of none of the configuration.
+    pub(super) fn of(issuer: Option<&str>, result: &'static str) -> Self {
+        Self {
+            issuer: issuer.unwrap_or("none").to_owned(),
+            result: Word(result),
+        }
+    }
+}
+
+impl RetCodeLabels {
+    /// Without a code, of one that is not in the list.
+    pub(super) fn of(known: Option<i64>) -> Self {
+        Self {
+            ret_code: known.map_or_else(|| "other".to_owned(), |code| code.to_string()),
+        }
+    }
+}

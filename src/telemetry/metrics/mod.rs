@@ -73,10 +73,7 @@ impl Metrics {
 
     /// Counts a token that was judged. `issuer` is that of the configuration which it is of.
     pub fn authentication(&self, issuer: Option<&str>, result: &'static str) {
-        let labels = AuthenticationLabels {
-            issuer: issuer.unwrap_or("none").to_owned(),
-            result: Word(result),
-        };
+        let labels = AuthenticationLabels::of(issuer, result);
         self.0.authentications.get_or_create(&labels).inc();
     }
 
@@ -107,8 +104,7 @@ impl Metrics {
 
     /// Counts an answer of the upstream; without a code one that is not in the list of codes.
     pub fn upstream_ret_code(&self, known: Option<i64>) {
-        let ret_code = known.map_or_else(|| "other".to_owned(), |code| code.to_string());
-        let labels = RetCodeLabels { ret_code };
+        let labels = RetCodeLabels::of(known);
         self.0.upstream_ret_codes.get_or_create(&labels).inc();
     }
 
@@ -148,9 +144,8 @@ impl Metrics {
 
     /// Has series begin at zero for each code that may be counted, and for those that are not in the list.
     pub fn expect_ret_codes(&self, codes: impl IntoIterator<Item = i64>) {
-        let codes = codes.into_iter().map(|code| code.to_string());
-        for ret_code in codes.chain(["other".to_owned()]) {
-            let labels = RetCodeLabels { ret_code };
+        for known in codes.into_iter().map(Some).chain([None]) {
+            let labels = RetCodeLabels::of(known);
             drop(self.0.upstream_ret_codes.get_or_create(&labels));
         }
     }
@@ -158,10 +153,7 @@ impl Metrics {
     /// Has series begin at zero for each result of tokens of an issuer, or of none that is configured.
     pub fn expect_authentications(&self, issuer: Option<&str>, results: &[&'static str]) {
         for result in results {
-            let labels = AuthenticationLabels {
-                issuer: issuer.unwrap_or("none").to_owned(),
-                result: Word(result),
-            };
+            let labels = AuthenticationLabels::of(issuer, result);
             drop(self.0.authentications.get_or_create(&labels));
         }
     }

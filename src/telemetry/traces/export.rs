@@ -200,10 +200,10 @@ impl ExportSpans for CountingExporter {
         let exported = self.exporter.export(batch).await;
         // Those that are being sent take room too.
         self.waiting.fetch_sub(spans, Ordering::Relaxed);
-        if exported.is_err() {
+        let failing = exported.is_err();
+        if failing {
             self.metrics.trace_spans_lost(spans);
         }
-        let failing = exported.is_err();
         if self.failing.swap(failing, Ordering::Relaxed) != failing {
             // The error may hold the URL, and what that keeps secret.
             if failing {

@@ -129,10 +129,8 @@ impl Span {
     }
 
     /// Ends it, as its drop does.
-    pub fn end(mut self) {
-        if let Some(mut span) = self.0.take() {
-            span.end();
-        }
+    pub fn end(self) {
+        drop(self);
     }
 }
 
