@@ -5,7 +5,7 @@
 //! change with keys that only it holds, writes the outcome, and answers plainly.
 //!
 //! The rooms in reading order; each may use only those above it, and the arrows are held by a test:
-//! [`domain`] (the words), [`problem`], [`config`], [`telemetry`] and [`tasks`] (the ground floor);
+//! [`domain`] (the words), [`problem`], [`schema`], [`pages`], [`config`], [`telemetry`] and [`tasks`] (the ground floor);
 //! [`auth`], [`authorization`], [`upstream`] and [`audit`], which do not know one another; [`sharing`], the
 //! use cases; [`http`]; [`app`], which puts them together; [`cli`]. The [`sandbox`] stands apart: a second,
 //! independent reading of the upstream's protocol. ARCHITECTURE.md walks one request through them.
@@ -18,8 +18,10 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod http;
+pub mod pages;
 pub mod problem;
 pub mod sandbox;
+pub mod schema;
 pub mod sharing;
 pub mod tasks;
 pub mod telemetry;

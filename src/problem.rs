@@ -1,155 +1,160 @@
-//! Every kind of problem that callers are told of: its slug, status and title.
+//! Every kind of problem that callers are told of: its slug, status and title, what it means and what helps.
 //!
 //! Plain data on the ground floor, since an audit event stores the status that its caller will be told
-//! before the answer is made. How a problem is rendered (RFC 9457) is the http room's business.
+//! before the answer is made. How a problem is rendered (RFC 9457), and the catalogue at `/problems/`, are the http room's
+//! business.
 
-/// One kind of problem; its `type` is `/problems/SLUG`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ProblemKind {
-    /// A value in the path, query, header or body is not acceptable.
-    InvalidRequest,
-    /// No token, or one that is not accepted.
-    Unauthenticated,
-    /// The token lacks the scope that this needs.
-    InsufficientScope,
-    /// A policy says no.
-    Forbidden,
-    /// No such path, event, share or image.
-    NotFound,
-    /// The path exists, the method does not.
-    MethodNotAllowed,
-    /// The caller takes none of the formats that there are.
-    NotAcceptable,
-    /// A body did not come in time.
-    RequestTimeout,
-    /// More accounts would lose access than the request allows.
-    TooManyRemovals,
-    /// The body is too long.
-    PayloadTooLarge,
-    /// The body is of a type that is not read here.
-    UnsupportedMediaType,
-    /// The upstream does not know the account.
-    InvalidAccount,
-    /// Too many requests of one subject, or failed authentications from one address.
-    RateLimited,
-    /// The head of the request is too large.
-    HeadersTooLarge,
-    /// A fault of the gateway itself.
-    InternalError,
-    /// The upstream refused, or answered what it should not.
-    UpstreamError,
-    /// The upstream cannot be reached or asks for a pause.
-    UpstreamUnavailable,
+/// Makes the kinds of this one list: what each means, its slug, status and title, and what helps.
+macro_rules! problem_kinds {
+    ($($(#[doc = $meaning:literal])+ $kind:ident = $slug:literal, $status:literal, $title:literal, $remedy:literal;)+) => {
+        /// One kind of problem; its `type` is `/problems/SLUG`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum ProblemKind {
+            $($(#[doc = $meaning])+ $kind,)+
+        }
+
+        impl ProblemKind {
+            /// All kinds, in the order of their status.
+            pub const ALL: [Self; [$($slug),+].len()] = [$(Self::$kind),+];
+
+            fn facts(self) -> Facts {
+                match self {
+                    $(Self::$kind => Facts {
+                        slug: $slug,
+                        status: $status,
+                        title: $title,
+                        meaning: concat!($($meaning),+),
+                        remedy: $remedy,
+                    },)+
+                }
+            }
+        }
+    };
+}
+
+struct Facts {
+    slug: &'static str,
+    status: u16,
+    title: &'static str,
+    meaning: &'static str,
+    remedy: &'static str,
+}
+
+problem_kinds! {
+    /// A value in the path, the query, a header or the body is not acceptable. All of them are listed in `errors`, up to a
+    /// hundred. Nothing was forwarded and nothing written.
+    InvalidRequest = "invalid-request", 400, "The request is not valid",
+        "Mend what `errors` names. Sending the same again changes nothing.";
+    /// There is no token, or one that is not accepted; `detail` and `WWW-Authenticate` say why.
+    Unauthenticated = "unauthenticated", 401, "A valid bearer token is needed",
+        "Send `Authorization: Bearer TOKEN` with a token of an issuer that the gateway trusts, for its audience, that has not \
+         ended. `GET /whoami` shows what is made of one.";
+    /// The token is good, but means no scope that this needs; `WWW-Authenticate` names it. A change that is so refused
+    /// stands in the trail as `denied`.
+    InsufficientScope = "insufficient-scope", 403, "The token lacks a scope",
+        "Ask whoever issues your tokens for the scope. `GET /whoami` shows those that you have.";
+    /// A policy forbids it, or none allows it; `policy_ids` names those that decided. A change that is so refused stands in
+    /// the trail as `denied`, and of a bulk `results` says it for each account.
+    Forbidden = "forbidden", 403, "A policy forbids this",
+        "Ask whoever runs the gateway; the policy's id says which rule it is.";
+    /// There is no such path, event, share or image. On a change the upstream does not know the image.
+    NotFound = "not-found", 404, "There is no such thing",
+        "Check the id and the region.";
+    /// The path exists, but not with this method; `Allow` lists those that do.
+    MethodNotAllowed = "method-not-allowed", 405, "The method is not allowed here",
+        "Use one of the methods in `Allow`.";
+    /// The path answers in several formats, and `Accept` takes none of them.
+    NotAcceptable = "not-acceptable", 406, "No such format is to be had here",
+        "Send an `Accept` header with one of the formats that `detail` names, or none.";
+    /// The body did not come in time.
+    RequestTimeout = "request-timeout", 408, "The request did not come in time",
+        "Send it again.";
+    /// The list as it was to be would take the image from more accounts than `max_removals` allows. Nothing was changed.
+    TooManyRemovals = "too-many-removals", 409, "More accounts would lose access than may",
+        "Look at the present list. If so many are to lose the image, raise `max_removals`.";
+    /// The body is longer than 64 KiB.
+    PayloadTooLarge = "payload-too-large", 413, "The body is too long",
+        "Split the request; one may name a thousand accounts.";
+    /// The body is not JSON by its `Content-Type`, or has none.
+    UnsupportedMediaType = "unsupported-media-type", 415, "The body is of a type that is not read here",
+        "Send `Content-Type: application/json`.";
+    /// The upstream says that the account does not exist. It did nothing.
+    InvalidAccount = "invalid-account", 422, "The account does not exist",
+        "Check the account's number. Sending the same again changes nothing.";
+    /// The subject has asked for more than its limit, or too many authentications from one address have failed.
+    /// `Retry-After` says when there is room again.
+    RateLimited = "rate-limited", 429, "Too much is asked at once",
+        "Wait for as long as `Retry-After` says. Many accounts of one image go in one `PATCH`.";
+    /// The head of the request, its lines together, is larger than 32 KiB.
+    HeadersTooLarge = "headers-too-large", 431, "The request's head is too large",
+        "Send fewer or shorter headers.";
+    /// A fault of the gateway. Where an intent was written, `effect` is `unknown` and the trail says how it ended.
+    InternalError = "internal-error", 500, "The gateway failed",
+        "Tell whoever runs it the `request_id`. Changes are idempotent: sending the same again does no harm.";
+    /// The upstream refused the call, or answered what it should not; `upstream` says in which words. `effect` says whether
+    /// the change may stand.
+    UpstreamError = "upstream-error", 502, "The upstream refused or answered oddly",
+        "Where `retryable` is true send it again. Otherwise tell whoever runs the gateway the `request_id`.";
+    /// The upstream cannot be reached, asks for a pause, or has failed so often that nobody is let through for a moment.
+    UpstreamUnavailable = "upstream-unavailable", 503, "The upstream is unavailable",
+        "Send it again after `Retry-After`.";
     /// The trail cannot be written, so nothing was forwarded; or it cannot be read.
-    AuditUnavailable,
-    /// Too much is waiting already.
-    Overloaded,
-    /// The key source of the token's issuer has not answered yet.
-    KeysUnavailable,
-    /// A stream was asked for by a version of HTTP that cannot carry it.
-    HttpVersionNotSupported,
-    /// The change was forwarded, its outcome could not be written yet.
-    OutcomeUnrecorded,
-    /// The upstream did not answer in time.
-    UpstreamTimeout,
+    AuditUnavailable = "audit-unavailable", 503, "The audit trail is unavailable",
+        "Send it again after `Retry-After`. A query that takes too long asks for less: by a time range or another filter.";
+    /// Too much waits already, or the change's time was up while it waited. It was not forwarded.
+    Overloaded = "overloaded", 503, "Too much is waiting",
+        "Send it again after `Retry-After`.";
+    /// The keys of the token's issuer have not been had yet, so that the token can be neither accepted nor refused.
+    KeysUnavailable = "keys-unavailable", 503, "The token cannot be judged yet",
+        "Send it again after `Retry-After`.";
+    /// The change was forwarded, but how it ended could not be written to the trail yet; `effect` says how it went. The
+    /// gateway writes it when it can.
+    OutcomeUnrecorded = "outcome-unrecorded", 503, "The outcome could not be written yet",
+        "Look at the event that `audit_id` names. Sending the same again does no harm.";
+    /// The upstream did not answer in time, or the caller's time was up while the change was in flight. It may have taken
+    /// effect, and its event says how it ended as soon as that is known.
+    UpstreamTimeout = "upstream-timeout", 504, "The upstream did not answer in time",
+        "Look at the event that `audit_id` names, or send the same again: it does no harm.";
+    /// A stream was asked for by HTTP/1.0, in which nobody can tell a whole one from one that was cut off.
+    HttpVersionNotSupported = "http-version-not-supported", 505, "Streams need HTTP/1.1",
+        "Ask by HTTP/1.1. A proxy in front may speak 1.0 unless it is told (`proxy_http_version 1.1`).";
 }
 
 impl ProblemKind {
-    /// All kinds, in the order of their status.
-    pub const ALL: [Self; 23] = [
-        Self::InvalidRequest,
-        Self::Unauthenticated,
-        Self::InsufficientScope,
-        Self::Forbidden,
-        Self::NotFound,
-        Self::MethodNotAllowed,
-        Self::NotAcceptable,
-        Self::RequestTimeout,
-        Self::TooManyRemovals,
-        Self::PayloadTooLarge,
-        Self::UnsupportedMediaType,
-        Self::InvalidAccount,
-        Self::RateLimited,
-        Self::HeadersTooLarge,
-        Self::InternalError,
-        Self::UpstreamError,
-        Self::UpstreamUnavailable,
-        Self::AuditUnavailable,
-        Self::Overloaded,
-        Self::KeysUnavailable,
-        Self::OutcomeUnrecorded,
-        Self::UpstreamTimeout,
-        Self::HttpVersionNotSupported,
-    ];
+    /// The kind of this slug.
+    #[must_use]
+    pub fn of_slug(slug: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.slug() == slug)
+    }
 
     /// The last segment of the problem's `type`.
     #[must_use]
     pub fn slug(self) -> &'static str {
-        self.facts().0
+        self.facts().slug
     }
 
     /// The HTTP status (RFC 9110; 431 by RFC 6585).
     #[must_use]
     pub fn status(self) -> u16 {
-        self.facts().1
+        self.facts().status
     }
 
     /// A short text, the same for every occurrence.
     #[must_use]
     pub fn title(self) -> &'static str {
-        self.facts().2
+        self.facts().title
     }
 
-    fn facts(self) -> (&'static str, u16, &'static str) {
-        match self {
-            Self::InvalidRequest => ("invalid-request", 400, "The request is not valid"),
-            Self::Unauthenticated => ("unauthenticated", 401, "A valid bearer token is needed"),
-            Self::InsufficientScope => ("insufficient-scope", 403, "The token lacks a scope"),
-            Self::Forbidden => ("forbidden", 403, "A policy forbids this"),
-            Self::NotFound => ("not-found", 404, "There is no such thing"),
-            Self::MethodNotAllowed => ("method-not-allowed", 405, "The method is not allowed here"),
-            Self::NotAcceptable => ("not-acceptable", 406, "No such format is to be had here"),
-            Self::RequestTimeout => ("request-timeout", 408, "The request did not come in time"),
-            Self::TooManyRemovals => (
-                "too-many-removals",
-                409,
-                "More accounts would lose access than may",
-            ),
-            Self::PayloadTooLarge => ("payload-too-large", 413, "The body is too long"),
-            Self::UnsupportedMediaType => (
-                "unsupported-media-type",
-                415,
-                "The body is of a type that is not read here",
-            ),
-            Self::InvalidAccount => ("invalid-account", 422, "The account does not exist"),
-            Self::RateLimited => ("rate-limited", 429, "Too much is asked at once"),
-            Self::HeadersTooLarge => ("headers-too-large", 431, "The request's head is too large"),
-            Self::InternalError => ("internal-error", 500, "The gateway failed"),
-            Self::UpstreamError => (
-                "upstream-error",
-                502,
-                "The upstream refused or answered oddly",
-            ),
-            Self::UpstreamUnavailable => {
-                ("upstream-unavailable", 503, "The upstream is unavailable")
-            }
-            Self::AuditUnavailable => ("audit-unavailable", 503, "The audit trail is unavailable"),
-            Self::Overloaded => ("overloaded", 503, "Too much is waiting"),
-            Self::KeysUnavailable => ("keys-unavailable", 503, "The token cannot be judged yet"),
-            Self::HttpVersionNotSupported => {
-                ("http-version-not-supported", 505, "Streams need HTTP/1.1")
-            }
-            Self::OutcomeUnrecorded => (
-                "outcome-unrecorded",
-                503,
-                "The outcome could not be written yet",
-            ),
-            Self::UpstreamTimeout => (
-                "upstream-timeout",
-                504,
-                "The upstream did not answer in time",
-            ),
-        }
+    /// When it occurs and what it says, in sentences; names of members and headers stand between backticks.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        self.facts().meaning.trim()
+    }
+
+    /// What helps, in the same form.
+    #[must_use]
+    pub fn remedy(self) -> &'static str {
+        self.facts().remedy
     }
 }
 
@@ -165,6 +170,9 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// All effects.
+    pub const ALL: [Self; 3] = [Self::None, Self::Unknown, Self::Done];
+
     /// The word of the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {

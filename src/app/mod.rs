@@ -17,7 +17,7 @@ use actix_web::web::Data;
 use tokio::time::{timeout, timeout_at};
 
 use crate::audit::{self, Accepted, Health, Reader, StoreError, Writer, WriterTask};
-use crate::auth::{Authenticator, KeySet, SourceError};
+use crate::auth::{Authenticator, KeySet, SandboxTokens, SourceError};
 use crate::authorization::Authorizer;
 use crate::config::Config;
 use crate::domain::Deadline;
@@ -78,6 +78,29 @@ pub enum StartError {
     },
 }
 
+/// The throw-away keys of a sandbox, and what signs with them.
+#[derive(Debug)]
+pub struct SandboxKeys {
+    /// By which tokens are checked.
+    pub keys: KeySet,
+    /// What pages offer; nothing where no key can sign.
+    pub tokens: Option<SandboxTokens>,
+}
+
+impl SandboxKeys {
+    fn apart(self) -> (KeySet, Option<SandboxTokens>) {
+        (self.keys, self.tokens)
+    }
+}
+
+fn request_bounds(config: &Config) -> http::RequestBounds {
+    http::RequestBounds {
+        region: config.upstream.region.clone(),
+        regions: config.upstream.regions.clone(),
+        request_timeout: config.server.request_timeout,
+    }
+}
+
 /// A running gateway.
 #[derive(Debug)]
 pub struct App {
@@ -100,13 +123,13 @@ pub struct App {
 }
 
 impl App {
-    /// Starts everything. `sandbox_keys` are used where the configuration asks for throw-away keys.
+    /// Starts everything. The keys of `sandbox` are used where the configuration asks for throw-away ones.
     ///
     /// # Errors
     /// See [`StartError`]; nothing is left running.
     pub async fn start(
         config: Config,
-        sandbox_keys: Option<KeySet>,
+        sandbox: Option<SandboxKeys>,
         accepted: Accepted,
     ) -> Result<Self, StartError> {
         tell_odd(&config);
@@ -124,6 +147,7 @@ impl App {
             metrics: metrics.clone(),
             traces: traces.clone(),
         };
+        let (sandbox_keys, sandbox_tokens) = sandbox.map(SandboxKeys::apart).unzip();
         let authenticator = Arc::new(authenticator(&config.auth, sandbox_keys, metrics.clone())?);
         authenticator.follow(&tasks)?;
         let authenticator = Data::from(authenticator);
@@ -150,6 +174,7 @@ impl App {
         let checks = checks(authenticator.clone(), writer, sharing.clone());
         let readiness = Data::new(Readiness::new(checks));
         let links = http::Links::new(config.server.public_url.clone());
+        let bounds = request_bounds(&config);
         let parts = Parts {
             authenticator: authenticator.clone(),
             authorizer: Data::from(Arc::clone(&authorizer)),
@@ -162,13 +187,10 @@ impl App {
                 metrics.clone(),
             )),
             requests: Data::new(requests.clone()),
-            document: Data::new(http::document_text(&links)),
+            document: Data::new(http::document_text(&links, &bounds)),
             links: Data::new(links),
-            bounds: Data::new(http::RequestBounds {
-                region: config.upstream.region.clone(),
-                regions: config.upstream.regions.clone(),
-                request_timeout: config.server.request_timeout,
-            }),
+            sandbox_tokens: Data::new(sandbox_tokens.flatten()),
+            bounds: Data::new(bounds),
             limits: Data::new(http::RateLimits::new(&config.limits, metrics.clone())),
             proxies: Data::new(http::TrustedProxies::new(
                 config.server.trusted_proxies.clone(),

@@ -1,50 +1,98 @@
-//! The columns of a row, once: the INSERT, the hash, verification and the feed come from this list, so that what is
-//! hashed is what is stored.
+//! The columns, once: the INSERT, the hash, verification, events, the feed, exports and the document come from this
+//! list, so that what is hashed is what is stored, and what is stored is what is published.
 
 use super::entry::Cell;
 
+/// Gives the columns that say what happened to the macro `$then`: description, variant, name and kind of each
+/// ([`super::kinds`]), in four groups, since a row of the table and a published event have them in different orders:
+/// `asked`, `why`, `ended`, `more` and `asked`, `ended`, `why`, `more`.
+macro_rules! event_columns {
+    ($then:ident) => {
+        $then! {
+            asked {
+                /// Who asked: the token's `sub`, or `system:…` for what the gateway does by itself.
+                Subject subject: kinds::Text,
+                /// The token's `iss`.
+                Issuer issuer: kinds::OptionalText,
+                /// The token's `jti`.
+                TokenId token_id: kinds::OptionalText,
+                /// Where the request came from.
+                ClientIp client_ip: kinds::OptionalText,
+                /// What the client called itself.
+                UserAgent user_agent: kinds::OptionalText,
+                /// The request's id.
+                RequestId request_id: kinds::OptionalText,
+                /// The caller's trace, or our own.
+                TraceId trace_id: kinds::OptionalText,
+                /// What was asked for; `update` where a bulk request was denied as a whole.
+                Operation operation: kinds::Operation,
+                /// The image.
+                ImageId image_id: kinds::Text,
+                /// The account; null where a bulk request was denied as a whole.
+                AccountId account_id: kinds::OptionalAccount,
+                /// Where the image lives; a region that is not served any more may stand here.
+                Region region: kinds::Text,
+            }
+            why {
+                /// Why, in the caller's words.
+                Reason reason: kinds::OptionalText,
+                /// When the share ends by itself; null: it does not.
+                ExpiresAt expires_at: kinds::OptionalTime,
+                /// The policies that decided; empty where scopes alone did.
+                PolicyIds policy_ids: kinds::Policies,
+            }
+            ended {
+                /// How it ended.
+                Outcome outcome: kinds::Outcome,
+                /// What the caller was told; null while pending, and where the process was gone before.
+                HttpStatus http_status: kinds::OptionalInteger,
+                /// The upstream's last `RetCode`.
+                UpstreamRetCode upstream_ret_code: kinds::OptionalInteger,
+                /// The upstream's name for its last answer.
+                UpstreamRequestId upstream_request_id: kinds::OptionalText,
+                /// Calls that carried the change; null while pending, and where that is not known.
+                UpstreamCalls upstream_calls: kinds::OptionalInteger,
+                /// Milliseconds from the request's arrival to the outcome; null while pending.
+                DurationMs duration_ms: kinds::OptionalInteger,
+            }
+            more {
+                /// What else an auditor should know.
+                Detail detail: kinds::OptionalText,
+            }
+        }
+    };
+}
+pub(super) use event_columns;
+
 macro_rules! columns {
-    ($($column:ident = $name:literal,)+) => {
+    ($($group:ident { $($(#[doc = $doc:literal])+ $column:ident $name:ident: $kind:ty,)+ })+) => {
         /// A column of `audit_entries` that is hashed.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(super) enum Column {
-            $($column,)+
+            Version,
+            ChainId,
+            Sequence,
+            Kind,
+            EventId,
+            RecordedAt,
+            $($($column,)+)+
         }
 
-        /// Their names, in their order in the table and in the hash.
-        pub(super) const COLUMNS: [&str; [$($name),+].len()] = [$($name),+];
+        const NAMES: &[&str] = &[
+            "version", "chain_id", "sequence", "kind", "event_id", "recorded_at",
+            $($(stringify!($name),)+)+
+        ];
     };
 }
 
-columns! {
-    Version = "version",
-    ChainId = "chain_id",
-    Sequence = "sequence",
-    Kind = "kind",
-    EventId = "event_id",
-    RecordedAt = "recorded_at",
-    Subject = "subject",
-    Issuer = "issuer",
-    TokenId = "token_id",
-    ClientIp = "client_ip",
-    UserAgent = "user_agent",
-    RequestId = "request_id",
-    TraceId = "trace_id",
-    Operation = "operation",
-    ImageId = "image_id",
-    AccountId = "account_id",
-    Region = "region",
-    Reason = "reason",
-    ExpiresAt = "expires_at",
-    PolicyIds = "policy_ids",
-    Outcome = "outcome",
-    HttpStatus = "http_status",
-    UpstreamRetCode = "upstream_ret_code",
-    UpstreamRequestId = "upstream_request_id",
-    UpstreamCalls = "upstream_calls",
-    DurationMs = "duration_ms",
-    Detail = "detail",
-}
+event_columns!(columns);
+
+/// Their names, in their order in the table and in the hash.
+pub(super) const COLUMNS: [&str; NAMES.len()] = {
+    let mut columns = [""; NAMES.len()];
+    columns.copy_from_slice(NAMES);
+    columns
+};
 
 /// A row in the making: a cell a column, null unless it is set.
 #[derive(Debug)]

@@ -12,6 +12,11 @@ use super::columns::{COLUMNS, Cells, Column};
 
 /// The version of the canonical encoding that new rows carry.
 pub(super) const ENCODING_VERSION: i64 = 1;
+/// What a row can be: before a change is forwarded, after it, or in its place.
+pub(super) const KINDS: [&str; 3] = [INTENT, OUTCOME, DENIAL];
+pub(super) const INTENT: &str = "intent";
+pub(super) const OUTCOME: &str = "outcome";
+pub(super) const DENIAL: &str = "denial";
 /// The one chain of an SQLite trail.
 pub(super) const CHAIN_ID: &str = "main";
 
@@ -30,7 +35,7 @@ pub(super) enum Cell {
 /// One value as a row of the file holds it. Text is bytes, since a damaged file may hold text that is not
 /// UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CellRef<'a> {
+pub enum CellRef<'a> {
     Null,
     Integer(i64),
     Text(&'a [u8]),
@@ -335,12 +340,12 @@ impl Draft {
         cells.set(Column::RecordedAt, place.recorded_at.as_micros());
         match self {
             Self::Intent(intent) => {
-                cells.set(Column::Kind, "intent");
+                cells.set(Column::Kind, INTENT);
                 let asked = AskedFor::of(&intent.change);
                 fill_asked(&mut cells, &intent.author, &asked, &intent.policy_ids);
             }
             Self::Denial(denial) => {
-                cells.set(Column::Kind, "denial");
+                cells.set(Column::Kind, DENIAL);
                 let author = Author::Caller(Arc::clone(&denial.caller));
                 let asked = AskedFor::of_refused(&denial.refused);
                 fill_asked(&mut cells, &author, &asked, &denial.policy_ids);
@@ -352,7 +357,7 @@ impl Draft {
                 cells.set(Column::Detail, denial.detail.as_str());
             }
             Self::Completion(completion) => {
-                cells.set(Column::Kind, "outcome");
+                cells.set(Column::Kind, OUTCOME);
                 fill_recalled(&mut cells, &completion.recalled);
                 cells.set(Column::Outcome, completion.outcome.as_str());
                 let status = completion.http_status.as_ref().map(HttpStatus::seal);

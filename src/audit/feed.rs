@@ -4,19 +4,23 @@
 //! page at a time, then waits for the writer's next commit. So a slow reader costs no memory and never holds
 //! the writer up, and one that was cut off goes on behind its last cursor without a gap or a repeat.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
-use serde_json::value::RawValue;
 use tokio::sync::watch;
-use utoipa::ToSchema;
+use utoipa::openapi::schema::ObjectBuilder;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::chain::Hash;
-use super::columns::Column;
+use super::columns::{Column, event_columns};
 use super::entry::{CHAIN_ID, CellRef};
+use super::kinds::{self, Damaged, Kind};
 use super::reader::Reader;
 use super::store::{StoreError, StoredRow};
-use crate::domain::Timestamp;
+use crate::schema::{self, add, integer, reference, text};
 
 /// Rows of one page.
 const PAGE_ROWS: usize = 256;
@@ -24,90 +28,94 @@ const PAGE_ROWS: usize = 256;
 const HASH_BYTES: usize = 8;
 const CURSOR_VERSION: u8 = 1;
 
-/// One row of the trail, as it is published.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-#[schema(as = Entry)]
-pub struct Entry {
-    /// Give it as `after` to go on behind this row.
-    pub cursor: String,
-    /// The chain that the row stands in.
-    pub chain_id: String,
-    /// The row's place in the chain, from 1.
-    pub sequence: i64,
-    /// `intent`, `outcome` or `denial`.
-    pub kind: String,
-    /// The version of the canonical encoding that the hash is taken over.
-    pub version: i64,
-    /// UUID of version 7; an intent and its outcome share it.
-    #[schema(format = "uuid")]
-    pub event_id: String,
-    /// When the row was sealed; the hash covers it as microseconds since 1970.
-    #[schema(format = DateTime)]
-    pub recorded_at: String,
-    /// The hash of the row before; zeros before the first.
-    pub previous_hash: String,
-    /// SHA-256 over the row before and this one, lower-case hex.
-    pub hash: String,
-    /// Who asked.
-    pub subject: String,
-    /// The token's `iss`; on first rows.
-    #[schema(required)]
-    pub issuer: Option<String>,
-    /// The token's `jti`; on first rows.
-    #[schema(required)]
-    pub token_id: Option<String>,
-    /// Where the request came from; on first rows.
-    #[schema(required)]
-    pub client_ip: Option<String>,
-    /// What the client called itself; on first rows.
-    #[schema(required)]
-    pub user_agent: Option<String>,
-    /// The request's id.
-    #[schema(required)]
-    pub request_id: Option<String>,
-    /// The caller's trace; on first rows.
-    #[schema(required)]
-    pub trace_id: Option<String>,
-    /// `share`, `unshare`, or `update` where a bulk request was denied as a whole.
-    pub operation: String,
-    /// The image.
-    pub image_id: String,
-    /// The account; null where a bulk request was denied as a whole.
-    #[schema(required)]
-    pub account_id: Option<i64>,
-    /// The region.
-    pub region: String,
-    /// Why, in the caller's words; on first rows.
-    #[schema(required)]
-    pub reason: Option<String>,
-    /// When the share ends by itself; null: it does not.
-    #[schema(required, format = DateTime)]
-    pub expires_at: Option<String>,
-    /// The policies that decided, the hash covers their compact JSON; null on outcomes.
-    #[schema(required, value_type = Option<Vec<String>>)]
-    pub policy_ids: Option<Box<RawValue>>,
-    /// How it ended; on outcomes and denials.
-    #[schema(required)]
-    pub outcome: Option<String>,
-    /// What the caller was told.
-    #[schema(required)]
-    pub http_status: Option<i64>,
-    /// The upstream's last `RetCode`.
-    #[schema(required)]
-    pub upstream_ret_code: Option<i64>,
-    /// The upstream's name for its last answer.
-    #[schema(required)]
-    pub upstream_request_id: Option<String>,
-    /// Calls that carried the change.
-    #[schema(required)]
-    pub upstream_calls: Option<i64>,
-    /// From the request's arrival to this row.
-    #[schema(required)]
-    pub duration_ms: Option<i64>,
-    /// What else an auditor should know.
-    #[schema(required)]
-    pub detail: Option<String>,
+macro_rules! entry {
+    ($($group:ident { $($(#[doc = $doc:literal])+ $column:ident $name:ident: $kind:ty,)+ })+) => {
+        /// One row of the trail, as it is published.
+        #[derive(Debug, Clone, Serialize)]
+        pub struct Entry {
+            /// Give it as `after` to go on behind this row.
+            pub cursor: String,
+            /// The chain that the row stands in.
+            pub chain_id: String,
+            /// The row's place in the chain, from 1.
+            pub sequence: i64,
+            /// `intent`, `outcome` or `denial`.
+            pub kind: String,
+            /// The version of the canonical encoding that the hash is taken over.
+            pub version: i64,
+            /// UUID of version 7; an intent and its outcome share it.
+            pub event_id: String,
+            /// When the row was sealed; the hash covers it as microseconds since 1970.
+            pub recorded_at: String,
+            /// The hash of the row before; zeros before the first.
+            pub previous_hash: String,
+            /// SHA-256 over the row before and this one, lower-case hex.
+            pub hash: String,
+            $($($(#[doc = $doc])+ pub $name: <$kind as Kind>::Fed,)+)+
+        }
+
+        fn entry(row: &StoredRow, sequence: i64, before: Hash, hash: Hash) -> Result<Entry, StoreError> {
+            let columns = Columns { row, sequence };
+            Ok(Entry {
+                cursor: EntryCursor::of(sequence, hash).to_string(),
+                chain_id: columns.read(kinds::Text::feed, Column::ChainId)?,
+                sequence,
+                kind: columns.read(kinds::Text::feed, Column::Kind)?,
+                version: columns.some(kinds::OptionalInteger::feed, Column::Version)?,
+                event_id: columns.read(kinds::Text::feed, Column::EventId)?,
+                recorded_at: columns.some(kinds::OptionalTime::feed, Column::RecordedAt)?,
+                previous_hash: before.to_string(),
+                hash: hash.to_string(),
+                $($($name: columns.read(<$kind>::feed, Column::$column)?,)+)+
+            })
+        }
+
+        impl PartialSchema for Entry {
+            fn schema() -> RefOr<Schema> {
+                let mut entry = ObjectBuilder::new()
+                    .description(Some(
+                        "One row of the trail. Of an event's two rows the outcome repeats who asked, by which request and for                          what; the rest of what was asked, and why, is null there, as how it ended is on the intent.",
+                    ))
+                    .property("cursor", text().description(Some("Give it as `after` to go on behind this row.")))
+                    .property("chain_id", text().description(Some("The chain that the row stands in.")))
+                    .property("sequence", integer().minimum(Some(1)).description(Some("The row's place in the chain, from 1.")))
+                    .property("kind", reference::<kinds::EntryKind>("What the row is."))
+                    .property("version", integer().description(Some("The version of the canonical encoding that is hashed.")))
+                    .property("event_id", reference::<schema::EventId>("The event; an intent and its outcome share it."))
+                    .property("recorded_at", reference::<schema::Time>(
+                        "When the row was sealed; the hash covers it as microseconds since 1970.",
+                    ))
+                    .property("previous_hash", reference::<kinds::Sha256>("The hash of the row before; zeros before the first."))
+                    .property("hash", reference::<kinds::Sha256>("Over the row before and this one."));
+                for required in ["cursor", "chain_id", "sequence", "kind", "version", "event_id", "recorded_at", "previous_hash", "hash"] {
+                    entry = entry.required(required);
+                }
+                $($(
+                    entry = entry
+                        .property(stringify!($name), <$kind>::fed(concat!($($doc),+).trim()))
+                        .required(stringify!($name));
+                )+)+
+                entry.into()
+            }
+        }
+
+        impl ToSchema for Entry {
+            fn name() -> Cow<'static, str> {
+                "Entry".into()
+            }
+
+            fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+                add::<schema::EventId>(schemas);
+                add::<schema::Time>(schemas);
+                add::<kinds::EntryKind>(schemas);
+                add::<kinds::Sha256>(schemas);
+                $($(<$kind>::add_schemas(schemas);)+)+
+            }
+        }
+    };
 }
+
+event_columns!(entry);
 
 /// A place in each chain of the trail, of which there is one. Opaque outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +130,7 @@ pub struct EntryCursor {
 pub struct InvalidEntryCursor;
 
 impl EntryCursor {
-    fn of(sequence: i64, hash: Hash) -> Self {
+    pub(super) fn of(sequence: i64, hash: Hash) -> Self {
         Self {
             sequence,
             hash: hash.first_bytes(),
@@ -186,28 +194,59 @@ pub struct Feed {
     hash: Hash,
 }
 
+/// Where a feed begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FeedStart {
+    /// With the oldest row.
+    #[default]
+    Oldest,
+    /// Behind this row.
+    Behind(EntryCursor),
+    /// With the last rows that there are now, this many; with none of them for 0.
+    Last(usize),
+}
+
 impl Reader {
-    /// A feed that begins behind `after`, or with the oldest row.
+    /// A feed that begins at `start`.
     ///
     /// # Errors
-    /// [`FeedError::Cursor`] where `after` is not a row of this trail.
-    pub async fn feed(&self, after: Option<EntryCursor>) -> Result<Feed, FeedError> {
+    /// [`FeedError::Cursor`] where a cursor is not a row of this trail.
+    pub async fn feed(&self, start: FeedStart) -> Result<Feed, FeedError> {
         let mut feed = Feed {
             reader: self.clone(),
             committed: self.committed(),
             sequence: None,
             hash: Hash::GENESIS,
         };
-        if let Some(cursor) = after {
-            let row = self.rows(cursor.sequence, 1).await?.into_iter().next();
-            let row = row.ok_or(InvalidEntryCursor)?;
-            let (sequence, hash) = place(&row)?;
-            if EntryCursor::of(sequence, hash) != cursor {
-                return Err(InvalidEntryCursor.into());
+        let before = match start {
+            FeedStart::Oldest => None,
+            FeedStart::Behind(cursor) => {
+                let before = self.place(cursor.sequence).await?;
+                let (sequence, hash) = before.ok_or(InvalidEntryCursor)?;
+                if EntryCursor::of(sequence, hash) != cursor {
+                    return Err(InvalidEntryCursor.into());
+                }
+                before
             }
+            FeedStart::Last(rows) => {
+                let last = *feed.committed.borrow();
+                let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+                self.place(last.saturating_sub(rows)).await?
+            }
+        };
+        if let Some((sequence, hash)) = before {
             (feed.sequence, feed.hash) = (Some(sequence), hash);
         }
         Ok(feed)
+    }
+}
+
+impl Reader {
+    /// The row of this sequence, where there is one: none below the first.
+    async fn place(&self, sequence: i64) -> Result<Option<(i64, Hash)>, StoreError> {
+        let rows = self.rows(sequence, 1).await?;
+        let found = rows.first().map(place).transpose()?;
+        Ok(found.filter(|(found, _)| *found == sequence))
     }
 }
 
@@ -289,76 +328,22 @@ impl Columns<'_> {
         }
     }
 
-    fn text(&self, column: Column) -> Result<Option<String>, StoreError> {
-        match self.row.cell(column as usize)? {
-            CellRef::Null => Ok(None),
-            CellRef::Text(text) => match std::str::from_utf8(text) {
-                Ok(text) => Ok(Some(text.to_owned())),
-                Err(_) => Err(self.damaged(column)),
-            },
-            _ => Err(self.damaged(column)),
-        }
-    }
-
-    fn number(&self, column: Column) -> Result<Option<i64>, StoreError> {
-        match self.row.cell(column as usize)? {
-            CellRef::Null => Ok(None),
-            CellRef::Integer(number) => Ok(Some(number)),
-            _ => Err(self.damaged(column)),
-        }
-    }
-
-    fn time(&self, column: Column) -> Result<Option<String>, StoreError> {
-        let micros = self.number(column)?;
-        Ok(micros.map(|micros| Timestamp::from_micros(micros).to_string()))
+    fn read<T>(
+        &self,
+        feed: fn(CellRef<'_>) -> Result<T, Damaged>,
+        column: Column,
+    ) -> Result<T, StoreError> {
+        feed(self.row.cell(column as usize)?).map_err(|Damaged| self.damaged(column))
     }
 
     /// Of a column that the table says is never null.
     fn some<T>(
         &self,
-        read: fn(&Self, Column) -> Result<Option<T>, StoreError>,
+        feed: fn(CellRef<'_>) -> Result<Option<T>, Damaged>,
         column: Column,
     ) -> Result<T, StoreError> {
-        read(self, column)?.ok_or_else(|| self.damaged(column))
+        self.read(feed, column)?.ok_or_else(|| self.damaged(column))
     }
-}
-
-fn entry(row: &StoredRow, sequence: i64, before: Hash, hash: Hash) -> Result<Entry, StoreError> {
-    let columns = Columns { row, sequence };
-    let policy_ids = columns.text(Column::PolicyIds)?.map(RawValue::from_string);
-    let policy_ids = policy_ids.transpose();
-    Ok(Entry {
-        cursor: EntryCursor::of(sequence, hash).to_string(),
-        chain_id: columns.some(Columns::text, Column::ChainId)?,
-        sequence,
-        kind: columns.some(Columns::text, Column::Kind)?,
-        version: columns.some(Columns::number, Column::Version)?,
-        event_id: columns.some(Columns::text, Column::EventId)?,
-        recorded_at: columns.some(Columns::time, Column::RecordedAt)?,
-        previous_hash: before.to_string(),
-        hash: hash.to_string(),
-        subject: columns.some(Columns::text, Column::Subject)?,
-        issuer: columns.text(Column::Issuer)?,
-        token_id: columns.text(Column::TokenId)?,
-        client_ip: columns.text(Column::ClientIp)?,
-        user_agent: columns.text(Column::UserAgent)?,
-        request_id: columns.text(Column::RequestId)?,
-        trace_id: columns.text(Column::TraceId)?,
-        operation: columns.some(Columns::text, Column::Operation)?,
-        image_id: columns.some(Columns::text, Column::ImageId)?,
-        account_id: columns.number(Column::AccountId)?,
-        region: columns.some(Columns::text, Column::Region)?,
-        reason: columns.text(Column::Reason)?,
-        expires_at: columns.time(Column::ExpiresAt)?,
-        policy_ids: policy_ids.map_err(|_| columns.damaged(Column::PolicyIds))?,
-        outcome: columns.text(Column::Outcome)?,
-        http_status: columns.number(Column::HttpStatus)?,
-        upstream_ret_code: columns.number(Column::UpstreamRetCode)?,
-        upstream_request_id: columns.text(Column::UpstreamRequestId)?,
-        upstream_calls: columns.number(Column::UpstreamCalls)?,
-        duration_ms: columns.number(Column::DurationMs)?,
-        detail: columns.text(Column::Detail)?,
-    })
 }
 
 #[cfg(test)]

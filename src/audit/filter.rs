@@ -19,7 +19,8 @@ pub enum EventOperation {
 }
 
 impl EventOperation {
-    const ALL: [Self; 3] = [
+    /// All of them.
+    pub const ALL: [Self; 3] = [
         Self::Change(Operation::Share),
         Self::Change(Operation::Unshare),
         Self::Update,

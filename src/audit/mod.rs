@@ -19,11 +19,13 @@ pub mod chain;
 mod columns;
 mod entry;
 mod event;
+mod example;
 mod export;
 mod feed;
 mod filter;
 mod heads;
 mod ids;
+mod kinds;
 mod line;
 mod reader;
 mod store;
@@ -38,15 +40,21 @@ pub use entry::{
     Refused,
 };
 pub use event::{EntryPlace, Event, EventWithEntries};
+pub use example::{
+    example_entry, example_entry_line, example_event, example_event_with_entries, example_stream,
+};
 pub use export::{Export, Format};
-pub use feed::{Entry, EntryCursor, Feed, FeedError, InvalidEntryCursor};
+pub use feed::{Entry, EntryCursor, Feed, FeedError, FeedStart, InvalidEntryCursor};
 pub use filter::{
     Cursor, EventOperation, Filter, InvalidCursor, InvalidOperation, Order, OutcomeFilter,
 };
+pub use kinds::{EntryKind, EventOperation as EventOperationSchema, Sha256};
 pub use line::append_line;
 pub use reader::{LastChange, OpenChange, Page, Reader};
 pub use store::StoreError;
-pub use summary::{Bucket, Buckets, CountedBucket, Counts, InvalidBucket, Summary, TooManyBuckets};
+pub use summary::{
+    Bucket, Buckets, CountedBucket, Counts, InvalidBucket, Summary, SummaryBucket, TooManyBuckets,
+};
 pub use verify::{Break, Expected, InvalidExpected, Report, verify};
 pub use writer::{
     BulkTicket, CLOCK_BEHIND_TOLD, Closed, EnqueueError, Health, NotDurable, Recorded, Ticket,

@@ -9,6 +9,7 @@ use super::filter::Filter;
 use super::reader::Reader;
 use super::store::StoreError;
 use crate::domain::{Outcome, Timestamp};
+use crate::schema::{self, named_schemas, one_of};
 
 /// Most buckets of one summary.
 const BUCKETS_MAX: usize = 1000;
@@ -25,7 +26,15 @@ pub enum Bucket {
     Day,
 }
 
+named_schemas! {
+    /// How much time one bucket covers; buckets begin at full hours or days in UTC.
+    pub SummaryBucket = one_of(Bucket::ALL.map(Bucket::as_str))
+        .default(Some(Bucket::default().as_str().into()));
+}
+
 impl Bucket {
+    const ALL: [Self; 2] = [Self::Hour, Self::Day];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Hour => "hour",
@@ -51,7 +60,7 @@ impl FromStr for Bucket {
     type Err = InvalidBucket;
 
     fn from_str(word: &str) -> Result<Self, InvalidBucket> {
-        let mut all = [Self::Hour, Self::Day].into_iter();
+        let mut all = Self::ALL.into_iter();
         all.find(|bucket| bucket.as_str() == word)
             .ok_or(InvalidBucket)
     }
@@ -60,7 +69,8 @@ impl FromStr for Bucket {
 /// Counts by outcome for each bucket of a time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Summary {
-    /// `hour` or `day`.
+    /// How much time a bucket covers.
+    #[schema(value_type = SummaryBucket)]
     bucket: &'static str,
     /// Ascending, empty ones included.
     buckets: Vec<CountedBucket>,
@@ -70,7 +80,7 @@ pub struct Summary {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct CountedBucket {
     /// Its full hour or day; what lies outside the time asked for is not counted.
-    #[schema(format = DateTime)]
+    #[schema(value_type = schema::Time)]
     start: String,
     /// Events by outcome.
     counts: Counts,

@@ -12,6 +12,7 @@ mod key_set;
 mod members;
 mod mint;
 mod refusal;
+mod sandbox;
 mod source;
 mod token;
 
@@ -32,6 +33,7 @@ pub use key_set::{KeySet, KeySetError};
 pub use mint::{Grant, Mint, MintError, throw_away_set};
 use refusal::Judged;
 pub use refusal::{TokenError, TokenRefusal};
+pub use sandbox::{SANDBOX_TOKEN_TTL, SandboxToken, SandboxTokens};
 pub use source::SourceError;
 use source::{Asked, FetchedKeys, Source};
 use token::Unsigned;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{DocumentFormat, Failure, print};
-use crate::http::document;
+use crate::http::{document, yaml};
 
 pub(super) fn run(format: DocumentFormat) -> Result<ExitCode, Failure> {
     let text = match format {
@@ -14,7 +14,7 @@ pub(super) fn run(format: DocumentFormat) -> Result<ExitCode, Failure> {
                 + "\n"
         }
         DocumentFormat::Yaml => {
-            serde_saphyr::to_string(document()).map_err(|error| Failure::could_not_run(&error))?
+            yaml(&document()).map_err(|error| Failure::could_not_run(&error))?
         }
     };
     print(&text)?;

@@ -8,18 +8,12 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, ServeArgs, print, service_manager};
-use crate::app::{App, with_file_checks};
+use crate::app::{App, SandboxKeys, with_file_checks};
 use crate::audit::Accepted;
-use crate::auth::{Grant, KeySet, Mint, throw_away_set};
+use crate::auth::{KeySet, SANDBOX_TOKEN_TTL, SandboxToken, SandboxTokens, throw_away_set};
 use crate::config::{Config, KeySource, Sources};
 use crate::sandbox::{Sandbox, Settings};
 use crate::telemetry::start_logging;
-
-const TOKEN_TTL: Duration = Duration::from_hours(12);
-const ROLES: [(&str, &str); 2] = [
-    ("sharer", "shares:read shares:write"),
-    ("auditor", "shares:read audit:read"),
-];
 
 pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     let mut stop = stop_signal()?;
@@ -40,29 +34,24 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     let (config, sources) = (read.0?, read.1);
     let filter = sources.environment.get("RUST_LOG");
     let logging = start_logging(config.telemetry.log_format, filter.map(String::as_str));
-    let key_source = config.auth.first.keys.clone();
-    let throw_away = (key_source == KeySource::Sandbox).then(throw_away_set);
-    let keys = throw_away.as_deref().map(KeySet::parse).transpose();
-    let keys = keys.map_err(|error| Failure::could_not_run(&error))?;
+    let sandbox_keys = throw_away_keys(&config)?;
+    let tokens = sandbox_keys
+        .as_ref()
+        .and_then(|sandbox| sandbox.tokens.as_ref());
+    let tokens = tokens.map(SandboxTokens::sign);
     let running = upstream
         .map(|upstream| upstream.start(&config))
         .transpose()?;
-    let (issuer, audience) = (
-        config.auth.first.iss.clone(),
-        config.auth.first.audience.clone(),
-    );
     let accepted = Accepted {
         clock: args.accept_clock,
         cut_trail: args.accept_cut_trail,
     };
-    let mut app = App::start(config, keys, accepted)
+    let mut app = App::start(config, sandbox_keys, accepted)
         .await
         .map_err(|error| Failure::could_not_run(&error))?;
     app.count_lost_lines(logging.lost());
     if args.sandbox {
-        // What is signed with other keys might be good elsewhere.
-        let mint = throw_away.and_then(|set| Mint::from_set(&set, None).ok());
-        print(&banner(&app.base_url(), mint.as_ref(), &issuer, &audience))?;
+        print(&banner(&app.base_url(), tokens.as_deref()))?;
     }
     let mut served = true;
     service_manager::keep_telling_alive(app.readiness());
@@ -187,36 +176,47 @@ fn sources_again(sources: &Sources) -> Sources {
     }
 }
 
-fn banner(base_url: &str, mint: Option<&Mint>, issuer: &str, audience: &str) -> String {
+/// Throw-away keys, where the configuration asks for them: what is signed with other keys might be good elsewhere.
+fn throw_away_keys(config: &Config) -> Result<Option<SandboxKeys>, Failure> {
+    let first = &config.auth.first;
+    if first.keys != KeySource::Sandbox {
+        return Ok(None);
+    }
+    let set = throw_away_set();
+    Ok(Some(SandboxKeys {
+        keys: KeySet::parse(&set).map_err(|error| Failure::could_not_run(&error))?,
+        tokens: SandboxTokens::new(&set, &first.iss, &first.audience),
+    }))
+}
+
+fn banner(base_url: &str, tokens: Option<&[SandboxToken]>) -> String {
     let mut text = format!(
         "The gateway runs against a sandbox: nothing leaves this machine.\n\n\
          Base URL    {base_url}\n\
-         Swagger UI  {base_url}/swagger-ui/\n"
+         Swagger UI  {base_url}/swagger-ui/\n\
+         Console     {base_url}/console/\n"
     );
-    let sign = |(subject, scope)| {
-        let grant = Grant {
-            subject,
-            scope,
-            issuer,
-            audience,
-            ttl: TOKEN_TTL,
-        };
-        mint.and_then(|mint| mint.sign(&grant).ok())
-    };
-    let tokens: Option<Vec<String>> = ROLES.into_iter().map(sign).collect();
+    let hours = SANDBOX_TOKEN_TTL.as_secs() / 3600;
     // Writing to a String cannot fail.
-    let _ = match tokens.as_deref() {
-        Some([sharer, auditor]) => write!(
-            text,
-            "\nToken of a sharer (shares:read shares:write), good for 12 hours:\n{sharer}\n\
-             \nToken of an auditor (shares:read audit:read):\n{auditor}\n\
-             \nShare an image with an account:\n\
-             curl -i -X PUT -H 'Authorization: Bearer {sharer}' \
-             '{base_url}/images/compshareImage-sandbox1/shares/12345?reason=trying%20it%20out'\n\
-             \nSee it in the audit trail:\n\
-             curl -H 'Authorization: Bearer {auditor}' '{base_url}/audit/events?limit=5'\n\
-             \nCtrl-C stops it.\n"
-        ),
+    let _ = match tokens {
+        Some([sharer, auditor]) => {
+            for SandboxToken { role, scope, token } in [sharer, auditor] {
+                let _ = write!(
+                    text,
+                    "\nToken of the {role} ({scope}), good for {hours} hours:\n{token}\n"
+                );
+            }
+            let (sharer, auditor) = (&sharer.token, &auditor.token);
+            write!(
+                text,
+                "\nShare an image with an account:\n\
+                 curl -i -X PUT -H 'Authorization: Bearer {sharer}' \
+                 '{base_url}/images/compshareImage-sandbox1/shares/12345?reason=trying%20it%20out'\n\
+                 \nSee it in the audit trail, or in the console:\n\
+                 curl -H 'Authorization: Bearer {auditor}' '{base_url}/audit/events?limit=5'\n\
+                 \nCtrl-C stops it.\n"
+            )
+        }
         _ => write!(
             text,
             "\nThe keys are those of the configuration: bring a token of your own.\n\

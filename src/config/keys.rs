@@ -220,6 +220,17 @@ pub(super) fn default_of(name: &str) -> Option<toml::Value> {
     }
 }
 
+/// The region of requests that name none, where nobody sets another.
+#[must_use]
+pub fn default_region() -> String {
+    let region = default_of("upstream.region");
+    region
+        .as_ref()
+        .and_then(toml::Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
+}
+
 /// A value as TOML writes it.
 pub(super) fn value(text: &str) -> Option<toml::Value> {
     let mut table = format!("value = {text}").parse::<toml::Table>().ok()?;

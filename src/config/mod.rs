@@ -9,6 +9,7 @@ mod example;
 mod identity;
 mod issuer;
 mod keys;
+pub use keys::default_region;
 mod layers;
 mod proxy;
 mod reader;

@@ -19,6 +19,9 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// Both operations.
+    pub const ALL: [Self; 2] = [Self::Share, Self::Unshare];
+
     /// The word of the API and the trail.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -10,6 +10,8 @@ use uuid::Uuid;
 pub const IMAGE_ID_BYTES_MAX: usize = 128;
 /// Largest account id: 2^53 − 1, the largest integer that every JSON reader keeps exact (RFC 8259, section 6).
 pub const ACCOUNT_ID_MAX: u64 = 9_007_199_254_740_991;
+/// Most accounts that one request may name.
+pub const ACCOUNTS_MAX: usize = 1000;
 const REGION_BYTES_MAX: usize = 64;
 const REQUEST_ID_BYTES_MAX: usize = 128;
 

@@ -17,8 +17,8 @@ pub use change::{
     Change, InvalidOutcome, InvalidReason, Operation, Outcome, REASON_CHARACTERS_MAX, Reason,
 };
 pub use ids::{
-    ACCOUNT_ID_MAX, AccountId, EventId, IMAGE_ID_BYTES_MAX, ImageId, InvalidAccountId,
-    InvalidImageId, InvalidRegion, InvalidRequestId, Region, RequestId,
+    ACCOUNT_ID_MAX, ACCOUNTS_MAX, AccountId, EventId, IMAGE_ID_BYTES_MAX, ImageId,
+    InvalidAccountId, InvalidImageId, InvalidRegion, InvalidRequestId, Region, RequestId,
 };
 pub use image::Image;
 pub use issuer::{InvalidIssuerName, IssuerName};

@@ -18,7 +18,7 @@ mod wire;
 use actix_web::web::{Data, ServiceConfig};
 
 use crate::audit::Reader;
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, SandboxTokens};
 use crate::authorization::Authorizer;
 use crate::sharing::Sharing;
 use crate::tasks::Tasks;
@@ -31,7 +31,7 @@ pub use edge::{
 };
 pub use requested::{NotRequested, Requested, requested};
 pub use routes::admin::{Check, Readiness};
-pub use routes::document::DocumentText;
+pub use routes::document::{DocumentText, yaml};
 pub use wire::{Links, RequestBounds, Requests, Streams};
 
 /// What the routes need; cheap to clone into each worker.
@@ -55,6 +55,8 @@ pub struct Parts {
     pub links: Data<Links>,
     /// The document, as it is served.
     pub document: Data<DocumentText>,
+    /// The tokens that pages offer in a sandbox.
+    pub sandbox_tokens: Data<Option<SandboxTokens>>,
     /// What requests may name.
     pub bounds: Data<RequestBounds>,
     /// How much may be asked.
@@ -69,10 +71,10 @@ pub struct Parts {
     pub traces: Data<Traces>,
 }
 
-/// The document for callers who come by these links.
+/// The document for callers who come by these links and may name what these bounds say.
 #[must_use]
-pub fn document_text(links: &Links) -> DocumentText {
-    DocumentText::new(links.clone(), document::text)
+pub fn document_text(links: &Links, bounds: &RequestBounds) -> DocumentText {
+    DocumentText::new(links.clone(), bounds.clone(), document::served)
 }
 
 /// The routes of the REST listener.
@@ -90,7 +92,8 @@ pub fn routes(parts: &Parts, config: &mut ServiceConfig) {
         .app_data(parts.readiness.clone())
         .app_data(Data::new(routes::admin::Detail::Hidden))
         .app_data(parts.links.clone())
-        .app_data(parts.document.clone());
+        .app_data(parts.document.clone())
+        .app_data(parts.sandbox_tokens.clone());
     router::serve(table::rest(), config);
 }
 

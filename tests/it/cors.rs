@@ -98,7 +98,6 @@ async fn every_answer_forbids_sniffing_and_answers_with_data_forbid_keeping() {
         "/images",
         "/images/img/shares",
         "/audit/events",
-        "/openapi.json",
         "/nowhere",
         "/readyz",
     ] {

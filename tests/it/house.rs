@@ -3,7 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-const GROUND: [&str; 5] = ["domain", "problem", "config", "telemetry", "tasks"];
+const GROUND: [&str; 7] = [
+    "domain",
+    "pages",
+    "problem",
+    "schema",
+    "config",
+    "telemetry",
+    "tasks",
+];
 
 /// What each room may import, the ground floor's own order apart.
 fn may_import() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
@@ -22,8 +30,10 @@ fn may_import() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
     ]);
     BTreeMap::from([
         ("domain", none.clone()),
-        ("sandbox", none),
+        ("sandbox", none.clone()),
+        ("pages", none),
         ("problem", BTreeSet::from(["domain"])),
+        ("schema", BTreeSet::from(["domain", "problem"])),
         ("config", BTreeSet::from(["domain"])),
         ("telemetry", BTreeSet::from(["domain", "config"])),
         ("tasks", BTreeSet::from(["domain", "telemetry"])),

@@ -9,7 +9,9 @@ use sqlx::{Executor, QueryBuilder, Sqlite};
 
 use super::StoreError;
 use super::limits::read_failed;
+use crate::audit::columns::event_columns;
 use crate::audit::filter::{EventOperation, Filter, OutcomeFilter};
+use crate::audit::kinds::{self, Kind};
 use crate::domain::{EventId, ImageId, Outcome};
 
 /// What events are selected by.
@@ -271,50 +273,40 @@ fn push_bound(statement: &mut QueryBuilder<Sqlite>, key: &str, comparison: &str,
         .push(")");
 }
 
-/// Makes the row of an event, and the statement that gives it, of one list: what the event has of its first row `f` and
-/// of its outcome `o`. It comes as one JSON array: handing 25 values over from the database's thread takes longer than
-/// reading them out of a text.
 macro_rules! event_row {
-    ($first:ident: $first_type:ty = $first_source:literal, $($member:ident: $type:ty = $source:literal,)+) => {
+    (
+        asked { $($(#[doc = $asked_doc:literal])+ $asked_column:ident $asked:ident: $asked_kind:ty,)+ }
+        why { $($(#[doc = $why_doc:literal])+ $why_column:ident $why:ident: $why_kind:ty,)+ }
+        ended { $($(#[doc = $ended_doc:literal])+ $ended_column:ident $ended:ident: $ended_kind:ty,)+ }
+        more { $($(#[doc = $more_doc:literal])+ $more_column:ident $more:ident: $more_kind:ty,)+ }
+    ) => {
         /// An event as its rows say.
         #[derive(Debug, Deserialize)]
         pub(crate) struct EventRow {
-            pub(crate) $first: $first_type,
-            $(pub(crate) $member: $type,)+
+            pub(crate) sequence: i64,
+            pub(crate) kind: String,
+            pub(crate) event_id: String,
+            pub(crate) completed_at: Option<i64>,
+            $(pub(crate) $asked: <$asked_kind as Kind>::Stored,)+
+            $(pub(crate) $why: <$why_kind as Kind>::Stored,)+
+            $(pub(crate) $ended: <$ended_kind as Kind>::Stored,)+
+            $(pub(crate) $more: <$more_kind as Kind>::Stored,)+
         }
 
-        pub(super) const SELECT_EVENT: &str =
-            concat!("SELECT json_array(", $first_source, $(", ", $source,)+ ") ");
+        /// What an event has of its first row `f` and of its outcome `o`. It comes as one JSON array: handing 25 values
+        /// over from the database's thread takes longer than reading them out of a text.
+        pub(super) const SELECT_EVENT: &str = concat!(
+            "SELECT json_array(f.sequence, f.kind, f.event_id, o.recorded_at",
+            $(", f.", stringify!($asked),)+
+            $(", f.", stringify!($why),)+
+            $(", COALESCE(o.", stringify!($ended), ", f.", stringify!($ended), ")",)+
+            $(", COALESCE(o.", stringify!($more), ", f.", stringify!($more), ")",)+
+            ") "
+        );
     };
 }
 
-event_row! {
-    sequence: i64 = "f.sequence",
-    kind: String = "f.kind",
-    event_id: String = "f.event_id",
-    completed_at: Option<i64> = "o.recorded_at",
-    subject: String = "f.subject",
-    issuer: Option<String> = "f.issuer",
-    token_id: Option<String> = "f.token_id",
-    client_ip: Option<String> = "f.client_ip",
-    user_agent: Option<String> = "f.user_agent",
-    request_id: Option<String> = "f.request_id",
-    trace_id: Option<String> = "f.trace_id",
-    operation: String = "f.operation",
-    image_id: String = "f.image_id",
-    account_id: Option<i64> = "f.account_id",
-    region: String = "f.region",
-    reason: Option<String> = "f.reason",
-    expires_at: Option<i64> = "f.expires_at",
-    policy_ids: Option<String> = "f.policy_ids",
-    outcome: Option<String> = "COALESCE(o.outcome, f.outcome)",
-    http_status: Option<i64> = "COALESCE(o.http_status, f.http_status)",
-    upstream_ret_code: Option<i64> = "COALESCE(o.upstream_ret_code, f.upstream_ret_code)",
-    upstream_request_id: Option<String> = "COALESCE(o.upstream_request_id, f.upstream_request_id)",
-    upstream_calls: Option<i64> = "COALESCE(o.upstream_calls, f.upstream_calls)",
-    duration_ms: Option<i64> = "COALESCE(o.duration_ms, f.duration_ms)",
-    detail: Option<String> = "COALESCE(o.detail, f.detail)",
-}
+event_columns!(event_row);
 
 /// Runs a statement that begins with [`SELECT_EVENT`].
 pub(super) async fn fetch_events(

@@ -30,7 +30,7 @@ async fn a_feed_gives_every_row_and_goes_on_behind_any() {
     }
     let denied = trail.writer.enqueue_denial(denial(21)).expect("room");
     denied.await.expect("durable");
-    let mut feed = trail.reader.feed(None).await.expect("begins");
+    let mut feed = trail.reader.feed(FeedStart::Oldest).await.expect("begins");
     let all = read_all(&mut feed).await;
     assert_eq!(all.len(), 41);
     assert_joined(&all);
@@ -41,7 +41,11 @@ async fn a_feed_gives_every_row_and_goes_on_behind_any() {
     );
     for (index, entry) in all.iter().enumerate() {
         let cursor = entry.cursor.parse().expect("a cursor");
-        let mut feed = trail.reader.feed(Some(cursor)).await.expect("begins");
+        let mut feed = trail
+            .reader
+            .feed(FeedStart::Behind(cursor))
+            .await
+            .expect("begins");
         let rest = read_all(&mut feed).await;
         let expected: Vec<&str> = all[index + 1..]
             .iter()
@@ -53,31 +57,53 @@ async fn a_feed_gives_every_row_and_goes_on_behind_any() {
 }
 
 #[tokio::test]
+async fn a_feed_can_begin_with_the_last_rows_or_behind_them() {
+    let trail = Trail::open().await;
+    let of_nothing = trail.reader.feed(FeedStart::Last(0)).await;
+    let mut of_nothing = of_nothing.expect("begins");
+    assert!(read_all(&mut of_nothing).await.is_empty());
+    for number in 0..3 {
+        trail.share(number).await;
+    }
+    for (asked, given) in [(0, 0), (1, 1), (5, 5), (6, 6), (7, 6), (usize::MAX, 6)] {
+        let feed = trail.reader.feed(FeedStart::Last(asked)).await;
+        let rows = read_all(&mut feed.expect("begins")).await;
+        assert_eq!(rows.len(), given, "{asked}");
+        assert!(rows.last().is_none_or(|row| row.sequence == 6));
+    }
+    assert_joined(&read_all(&mut of_nothing).await);
+}
+
+#[tokio::test]
 async fn a_cursor_of_another_trail_is_refused() {
     let (one, other) = (Trail::open().await, Trail::open().await);
     for trail in [&one, &other] {
         trail.share(1).await;
     }
-    let mut feed = one.reader.feed(None).await.expect("begins");
+    let mut feed = one.reader.feed(FeedStart::Oldest).await.expect("begins");
     let rows = feed.next().await.expect("reads");
     let cursor: EntryCursor = rows[1].cursor.parse().expect("a cursor");
-    assert!(one.reader.feed(Some(cursor)).await.is_ok());
-    let refused = other.reader.feed(Some(cursor)).await;
+    assert!(one.reader.feed(FeedStart::Behind(cursor)).await.is_ok());
+    let refused = other.reader.feed(FeedStart::Behind(cursor)).await;
     assert!(matches!(refused, Err(FeedError::Cursor(_))), "{refused:?}");
     one.share(2).await;
-    let mut feed = one.reader.feed(Some(cursor)).await.expect("begins");
+    let mut feed = one
+        .reader
+        .feed(FeedStart::Behind(cursor))
+        .await
+        .expect("begins");
     let beyond: EntryCursor = feed.next().await.expect("reads")[1]
         .cursor
         .parse()
         .expect("a cursor");
-    let refused = other.reader.feed(Some(beyond)).await;
+    let refused = other.reader.feed(FeedStart::Behind(beyond)).await;
     assert!(matches!(refused, Err(FeedError::Cursor(_))), "{refused:?}");
 }
 
 #[tokio::test]
 async fn a_follower_sees_rows_as_they_are_written_also_thousands_in_a_millisecond() {
     let trail = Trail::open().await;
-    let mut feed = trail.reader.feed(None).await.expect("begins");
+    let mut feed = trail.reader.feed(FeedStart::Oldest).await.expect("begins");
     let following = async {
         let mut all: Vec<Entry> = Vec::new();
         while all.len() < 5000 {
@@ -100,7 +126,7 @@ async fn a_follower_sees_rows_as_they_are_written_also_thousands_in_a_millisecon
 #[tokio::test]
 async fn a_follower_ends_with_the_writer() {
     let trail = Trail::open().await;
-    let mut feed = trail.reader.feed(None).await.expect("begins");
+    let mut feed = trail.reader.feed(FeedStart::Oldest).await.expect("begins");
     let reader = trail.reader.clone();
     let (_directory, _, _) = trail.close().await;
     assert!(!feed.wait().await);
@@ -114,7 +140,7 @@ async fn a_row_that_the_gateway_never_writes_ends_the_feed_with_an_error() {
     let damage = "DROP TRIGGER audit_entries_no_update; \
         UPDATE audit_entries SET detail = CAST(x'ff' AS TEXT) WHERE sequence = 2";
     trail.sql(damage).await.expect("damages");
-    let mut feed = trail.reader.feed(None).await.expect("begins");
+    let mut feed = trail.reader.feed(FeedStart::Oldest).await.expect("begins");
     assert_eq!(feed.next().await.expect("what stands before").len(), 1);
     let read = feed.next().await;
     assert!(
@@ -135,7 +161,7 @@ async fn a_follower_of_a_trail_that_was_cut_waits_for_the_next_commit() {
     trail.share(1).await;
     let cut = "DROP TRIGGER audit_entries_no_delete; DELETE FROM audit_entries WHERE sequence = 2";
     trail.sql(cut).await.expect("cuts");
-    let mut feed = trail.reader.feed(None).await.expect("begins");
+    let mut feed = trail.reader.feed(FeedStart::Oldest).await.expect("begins");
     assert_eq!(read_all(&mut feed).await.len(), 1);
     // The writer has told of a second row, which is not there: waiting for it must not be reading for ever.
     let mut waiting = std::pin::pin!(feed.wait());

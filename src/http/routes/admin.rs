@@ -131,6 +131,8 @@ pub(in crate::http) struct CheckResult {
 }
 
 /// Whether the process lives.
+///
+/// For whoever restarts it where it does not: it says nothing of what the gateway needs.
 #[utoipa::path(
     get, path = path::LIVEZ, operation_id = "livez", tag = "operations",
     responses((status = 200, description = "The process answers", body = Livez, content_type = "application/json",
@@ -141,6 +143,9 @@ pub(in crate::http) async fn livez() -> HttpResponse {
 }
 
 /// Whether the gateway wants requests.
+///
+/// For load balancers: 503 while it starts or stops, while the trail cannot be written and while no issuer has keys. Each
+/// check is named; why one does not hold is told on the admin listener alone.
 #[utoipa::path(
     get, path = path::READYZ, operation_id = "readyz", tag = "operations",
     responses(

@@ -10,55 +10,48 @@ use crate::domain::{AccountId, Deadline, ImageId, Operation, Reason, Region};
 use crate::http::edge::Authenticated;
 use crate::http::wire::params::{DryRunQuery, ImagePath, PreferHeader, RegionQuery};
 use crate::http::wire::{self, Arrival, Body, Mode, Parser, Problem, RequestBounds, path};
+use crate::schema;
 use crate::sharing::{Bulk, Replacement, Sharing};
 
 use super::bulk_answer::{BulkAnswer, answer, rehearsed_answer};
 
 /// Accounts to add and to remove.
 #[derive(Debug, ToSchema)]
-#[schema(as = Update)]
+#[schema(as = Update, example = json!({"add": [12345, 67890], "remove": [11111], "reason": "OPS-17"}))]
+#[serde(deny_unknown_fields)]
 #[expect(
     dead_code,
     reason = "it is read member by member, so that every fault is told"
 )]
 pub(in crate::http) struct UpdateBody {
     /// Accounts that gain the image.
-    #[schema(
-        nullable = false,
-        minimum = 1,
-        maximum = 9_007_199_254_740_991_u64,
-        max_items = 1000
-    )]
+    #[schema(nullable = false, value_type = Option<schema::AccountIds>)]
     add: Option<Vec<u64>>,
     /// Accounts that lose it.
-    #[schema(
-        nullable = false,
-        minimum = 1,
-        maximum = 9_007_199_254_740_991_u64,
-        max_items = 1000
-    )]
+    #[schema(nullable = false, value_type = Option<schema::AccountIds>)]
     remove: Option<Vec<u64>>,
     /// Why: a ticket, a sentence; it stands in the trail.
-    #[schema(nullable = false, min_length = 1, max_length = 500)]
+    #[schema(nullable = false, value_type = Option<schema::Reason>)]
     reason: Option<String>,
 }
 
 /// The accounts that are to have the image, and nobody else.
 #[derive(Debug, ToSchema)]
-#[schema(as = Replacement)]
+#[schema(as = Replacement, example = json!({"accounts": [12345, 67890], "max_removals": 1, "reason": "OPS-17"}))]
+#[serde(deny_unknown_fields)]
 #[expect(
     dead_code,
     reason = "it is read member by member, so that every fault is told"
 )]
 pub(in crate::http) struct ReplacementBody {
     /// Who is to have it; an empty list takes it from everybody.
-    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64, max_items = 1000)]
+    #[schema(value_type = schema::AccountIds)]
     accounts: Vec<u64>,
     /// Most accounts that may lose it by this; 0 unless given.
-    #[schema(nullable = false, minimum = 0)]
+    #[schema(nullable = false, value_type = Option<schema::Count>)]
     max_removals: Option<u64>,
     /// Why: a ticket, a sentence; it stands in the trail.
-    #[schema(nullable = false, min_length = 1, max_length = 500)]
+    #[schema(nullable = false, value_type = Option<schema::Reason>)]
     reason: Option<String>,
 }
 
@@ -69,8 +62,7 @@ pub(in crate::http) struct ReplacementBody {
 #[utoipa::path(
     patch, path = path::SHARES, operation_id = "update_shares", tag = "shares",
     params(ImagePath, RegionQuery, DryRunQuery, PreferHeader),
-    request_body(content = UpdateBody, content_type = "application/json",
-        example = json!({"add": [12345, 67890], "remove": [11111], "reason": "OPS-17"})),
+    request_body(content = UpdateBody, content_type = "application/json"),
     responses((status = 200, description = "What came of each", body = BulkAnswer, content_type = "application/json",
         example = json!({"image_id": "compshareImage-sandbox1", "region": "cn-wlcb", "results": [
             {"account_id": 12345, "operation": "share", "outcome": "succeeded",
@@ -140,8 +132,7 @@ pub(in crate::http) async fn update_shares(
 #[utoipa::path(
     put, path = path::SHARES, operation_id = "replace_shares", tag = "shares",
     params(ImagePath, RegionQuery, DryRunQuery, PreferHeader),
-    request_body(content = ReplacementBody, content_type = "application/json",
-        example = json!({"accounts": [12345, 67890], "max_removals": 1, "reason": "OPS-17"})),
+    request_body(content = ReplacementBody, content_type = "application/json"),
     responses((status = 200, description = "What came of each account that had to change", body = BulkAnswer,
         content_type = "application/json",
         example = json!({"image_id": "compshareImage-sandbox1", "region": "cn-wlcb", "results": [

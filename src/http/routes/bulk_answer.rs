@@ -8,15 +8,18 @@ use utoipa::ToSchema;
 
 use crate::domain::{ImageId, Region};
 use crate::http::wire::{Problem, ResultBody};
+use crate::schema;
 use crate::sharing::{BulkError, BulkResult, RehearsalError, Rehearsed};
 
 /// What came of each account's change.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Results)]
+#[schema(as = BulkResults)]
 pub(in crate::http) struct BulkAnswer {
     /// The image.
+    #[schema(value_type = schema::ImageId)]
     image_id: String,
     /// Where it lives.
+    #[schema(value_type = schema::Region)]
     region: String,
     /// True in a dry run, else absent.
     #[serde(skip_serializing_if = "std::ops::Not::not")]

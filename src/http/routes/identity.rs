@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::domain::Principal;
+use crate::schema;
 
 use crate::http::edge::Authenticated;
 use crate::http::wire::{Parser, Problem, path};
@@ -28,7 +29,7 @@ pub(in crate::http) struct Whoami<'a> {
     /// Those of its claims that policies see, by name, as they see them: texts.
     claims: &'a BTreeMap<String, String>,
     /// When it ends.
-    #[schema(format = DateTime)]
+    #[schema(value_type = schema::Time)]
     expires_at: String,
 }
 

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use crate::authorization::{Authorizer, Request};
 use crate::domain::{Image, ImageId, Region, Scope};
 use crate::problem::ProblemKind;
+use crate::schema;
 use crate::sharing::Sharing;
 
 use crate::http::edge::Authenticated;
@@ -28,6 +29,7 @@ const OFFSET_MAX: usize = 1_000_000_000;
 #[schema(as = Image)]
 pub(in crate::http) struct ImageBody {
     /// The image.
+    #[schema(value_type = schema::ImageId)]
     image_id: String,
     /// What its owner calls it.
     #[schema(required)]
@@ -42,7 +44,7 @@ pub(in crate::http) struct ImageBody {
     #[schema(required)]
     size_mb: Option<i64>,
     /// When it was made.
-    #[schema(required, format = DateTime)]
+    #[schema(required, value_type = Option<schema::Time>)]
     created_at: Option<String>,
 }
 
@@ -77,15 +79,13 @@ impl From<Image> for ImageBody {
 #[utoipa::path(
     get, path = path::IMAGES, operation_id = "list_images", tag = "images",
     params(
-        ("limit" = Option<u64>, Query, description = "Images a page, 100 unless given", nullable = false, minimum = 1,
+        ("limit" = Option<u64>, Query, description = "Images of a page, 100 unless given.", nullable = false, minimum = 1,
             maximum = 100),
-        ("cursor" = Option<String>, Query, description = "Where the page begins: `next_cursor` of the page before",
-            nullable = false),
-        ("region" = Option<String>, Query, description = "Where the images live; one that the gateway serves",
-            nullable = false),
+        ("cursor" = Option<String>, Query, description = "Where the page begins: `next_cursor` of the page before.",
+            nullable = false, min_length = 1),
+        RegionQuery,
     ),
     responses((status = 200, description = "A page of images", body = ImageList, content_type = "application/json",
-        headers(("Link" = String, description = "The next page, where there is one (RFC 8288)")),
         example = json!({"images": [{"image_id": "compshareImage-sandbox1", "name": "sandbox1", "status": "Available",
             "description": "an image of the sandbox", "size_mb": 20480, "created_at": "2026-01-01T00:00:00.000000Z"}],
             "next_cursor": null}))),
@@ -142,6 +142,8 @@ pub(in crate::http) async fn list_images(
 }
 
 /// See one image.
+///
+/// As the upstream lists it now; 404 where it lists none of this id.
 #[utoipa::path(
     get, path = path::IMAGE, operation_id = "get_image", tag = "images",
     params(ImagePath, RegionQuery),

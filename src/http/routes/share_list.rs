@@ -10,6 +10,7 @@ use crate::domain::ImageId;
 use crate::http::edge::Authenticated;
 use crate::http::wire::params::{ImagePath, RegionQuery};
 use crate::http::wire::{self, Parser, Problem, RequestBounds, path};
+use crate::schema;
 use crate::sharing::Sharing;
 
 use super::provenance::Provenance;
@@ -18,8 +19,10 @@ use super::provenance::Provenance;
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct ShareList {
     /// The image.
+    #[schema(value_type = schema::ImageId)]
     image_id: String,
     /// Where it lives.
+    #[schema(value_type = schema::Region)]
     region: String,
     /// Ascending by account.
     accounts: Vec<ListedAccount>,
@@ -29,7 +32,7 @@ pub(in crate::http) struct ShareList {
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct ListedAccount {
     /// The account.
-    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64)]
+    #[schema(value_type = schema::AccountId)]
     account_id: u64,
     /// Its name, where the upstream gives one.
     #[schema(required)]
@@ -39,6 +42,8 @@ pub(in crate::http) struct ListedAccount {
 }
 
 /// See who may use an image.
+///
+/// Every account that has it now, as the upstream says, each with what the trail knows of how it came to have it.
 #[utoipa::path(
     get, path = path::SHARES, operation_id = "list_shares", tag = "shares",
     params(ImagePath, RegionQuery),

@@ -13,26 +13,10 @@ use crate::http::wire::params::{
 };
 use crate::http::wire::{self, AUDIT_ID, Body, Mode, Parser, Problem, RequestBounds, path};
 use crate::problem::ProblemKind;
+use crate::schema;
 use crate::sharing::{Bulk, RehearsalError, Sharing};
 
 use super::provenance::Provenance;
-
-/// An account's share of an image.
-#[derive(Debug, Serialize, ToSchema)]
-pub(in crate::http) struct Share {
-    /// The image.
-    image_id: String,
-    /// The account that may use it.
-    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64)]
-    account_id: u64,
-    /// Where the image lives.
-    region: String,
-    /// Always true: who has no access has no share.
-    shared: bool,
-    /// The event of the change just made.
-    #[schema(format = "uuid")]
-    audit_id: String,
-}
 
 /// What PUT may say in a body.
 #[derive(Debug, ToSchema)]
@@ -40,22 +24,55 @@ pub(in crate::http) struct Share {
     dead_code,
     reason = "it is read member by member, so that every fault is told"
 )]
+#[schema(example = json!({"reason": "OPS-17"}))]
+#[serde(deny_unknown_fields)]
 pub(in crate::http) struct ShareBody {
     /// Why: a ticket, a sentence; it stands in the trail.
-    #[schema(nullable = false, min_length = 1, max_length = 500)]
+    #[schema(nullable = false, value_type = Option<schema::Reason>)]
     reason: Option<String>,
     /// The image of the path.
-    #[schema(nullable = false)]
+    #[schema(nullable = false, value_type = Option<schema::ImageId>)]
     image_id: Option<String>,
     /// The account of the path.
-    #[schema(nullable = false, minimum = 1, maximum = 9_007_199_254_740_991_u64)]
+    #[schema(nullable = false, value_type = Option<schema::AccountId>)]
     account_id: Option<u64>,
     /// The region of the query, or the default.
-    #[schema(nullable = false)]
+    #[schema(nullable = false, value_type = Option<schema::Region>)]
     region: Option<String>,
-    /// True.
+    /// True: `DELETE` takes the image back.
     #[schema(nullable = false)]
     shared: Option<bool>,
+}
+
+/// What was done: `shared` and `audit_id` are there. Or in a dry run what would be: `dry_run` and `would_change` are.
+// One object for both, since clients of some languages cannot tell the two apart otherwise.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct Share {
+    /// The image.
+    #[schema(value_type = schema::ImageId)]
+    image_id: String,
+    /// The account.
+    #[schema(value_type = schema::AccountId)]
+    account_id: u64,
+    /// Where the image lives.
+    #[schema(value_type = schema::Region)]
+    region: String,
+    /// True: the account may use the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    shared: Option<bool>,
+    /// The event of the change just made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<schema::EventId>)]
+    audit_id: Option<String>,
+    /// True in a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    dry_run: Option<bool>,
+    /// In a dry run: whether the change would change anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    would_change: Option<bool>,
 }
 
 /// What a change would do.
@@ -63,11 +80,13 @@ pub(in crate::http) struct ShareBody {
 #[expect(clippy::struct_field_names, reason = "the members of the API")]
 pub(in crate::http) struct DryRun {
     /// The image.
+    #[schema(value_type = schema::ImageId)]
     image_id: String,
     /// The account.
-    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64)]
+    #[schema(value_type = schema::AccountId)]
     account_id: u64,
     /// Where the image lives.
+    #[schema(value_type = schema::Region)]
     region: String,
     /// Always true.
     dry_run: bool,
@@ -75,25 +94,17 @@ pub(in crate::http) struct DryRun {
     would_change: bool,
 }
 
-/// The share, or with `dry_run=true` what would be done.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(untagged)]
-pub(in crate::http) enum ShareOrDryRun {
-    /// What was done.
-    Share(Share),
-    /// What would be done.
-    DryRun(DryRun),
-}
-
 /// A share that stands, and what the trail knows of it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct StandingShare {
     /// The image.
+    #[schema(value_type = schema::ImageId)]
     image_id: String,
     /// The account that may use it.
-    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64)]
+    #[schema(value_type = schema::AccountId)]
     account_id: u64,
     /// Where the image lives.
+    #[schema(value_type = schema::Region)]
     region: String,
     /// Always true: who has no access has no share.
     shared: bool,
@@ -108,10 +119,9 @@ pub(in crate::http) struct StandingShare {
 #[utoipa::path(
     put, path = path::SHARE, operation_id = "put_share", tag = "shares",
     params(ImagePath, AccountPath, RegionQuery, ReasonQuery, DryRunQuery, PreferHeader),
-    request_body(content = Option<ShareBody>, content_type = "application/json",
-        description = "Optional. All but `reason` repeats what path and query say, and has to agree with them.",
-        example = json!({"reason": "OPS-17"})),
-    responses((status = 200, description = "The account may use the image", body = ShareOrDryRun,
+    request_body(content = ShareBody, content_type = "application/json",
+        description = "Optional. All but `reason` repeats what path and query say, and has to agree with them."),
+    responses((status = 200, description = "The account may use the image; with `dry_run=true` what would be done", body = Share,
         content_type = "application/json",
         example = json!({"image_id": "compshareImage-sandbox1", "account_id": 12345, "region": "cn-wlcb",
             "shared": true, "audit_id": "019ab3c4-d5e6-7f00-8123-456789abcdef"}))),
@@ -137,17 +147,20 @@ pub(in crate::http) async fn put_share(
         image_id: change.image_id.as_str().to_owned(),
         account_id: change.account_id.get(),
         region: change.region.as_str().to_owned(),
-        shared: true,
-        audit_id: audit_id.clone(),
+        shared: Some(true),
+        audit_id: Some(audit_id.clone()),
+        dry_run: None,
+        would_change: None,
     };
     Ok(HttpResponse::Ok()
         .insert_header((AUDIT_ID, audit_id))
-        .json(ShareOrDryRun::Share(share)))
+        .json(share))
 }
 
 /// Take an image back from an account.
 ///
-/// Idempotent: taking back what is not shared succeeds.
+/// Idempotent: taking back what is not shared succeeds. As for sharing, the intent is in the trail before anything is
+/// forwarded, and the outcome before the answer.
 #[utoipa::path(
     delete, path = path::SHARE, operation_id = "delete_share", tag = "shares",
     params(ImagePath, AccountPath, RegionQuery, ReasonQuery, DryRunQuery, PreferHeader),
@@ -181,6 +194,8 @@ pub(in crate::http) async fn delete_share(
 }
 
 /// See whether an account may use an image.
+///
+/// As the upstream says now, with what the trail knows of it; 404 where it may not.
 #[utoipa::path(
     get, path = path::SHARE, operation_id = "get_share", tag = "shares",
     params(ImagePath, AccountPath, RegionQuery),
@@ -255,13 +270,13 @@ async fn rehearse(
         }
         other => other,
     })?;
-    Ok(HttpResponse::Ok().json(ShareOrDryRun::DryRun(DryRun {
+    Ok(HttpResponse::Ok().json(DryRun {
         image_id: change.image_id.as_str().to_owned(),
         account_id: change.account_id.get(),
         region: change.region.as_str().to_owned(),
         dry_run: true,
         would_change: rehearsed.iter().any(|one| one.would_change),
-    })))
+    }))
 }
 
 /// What a request for one account's change asks for. PUT may say it once more in a body, as tools do that write whole
@@ -281,7 +296,10 @@ async fn parse_change(
     let mut reason = parser.parameter("reason", str::parse::<Reason>);
     match operation {
         Operation::Share => {
-            if let Some(bytes) = wire::read(request, payload).await? {
+            let bytes = wire::read(request, payload).await?;
+            // Generated clients say so that they say nothing.
+            let bytes = bytes.filter(|bytes| bytes.trim_ascii() != b"null");
+            if let Some(bytes) = bytes {
                 let mut body = Body::parse(&bytes, &mut parser);
                 let told = body.reason(&mut parser);
                 if told.is_some() && has_reason {

@@ -15,7 +15,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
-use crate::domain::{ACCOUNT_ID_MAX, AccountId, InvalidReason, Reason};
+use crate::domain::{ACCOUNT_ID_MAX, ACCOUNTS_MAX, AccountId, InvalidReason, Reason};
 use crate::problem::ProblemKind;
 
 use super::integer::integer;
@@ -26,8 +26,6 @@ use super::problem::Problem;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most bytes of a body that are read.
 const BODY_BYTES_MAX: usize = 64 * 1024;
-/// Most accounts that a request may name.
-const ACCOUNTS_MAX: usize = 1000;
 
 /// The members of a JSON object, in their order; a name may come twice, which is for the reader to refuse.
 pub(in crate::http) struct Body {

@@ -3,6 +3,7 @@
 
 mod accept;
 mod arrival;
+mod asset;
 mod body;
 mod integer;
 mod links;
@@ -15,6 +16,7 @@ mod stream;
 
 pub(super) use accept::choose;
 pub(super) use arrival::Arrival;
+pub(super) use asset::Asset;
 pub(super) use body::{Body, no_account_twice, no_body, read, require_json};
 pub use links::Links;
 pub use parser::RequestBounds;

@@ -1,4 +1,4 @@
-//! Parameters that several routes take, as the OpenAPI document describes them. They are read in [`super::parse`].
+//! Parameters that several routes take, as the OpenAPI document describes them. They are read in [`super::parser`].
 
 #![allow(
     dead_code,
@@ -7,53 +7,53 @@
 
 use utoipa::IntoParams;
 
+use crate::schema;
+
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(in crate::http) struct ImagePath {
-    /// The image
-    #[param(
-        example = "compshareImage-sandbox1",
-        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
-    )]
+    /// The image.
+    #[param(example = "compshareImage-sandbox1", value_type = schema::ImageId)]
     image_id: String,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(in crate::http) struct AccountPath {
-    /// The account
-    #[param(example = 12345, minimum = 1, maximum = 9_007_199_254_740_991_u64)]
+    /// The account.
+    #[param(example = 12345, value_type = schema::AccountId)]
     account_id: u64,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in crate::http) struct RegionQuery {
-    /// Where the image lives; one that the gateway serves
-    #[param(nullable = false)]
+    /// Where the image lives; the default unless given.
+    #[param(nullable = false, value_type = Option<schema::Region>)]
     region: Option<String>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in crate::http) struct ReasonQuery {
-    /// Why: a ticket, a sentence; it stands in the trail
-    #[param(nullable = false, min_length = 1, max_length = 500)]
+    /// Why: a ticket, a sentence; it stands in the trail.
+    #[param(nullable = false, value_type = Option<schema::Reason>)]
     reason: Option<String>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in crate::http) struct DryRunQuery {
-    /// With `true` nothing is changed and no event is written: the answer says what would be
-    #[param(nullable = false)]
+    /// With `true` nothing is changed and no event is written: the answer says what would be.
+    #[param(nullable = false, default = json!(false))]
     dry_run: Option<bool>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub(in crate::http) struct PreferHeader {
-    /// `wait=SECONDS` lowers the time that the change may take
+    /// `wait=SECONDS` (RFC 7240) lowers the time that the change may take, its time in a queue included. Whatever else it
+    /// says is ignored.
     #[param(rename = "Prefer", nullable = false)]
     prefer: Option<String>,
 }

@@ -17,6 +17,15 @@ pub(in crate::http) mod path {
     pub(in crate::http) const SUMMARY: &str = "/audit/summary";
     pub(in crate::http) const WHOAMI: &str = "/whoami";
     pub(in crate::http) const OPENAPI: &str = "/openapi.json";
+    pub(in crate::http) const OPENAPI_YAML: &str = "/openapi.yaml";
+    pub(in crate::http) const PROBLEMS_BARE: &str = "/problems";
+    pub(in crate::http) const PROBLEMS: &str = "/problems/";
+    pub(in crate::http) const PROBLEM: &str = "/problems/{slug}";
+    pub(in crate::http) const CONSOLE: &str = "/console";
+    /// The page itself; [`CONSOLE_FILE`] serves it.
+    pub(in crate::http) const CONSOLE_PAGE: &str = "/console/";
+    pub(in crate::http) const CONSOLE_FILE: &str = "/console/{file:.*}";
+    pub(in crate::http) const SANDBOX_TOKENS: &str = "/console/sandbox-tokens.json";
     pub(in crate::http) const LIVEZ: &str = "/livez";
     pub(in crate::http) const READYZ: &str = "/readyz";
     pub(in crate::http) const METRICS: &str = "/metrics";
@@ -95,8 +104,57 @@ pub(in crate::http) struct Route {
     pub(in crate::http) permission: Permission,
     /// What it costs.
     pub(in crate::http) cost: Cost,
-    /// What can go wrong beside what can everywhere, and for every caller; by what the route has in common with others.
+    /// The media types of its answers, the first where a caller does not say.
+    pub(in crate::http) formats: &'static [&'static str],
+    /// What can go wrong beside what the rest of the row implies; by what the route has in common with others.
     pub(in crate::http) problems: &'static [&'static [ProblemKind]],
+}
+
+/// What can go wrong on every route.
+const EVERYWHERE: &[ProblemKind] = &[ProblemKind::HeadersTooLarge, ProblemKind::InternalError];
+/// What can go wrong wherever somebody has to be somebody.
+const OF_CALLERS: &[ProblemKind] = &[
+    ProblemKind::InvalidRequest,
+    ProblemKind::Unauthenticated,
+    ProblemKind::RateLimited,
+    ProblemKind::KeysUnavailable,
+];
+/// What can go wrong where not everybody may.
+const OF_RIGHTS: &[ProblemKind] = &[ProblemKind::InsufficientScope, ProblemKind::Forbidden];
+/// Of streams.
+const OF_STREAMS: &[ProblemKind] = &[
+    ProblemKind::Overloaded,
+    ProblemKind::HttpVersionNotSupported,
+];
+/// Media types that are made while they are sent.
+pub(in crate::http) const STREAMED: [&str; 3] =
+    ["application/x-ndjson", "text/csv", "text/event-stream"];
+
+impl Route {
+    /// All that can go wrong, by status, each once.
+    pub(in crate::http) fn all_problems(&self) -> Vec<ProblemKind> {
+        let (of_callers, of_rights) = match self.permission {
+            Permission::Anybody => (&[][..], &[][..]),
+            Permission::KnowItself => (OF_CALLERS, &[][..]),
+            _ => (OF_CALLERS, OF_RIGHTS),
+        };
+        let several: &[ProblemKind] = if self.formats.len() > 1 {
+            &[ProblemKind::NotAcceptable]
+        } else {
+            &[]
+        };
+        let streams = self.formats.iter().any(|format| STREAMED.contains(format));
+        let of_streams = if streams { OF_STREAMS } else { &[] };
+        let of_route = self.problems.concat();
+        let said = [
+            EVERYWHERE, of_callers, of_rights, several, of_streams, &of_route,
+        ]
+        .concat();
+        let mut kinds: Vec<ProblemKind> = ProblemKind::ALL.into();
+        kinds.retain(|kind| said.contains(kind));
+        kinds.sort_by_key(|kind| kind.status());
+        kinds
+    }
 }
 
 /// A path and all that may be asked of it.

@@ -462,8 +462,14 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) async fn of(request: RequestBuilder) -> Self {
-        let response = request.send().await.unwrap();
+        let (client, request) = request.build_split();
+        let request = request.unwrap();
+        let (method, url) = (request.method().clone(), request.url().clone());
+        let response = client.execute(request).await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let media_type = headers.get("content-type");
+        let media_type = media_type.map(|media_type| media_type.to_str().unwrap());
+        super::assert_documented(method.as_str(), url.path(), status, media_type);
         Self {
             status,
             headers,

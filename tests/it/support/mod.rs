@@ -2,6 +2,7 @@
 
 mod certificates;
 mod collector;
+mod document;
 mod gateway;
 mod key_server;
 mod program;
@@ -11,13 +12,15 @@ use std::time::{Duration, Instant};
 
 pub(crate) use certificates::{Authority, Certificates, Leaf};
 pub(crate) use collector::{Collecting, Collector, attribute};
+pub(crate) use document::{assert_documented, committed_document, resolved};
 pub(crate) use gateway::{
     Answer, Gateway, ISSUER, LONG_TRAIL_ROWS, PRIVATE_KEY, SECRET, keys_file, mint, set_of, token,
     token_with,
 };
 pub(crate) use key_server::{KeyAnswer, KeyServer};
 pub(crate) use program::{
-    PROGRAM_PRIVATE_KEY, PROGRAM_PUBLIC_KEY, Program, binary, environment, python,
+    PROGRAM_PRIVATE_KEY, PROGRAM_PUBLIC_KEY, Program, binary, environment, node_modules, python,
+    python_with,
 };
 pub(crate) use upstream::{Call, MISSING_ACCOUNTS, Reply, Scripted, refusal};
 

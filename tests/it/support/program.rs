@@ -20,6 +20,30 @@ pub(crate) fn python() -> std::ffi::OsString {
     std::env::var_os("ISG_TEST_PYTHON").unwrap_or_else(|| "python3".into())
 }
 
+/// Where the packages of `tests/package.json` lie; `tests/run` puts them there.
+pub(crate) fn node_modules() -> PathBuf {
+    let otherwise = concat!(env!("CARGO_MANIFEST_DIR"), "/target/test-node/node_modules");
+    std::env::var_os("ISG_TEST_NODE").map_or_else(|| otherwise.into(), PathBuf::from)
+}
+
+/// What a Python program prints that is given this text.
+pub(crate) fn python_with(arguments: &[&str], input: &str) -> String {
+    use std::io::Write as _;
+    let mut command = Command::new(python());
+    let piped = command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    let writing = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let ended = child.wait_with_output().unwrap();
+    writing.join().unwrap().unwrap();
+    assert!(ended.status.success(), "{arguments:?}");
+    String::from_utf8(ended.stdout).unwrap()
+}
+
 /// The keys of [`environment`]; what is told is searched for them.
 pub(crate) const PROGRAM_PUBLIC_KEY: &str = "public-key-of-a-program-under-test";
 pub(crate) const PROGRAM_PRIVATE_KEY: &str = "private-key-of-a-program-under-test";

@@ -7,8 +7,12 @@ use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use tokio::time::sleep;
 
-use crate::audit::{Entry, EntryCursor, Feed, FeedError, Reader, append_line};
+use crate::audit::{
+    Entry, EntryCursor, Feed, FeedError, FeedStart, Reader, append_line, example_entry,
+    example_entry_line,
+};
 use crate::authorization::{Authorizer, Request};
+use crate::schema::{named_schemas, records};
 use crate::tasks::Tasks;
 
 use super::reading::{log_broken_stream, on_main_runtime};
@@ -18,6 +22,15 @@ use crate::http::wire::{self, KEEP_ALIVE, Length, Parser, Problem, Sink, Streams
 /// How often it is looked at whether a follower still may follow.
 const STANDING_INTERVAL: Duration = Duration::from_secs(5);
 const LAST_EVENT_ID: &str = "Last-Event-ID";
+/// Most rows that a feed can begin before the end of the trail.
+const TAIL_MAX: usize = 1000;
+
+named_schemas! {
+    /// Rows of the trail, an `Entry` a line.
+    pub(in crate::http) EntryLines = records::<Entry>("application/x-ndjson");
+    /// Rows of the trail as server-sent events `entry`: the `data` of each is an `Entry`, its `id` the cursor.
+    pub(in crate::http) EntryEvents = records::<Entry>("text/event-stream");
+}
 
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +43,8 @@ const FORMATS: [(&str, Format); 2] = [
     ("application/x-ndjson", Format::Ndjson),
     ("text/event-stream", Format::ServerSentEvents),
 ];
+
+pub(in crate::http) const MEDIA_TYPES: [&str; 2] = [FORMATS[0].0, FORMATS[1].0];
 
 impl Format {
     fn media_type(self) -> &'static str {
@@ -72,18 +87,22 @@ impl Format {
 /// Rows in chain order, each with its hash and the hash before it. Events change from `pending` to their
 /// outcome, rows never change: whoever copies the trail follows them. `after`, or `Last-Event-ID`, goes on
 /// behind a row without a gap or a repeat; `follow=true` goes on as rows are written, with a blank line or a
-/// comment every 15 s where there are none, until the gateway stops.
+/// comment every 15 s where there are none, until the gateway stops. `tail` begins near the end instead, as for a log that is
+/// watched.
 #[utoipa::path(
     get, path = path::ENTRIES, operation_id = "feed_entries", tag = "audit",
     params(
-        ("after" = Option<String>, Query, description = "The `cursor` of the last row that you have", nullable = false),
-        ("follow" = Option<bool>, Query, description = "Whether to go on as rows are written", nullable = false),
-        ("Last-Event-ID" = Option<String>, Header, description = "As `after`, and it wins over it", nullable = false),
+        ("after" = Option<String>, Query, description = "The `cursor` of the last row that you have; from the oldest unless given.",
+            nullable = false, min_length = 1),
+        ("tail" = Option<u64>, Query, description = "Begins with so many of the last rows instead; 0: with what is written from now on. \
+            Not with `after`.", nullable = false, minimum = 0, maximum = 1000),
+        ("follow" = Option<bool>, Query, description = "Whether to go on as rows are written.", nullable = false),
+        ("Last-Event-ID" = Option<String>, Header, description = "As `after`, and it wins over it; sent by browsers that follow.", nullable = false),
     ),
-    responses((status = 200, description = "The rows, one a line or one an event",
+    responses((status = 200, description = "The rows: each line, or the `data` of each event, is an `Entry`",
         content(
-            (Entry = "application/x-ndjson", example = json!(example_entry())),
-            (String = "text/event-stream", example = json!(example_event())),
+            (EntryLines = "application/x-ndjson", example = json!(example_line())),
+            (EntryEvents = "text/event-stream", example = json!(example_event())),
         ))),
 )]
 pub(in crate::http) async fn feed_entries(
@@ -94,8 +113,12 @@ pub(in crate::http) async fn feed_entries(
     tasks: Data<Tasks>,
     streams: Data<Streams>,
 ) -> Result<HttpResponse, Problem> {
-    let mut parser = Parser::new(&request, &["after", "follow"]);
+    let mut parser = Parser::new(&request, &["after", "tail", "follow"]);
     let after = parser.parameter("after", str::parse::<EntryCursor>);
+    let tail = parser.whole_number("tail", 0..=TAIL_MAX);
+    if parser.has("after") && parser.has("tail") {
+        parser.fault("query", "tail", "must not stand beside after");
+    }
     let follow = parser.flag("follow");
     let last_event_id = parser.header(LAST_EVENT_ID, str::parse::<EntryCursor>);
     parser.finish(Some(()))?;
@@ -109,7 +132,9 @@ pub(in crate::http) async fn feed_entries(
     };
     let place = streams.place(&request, caller.caller())?;
     let begun = on_main_runtime(&tasks, async move {
-        let mut feed = reader.feed(last_event_id.or(after)).await?;
+        let behind = last_event_id.or(after).map(FeedStart::Behind);
+        let start = behind.or(tail.map(FeedStart::Last)).unwrap_or_default();
+        let mut feed = reader.feed(start).await?;
         Ok::<_, FeedError>((feed.next().await?, feed))
     });
     let (first, feed) = begun.await?.map_err(|error| match error {
@@ -178,22 +203,11 @@ impl Walk {
     }
 }
 
-fn example_entry() -> serde_json::Value {
-    serde_json::json!({
-        "cursor": "AQRtYWluAAAAAAAAACmfhtCBiEx9ZQ", "chain_id": "main", "sequence": 41, "kind": "intent", "version": 1,
-        "event_id": "019ab3c4-d5e6-7f00-8123-456789abcdef", "recorded_at": "2025-11-24T10:23:48.582310Z",
-        "previous_hash": "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752",
-        "hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "subject": "team-a",
-        "issuer": "https://issuer.example", "token_id": "b7f2", "client_ip": "10.1.2.3", "user_agent": "curl/8.5.0",
-        "request_id": "4f0c2e9a-6c1b-4a55-9b0e-0c6f3a1d2b77", "trace_id": null, "operation": "share",
-        "image_id": "compshareImage-sandbox1", "account_id": 12345, "region": "cn-wlcb", "reason": "OPS-17",
-        "expires_at": null, "policy_ids": [], "outcome": null, "http_status": null, "upstream_ret_code": null,
-        "upstream_request_id": null, "upstream_calls": null, "duration_ms": null, "detail": null
-    })
+fn example_line() -> String {
+    format!("{}\n", example_entry_line())
 }
 
 fn example_event() -> String {
-    let entry = example_entry();
-    let cursor = entry["cursor"].as_str().unwrap_or_default();
-    format!("id: {cursor}\nevent: entry\ndata: {entry}\n\n")
+    let (cursor, line) = (example_entry().cursor, example_entry_line());
+    format!("id: {cursor}\nevent: entry\ndata: {line}\n\n")
 }

@@ -8,10 +8,14 @@ use url::form_urlencoded;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::audit::{Cursor, Event, EventWithEntries, Export, Format, Order, Reader, StoreError};
+use crate::audit::{
+    Cursor, Event, EventWithEntries, Export, Format, Order, Reader, StoreError, example_event,
+    example_event_with_entries, example_stream,
+};
 use crate::authorization::{Authorizer, Request};
 use crate::domain::EventId;
 use crate::problem::ProblemKind;
+use crate::schema::{self, named_schemas, one_of, records};
 use crate::tasks::Tasks;
 
 use super::filter::{FILTERS, FilterParameters, read_filter};
@@ -28,6 +32,18 @@ const FORMATS: [(&str, Option<Format>); 3] = [
     ("application/x-ndjson", Some(Format::Ndjson)),
     ("text/csv", Some(Format::Csv)),
 ];
+
+named_schemas! {
+    /// Events, an `Event` a line.
+    pub(in crate::http) EventLines = records::<Event>("application/x-ndjson");
+    /// Which end of the trail comes first: `desc`, the newest, or `asc`, the oldest.
+    pub(in crate::http) EventOrder = one_of([DESCENDING, ASCENDING]).default(Some(DESCENDING.into()));
+}
+
+const DESCENDING: &str = "desc";
+const ASCENDING: &str = "asc";
+
+pub(in crate::http) const MEDIA_TYPES: [&str; 3] = [FORMATS[0].0, FORMATS[1].0, FORMATS[2].0];
 
 /// A page of events.
 #[derive(Debug, Serialize, ToSchema)]
@@ -51,21 +67,19 @@ pub(in crate::http) struct EventList {
     get, path = path::EVENTS, operation_id = "list_events", tag = "audit",
     params(
         FilterParameters,
-        ("limit" = Option<u64>, Query, description = "Events a page, 100 unless given", nullable = false, minimum = 1,
+        ("limit" = Option<u64>, Query, description = "Events of a page, 100 unless given; of a stream in all, without a bound unless given.", nullable = false, minimum = 1,
             maximum = 1000),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of a page of the same query",
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of a page of the same query.",
+            nullable = false, min_length = 1),
+        ("bom" = Option<bool>, Query, description = "With `true` CSV begins with a byte order mark, for Excel; with CSV alone.",
             nullable = false),
-        ("bom" = Option<bool>, Query, description = "With `true` CSV begins with a byte order mark, for Excel",
-            nullable = false),
-        ("order" = Option<String>, Query, description = "`desc` (newest first, the default) or `asc`",
-            nullable = false, pattern = "^(desc|asc)$"),
+        ("order" = Option<EventOrder>, Query, description = "Which end of the trail comes first.", nullable = false),
     ),
-    responses((status = 200, description = "A page of events; or all of them, an event a line",
-        headers(("Link" = String, description = "`<…>; rel=\"next\"` where a next page exists")),
+    responses((status = 200, description = "A page of events; or all of them, an `Event` a line",
         content(
             (EventList = "application/json", example = json!({"events": [example_event()], "next_cursor": null})),
-            (String = "application/x-ndjson", example = json!(example_line())),
-            (String = "text/csv", example = json!(EXAMPLE_CSV)),
+            (EventLines = "application/x-ndjson", example = json!(example_stream(Format::Ndjson))),
+            (String = "text/csv", example = json!(example_stream(Format::Csv))),
         ))),
 )]
 pub(in crate::http) async fn list_events(
@@ -81,8 +95,8 @@ pub(in crate::http) async fn list_events(
     let mut parser = Parser::new(&request, &known);
     let filter = read_filter(&mut parser);
     let order = parser.parameter("order", |word| match word {
-        "desc" => Ok(Order::Descending),
-        "asc" => Ok(Order::Ascending),
+        DESCENDING => Ok(Order::Descending),
+        ASCENDING => Ok(Order::Ascending),
         _ => Err("must be desc or asc"),
     });
     let order = order.unwrap_or_default();
@@ -133,9 +147,11 @@ pub(in crate::http) async fn list_events(
 }
 
 /// See one event of the audit trail with its rows.
+///
+/// What happened to one change, and where its rows stand in the hash chain.
 #[utoipa::path(
     get, path = path::EVENT, operation_id = "get_event", tag = "audit",
-    params(("id" = String, Path, description = "The event, as `Audit-Id` names it", format = "uuid",
+    params(("id" = schema::EventId, Path, description = "The event, as `Audit-Id` names it.",
         example = "019ab3c4-d5e6-7f00-8123-456789abcdef")),
     responses((status = 200, description = "The event and its rows in the trail", body = EventWithEntries,
         content_type = "application/json", example = json!(example_event_with_entries()))),
@@ -197,39 +213,4 @@ fn next_query(request: &HttpRequest, cursor: &str) -> String {
     query.extend_pairs(given.filter(|(name, _)| name != "cursor"));
     query.append_pair("cursor", cursor);
     query.finish()
-}
-
-fn example_event() -> serde_json::Value {
-    serde_json::json!({
-        "id": "019ab3c4-d5e6-7f00-8123-456789abcdef", "occurred_at": "2025-11-24T10:23:48.582000Z",
-        "completed_at": "2025-11-24T10:23:48.643121Z", "subject": "team-a", "issuer": "https://issuer.example",
-        "token_id": "b7f2", "client_ip": "10.1.2.3", "user_agent": "curl/8.5.0",
-        "request_id": "4f0c2e9a-6c1b-4a55-9b0e-0c6f3a1d2b77", "trace_id": null, "operation": "share",
-        "image_id": "compshareImage-sandbox1", "account_id": 12345, "region": "cn-wlcb", "outcome": "succeeded",
-        "http_status": 200, "upstream_ret_code": 0, "upstream_request_id": "4f2a6c1e-0000-4000-8000-000000000001",
-        "upstream_calls": 1, "duration_ms": 61, "reason": "OPS-17", "expires_at": null, "policy_ids": [],
-        "detail": null
-    })
-}
-
-fn example_line() -> String {
-    format!("{}\n", example_event())
-}
-
-const EXAMPLE_CSV: &str = "id,occurred_at,completed_at,subject,issuer,token_id,client_ip,user_agent,request_id,trace_id,operation,\
-    image_id,account_id,region,outcome,http_status,upstream_ret_code,upstream_request_id,upstream_calls,duration_ms,\
-    reason,expires_at,policy_ids,detail\r\n019ab3c4-d5e6-7f00-8123-456789abcdef,2025-11-24T10:23:48.582000Z,\
-    2025-11-24T10:23:48.643121Z,team-a,https://issuer.example,b7f2,10.1.2.3,curl/8.5.0,\
-    4f0c2e9a-6c1b-4a55-9b0e-0c6f3a1d2b77,,share,compshareImage-sandbox1,12345,cn-wlcb,succeeded,200,0,\
-    4f2a6c1e-0000-4000-8000-000000000001,1,61,OPS-17,,,\r\n";
-
-fn example_event_with_entries() -> serde_json::Value {
-    let mut event = example_event();
-    event["entries"] = serde_json::json!([
-        {"kind": "intent", "chain_id": "main", "sequence": 41, "recorded_at": "2025-11-24T10:23:48.582310Z",
-            "hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"},
-        {"kind": "outcome", "chain_id": "main", "sequence": 42, "recorded_at": "2025-11-24T10:23:48.643121Z",
-            "hash": "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752"}
-    ]);
-    event
 }

@@ -2,41 +2,39 @@
 
 use utoipa::IntoParams;
 
-use crate::audit::Filter;
+use crate::audit::{EventOperationSchema, Filter};
 use crate::domain::{Outcome, Timestamp};
 use crate::http::wire::Parser;
+use crate::schema;
 
 /// [`read_filter`]'s parameters, as the document tells them.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "only the document reads it")]
 pub(super) struct FilterParameters {
-    /// Events at or after this time (RFC 3339), as 2026-01-31T00:00:00Z
-    #[param(nullable = false, format = DateTime)]
+    /// Events at or after this time (RFC 3339), as 2026-01-31T00:00:00Z.
+    #[param(nullable = false, value_type = Option<schema::Time>)]
     from: Option<String>,
-    /// Events before this time (RFC 3339)
-    #[param(nullable = false, format = DateTime)]
+    /// Events before this time (RFC 3339).
+    #[param(nullable = false, value_type = Option<schema::Time>)]
     to: Option<String>,
-    /// Who asked, exactly
-    #[param(nullable = false)]
+    /// Who asked, exactly.
+    #[param(nullable = false, min_length = 1)]
     subject: Option<String>,
-    /// The image
-    #[param(nullable = false)]
+    /// The image.
+    #[param(nullable = false, value_type = Option<schema::ImageId>)]
     image_id: Option<String>,
-    /// The account
-    #[param(nullable = false, minimum = 1, maximum = 9_007_199_254_740_991_u64)]
+    /// The account.
+    #[param(nullable = false, value_type = Option<schema::AccountId>)]
     account_id: Option<u64>,
-    /// `share`, `unshare` or `update`
-    #[param(nullable = false, pattern = "^(share|unshare|update)$")]
+    /// What was asked for.
+    #[param(nullable = false, value_type = Option<EventOperationSchema>)]
     operation: Option<String>,
-    /// `pending`, `succeeded`, `invalid_account`, `denied`, `failed` or `unknown`
-    #[param(
-        nullable = false,
-        pattern = "^(pending|succeeded|invalid_account|denied|failed|unknown)$"
-    )]
+    /// How it ended.
+    #[param(nullable = false, value_type = Option<schema::ChangeOutcome>)]
     outcome: Option<String>,
-    /// The request's id, exactly
-    #[param(nullable = false)]
+    /// The request's id, exactly.
+    #[param(nullable = false, min_length = 1)]
     request_id: Option<String>,
 }
 

@@ -3,7 +3,7 @@
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 
-use crate::audit::{Bucket, Buckets, Reader, Summary};
+use crate::audit::{Bucket, Buckets, Reader, Summary, SummaryBucket};
 use crate::authorization::{Authorizer, Request};
 use crate::domain::Timestamp;
 use crate::tasks::Tasks;
@@ -20,8 +20,7 @@ use crate::http::wire::{Parser, Problem, path};
 #[utoipa::path(
     get, path = path::SUMMARY, operation_id = "summarize_events", tag = "audit",
     params(
-        ("bucket" = Option<String>, Query, description = "`hour` or `day` (the default)", nullable = false,
-            pattern = "^(hour|day)$"),
+        ("bucket" = Option<SummaryBucket>, Query, description = "How much time one bucket covers.", nullable = false),
         FilterParameters,
     ),
     responses((status = 200, description = "Counts by outcome, bucket by bucket", body = Summary,

@@ -1,47 +1,21 @@
 //! What problems look like, for the document.
 
 use crate::authorization::Refusal;
-use crate::domain::{EventId, Scope};
+use crate::domain::{EventId, InvalidAccountId, Scope};
 use crate::problem::{Effect, ProblemKind};
 
 use super::details::Problem;
 use super::sent::UpstreamBody;
 
-/// What a problem of `kind` looks like, for the document.
-pub(in crate::http) fn example(kind: ProblemKind, changes: bool) -> serde_json::Value {
-    let mut problem = Problem::new(kind, "");
-    let event = EventId::new(uuid::Uuid::from_u128(
-        0x019a_b3c4_d5e6_7f00_8123_4567_89ab_cdef,
-    ));
-    problem = match kind {
-        ProblemKind::InvalidRequest => {
-            let detail = crate::domain::InvalidAccountId.to_string();
-            Problem::invalid_value("path", "account_id", detail)
-        }
-        ProblemKind::InsufficientScope => {
-            Problem::refused(Refusal::InsufficientScope(if changes {
-                Scope::SharesWrite
-            } else {
-                Scope::SharesRead
-            }))
-        }
-        ProblemKind::UpstreamError => {
-            let upstream = UpstreamBody {
-                ret_code: 299,
-                message: Some("no permission".into()),
-            };
-            Problem {
-                upstream: Some(upstream),
-                retryable: Some(false),
-                detail: "the upstream refused".into(),
-                ..problem
-            }
-        }
-        ProblemKind::UpstreamTimeout | ProblemKind::OutcomeUnrecorded => {
-            problem.with_effect(Effect::Unknown)
-        }
-        _ => problem,
-    };
+const REQUEST_ID: &str = "4f0c2e9a-6c1b-4a55-9b0e-0c6f3a1d2b77";
+
+/// What a problem of `kind` looks like: of a change, or where `scope` is commonly missing.
+pub(in crate::http) fn example(
+    kind: ProblemKind,
+    changes: bool,
+    scope: Option<Scope>,
+) -> serde_json::Value {
+    let mut problem = shown(kind, scope.unwrap_or(Scope::SharesRead));
     let recorded = matches!(
         kind,
         ProblemKind::InsufficientScope
@@ -53,11 +27,67 @@ pub(in crate::http) fn example(kind: ProblemKind, changes: bool) -> serde_json::
             | ProblemKind::OutcomeUnrecorded
     );
     if changes && recorded {
-        problem.event_id = Some(event);
+        problem.event_id = Some(event_id());
     }
-    if problem.detail.is_empty() {
-        kind.title().clone_into(&mut problem.detail);
-    }
-    let body = problem.body("4f0c2e9a-6c1b-4a55-9b0e-0c6f3a1d2b77", changes);
+    let body = problem.body(REQUEST_ID, changes);
     serde_json::to_value(body).unwrap_or_default()
+}
+
+fn event_id() -> EventId {
+    let bits = 0x019a_b3c4_d5e6_7f00_8123_4567_89ab_cdef;
+    EventId::new(uuid::Uuid::from_u128(bits))
+}
+
+fn shown(kind: ProblemKind, scope: Scope) -> Problem {
+    let plain = |detail: &str| Problem::new(kind, detail);
+    let refused_upstream = |ret_code, message: &str| UpstreamBody {
+        ret_code,
+        message: Some(message.into()),
+    };
+    match kind {
+        ProblemKind::InvalidRequest => {
+            Problem::invalid_value("path", "account_id", InvalidAccountId.to_string())
+        }
+        ProblemKind::Unauthenticated => plain("the token has ended"),
+        ProblemKind::InsufficientScope => Problem::refused(Refusal::InsufficientScope(scope)),
+        ProblemKind::Forbidden => Problem::refused(Refusal::Forbidden {
+            policy_ids: vec!["no-production-images".into()],
+        }),
+        ProblemKind::NotFound => plain("there is no such image"),
+        ProblemKind::MethodNotAllowed => plain("allowed here: GET, HEAD"),
+        ProblemKind::NotAcceptable => {
+            plain("this path answers in application/x-ndjson or text/event-stream")
+        }
+        ProblemKind::RequestTimeout => plain("the body did not come in time"),
+        ProblemKind::TooManyRemovals => {
+            plain("3 accounts would lose access, and max_removals is 0; nothing was changed")
+        }
+        ProblemKind::PayloadTooLarge => plain("the body is longer than 65536 bytes"),
+        ProblemKind::UnsupportedMediaType => plain("the body must be application/json"),
+        ProblemKind::InvalidAccount => plain("the upstream does not know the account"),
+        ProblemKind::RateLimited => plain("the subject asks for more than its limit"),
+        ProblemKind::HeadersTooLarge => {
+            plain("request line and headers take 40000 bytes; 32768 are allowed")
+        }
+        ProblemKind::InternalError => plain("the gateway failed"),
+        ProblemKind::UpstreamError => Problem {
+            upstream: Some(refused_upstream(299, "no permission")),
+            retryable: Some(false),
+            ..plain("the upstream refused")
+        },
+        ProblemKind::UpstreamUnavailable => plain("the upstream cannot be reached"),
+        ProblemKind::AuditUnavailable => plain("the audit trail cannot be read"),
+        ProblemKind::Overloaded => plain("too many changes are waiting; nothing was forwarded"),
+        ProblemKind::KeysUnavailable => {
+            plain("the issuer's keys are not there yet; the token may be good")
+        }
+        ProblemKind::OutcomeUnrecorded => {
+            plain("the change was forwarded, but its outcome is not in the audit trail yet")
+                .with_effect(Effect::Unknown)
+        }
+        ProblemKind::UpstreamTimeout => {
+            plain("the upstream did not answer in time").with_effect(Effect::Unknown)
+        }
+        ProblemKind::HttpVersionNotSupported => plain("a stream needs HTTP/1.1"),
+    }
 }

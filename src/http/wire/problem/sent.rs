@@ -3,11 +3,19 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::schema::{self, named_schemas, one_of};
+
+named_schemas! {
+    /// Where in a request a value stands.
+    pub(in crate::http) RequestPart = one_of(["path", "query", "header", "body"]);
+}
+
 /// One value of a request that is not acceptable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(in crate::http) struct FieldError {
-    /// `path`, `query`, `header` or `body`.
+    /// Where it stands.
     #[serde(rename = "in")]
+    #[schema(value_type = RequestPart)]
     pub(in crate::http) place: &'static str,
     /// The parameter, header or member.
     pub(in crate::http) name: String,
@@ -20,7 +28,8 @@ pub(in crate::http) struct FieldError {
 pub(super) struct UpstreamBody {
     /// The upstream's `RetCode`.
     pub(super) ret_code: i64,
-    /// The upstream's message.
+    /// The upstream's message; null where it gave none.
+    #[schema(required)]
     pub(super) message: Option<String>,
 }
 
@@ -48,9 +57,9 @@ pub(in crate::http) struct ProblemBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) upstream: Option<UpstreamBody>,
-    /// On changes: `none` (certainly did not take effect), `unknown` (it may have) or `done` (it did).
+    /// On changes: whether it took effect.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, value_type = Option<schema::ChangeEffect>)]
     pub(super) effect: Option<&'static str>,
     /// On changes: whether sending the same again makes sense.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,7 +67,7 @@ pub(in crate::http) struct ProblemBody {
     pub(super) retryable: Option<bool>,
     /// The event in the trail, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, format = "uuid")]
+    #[schema(nullable = false, value_type = Option<schema::EventId>)]
     pub(super) audit_id: Option<String>,
     /// The policies that decided, where any did.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -79,20 +88,21 @@ impl ProblemBody {
 
 /// What came of one account's change.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-#[schema(as = Result)]
+#[schema(as = ChangeResult)]
 pub(in crate::http) struct ResultBody {
     /// The account.
-    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64)]
+    #[schema(value_type = schema::AccountId)]
     pub(in crate::http) account_id: u64,
-    /// `share` or `unshare`.
+    /// What was to happen.
+    #[schema(value_type = schema::ChangeOperation)]
     pub(in crate::http) operation: &'static str,
     /// As in the trail; absent in a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, value_type = Option<schema::ChangeOutcome>)]
     pub(in crate::http) outcome: Option<&'static str>,
     /// The change's event; absent in a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, format = "uuid")]
+    #[schema(nullable = false, value_type = Option<schema::EventId>)]
     pub(in crate::http) audit_id: Option<String>,
     /// In a dry run: whether it would change anything.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,0 +1,129 @@
+// One change: what was asked, how it went, where its rows stand in the chain, and what belongs to it.
+
+import * as api from "../api.js";
+import { element, fill, table } from "../dom.js";
+import { address, eventTable, none, outcome, time } from "../parts.js";
+import { empty, loading } from "../states.js";
+import { say } from "../words.js";
+
+/** Changes of one call were asked for and done within so long of one another, retries included. */
+const COMPANY_MS = 120_000;
+const COMPANY_EVENTS = 1000;
+
+export async function eventView(place) {
+  const stop = new AbortController();
+  place.whenLeft(() => stop.abort());
+  const event = await api.event(place.rest[0] ?? "", { signal: stop.signal });
+  const company = element("section", {}, element("h2", {}, say("event.company")), loading());
+  fill(
+    place.main,
+    element("div", { class: "heading" }, element("h1", {}, say("event.title")), outcome(event.outcome)),
+    element("p", {}, sentence(event)),
+    asked(event),
+    phases(event),
+    upstream(event),
+    chain(event),
+    company,
+  );
+  await keepCompany(company, event, stop.signal);
+}
+
+function sentence(event) {
+  const account = event.account_id === null ? "" : ` ${event.account_id}`;
+  return element("span", {}, element("b", {}, say(`operation.${event.operation}`)), ` ${event.image_id} →${account} · ${event.subject}`);
+}
+
+function list(pairs) {
+  return element("dl", {}, pairs.map(([term, value]) => [element("dt", {}, term), element("dd", {}, value ?? none())]));
+}
+
+function asked(event) {
+  const link = (view, parameters, key) => element("a", { class: "button", href: address(view, parameters) }, say(key));
+  return element(
+    "section",
+    {},
+    element("h2", {}, say("event.what")),
+    list([
+      ["id", element("code", {}, event.id)],
+      [say("occurred_at"), time(event.occurred_at)],
+      [say("reason"), event.reason],
+      [say("region"), event.region],
+      [say("issuer"), event.issuer],
+      [say("token_id"), event.token_id],
+      [say("client_ip"), event.client_ip],
+      [say("user_agent"), event.user_agent],
+      [say("request_id"), event.request_id && element("code", {}, event.request_id)],
+      [say("trace_id"), event.trace_id && element("code", {}, event.trace_id)],
+      [say("policy_ids"), event.policy_ids.length > 0 ? event.policy_ids.join(", ") : null],
+      [say("expires_at"), event.expires_at && time(event.expires_at)],
+      [say("http_status"), event.http_status === null ? null : String(event.http_status)],
+      [say("detail"), event.detail],
+    ]),
+    element("div", { class: "row" },
+      event.request_id && link("changes", { request_id: event.request_id }, "event.request"),
+      link("access", { image_id: event.image_id, region: event.region }, "event.access"),
+      event.account_id !== null && link("changes", { image_id: event.image_id, account_id: event.account_id }, "event.history"),
+    ),
+  );
+}
+
+function phases(event) {
+  const begun = Date.parse(event.entries[0]?.recorded_at);
+  const phase = ({ kind, recorded_at: at }, index) =>
+    element("li", {}, element("b", {}, say(`event.phase.${kind}`)), " ", time(at),
+      index > 0 && element("span", { class: "soft" }, ` · ${say("event.phase.after", { ms: Date.parse(at) - begun })}`));
+  return element(
+    "section",
+    {},
+    element("h2", {}, say("event.phases")),
+    element("ol", { class: "phases" }, event.entries.map(phase), event.outcome === "pending" && element("li", { class: "open" }, say("event.phase.open"))),
+    event.duration_ms !== null && element("p", { class: "soft" }, say("event.duration", { ms: event.duration_ms })),
+  );
+}
+
+function upstream(event) {
+  const sent = event.upstream_calls !== 0 && event.outcome !== "denied";
+  const facts = list([
+    [say("event.upstream.calls"), event.upstream_calls === null ? null : String(event.upstream_calls)],
+    [say("event.upstream.code"), event.upstream_ret_code === null ? null : String(event.upstream_ret_code)],
+    [say("event.upstream.id"), event.upstream_request_id && element("code", {}, event.upstream_request_id)],
+  ]);
+  return element("section", {}, element("h2", {}, say("event.upstream")), sent ? facts : empty(say("event.upstream.none")));
+}
+
+function chain(event) {
+  const columns = [
+    [say("event.chain.kind"), (row) => say(`event.phase.${row.kind}`)],
+    [say("event.chain.place"), (row) => `${row.chain_id}:${row.sequence}`],
+    [say("event.chain.hash"), (row) => element("code", { class: "hash" }, row.hash)],
+  ];
+  const last = event.entries.at(-1);
+  return element(
+    "section",
+    {},
+    element("h2", {}, say("event.chain")),
+    table(say("event.chain"), columns, event.entries),
+    last && element("p", { class: "soft" }, `${say("event.chain.verify")} `, element("code", {}, `image-share-gateway audit verify --expect ${last.chain_id}:${last.sequence}:${last.hash}`)),
+  );
+}
+
+/** Other changes that the same call of the upstream carried. */
+async function keepCompany(place, event, signal) {
+  const heading = element("h2", {}, say("event.company"));
+  if (!event.upstream_request_id) {
+    fill(place, heading, empty(say("event.company.none")));
+    return;
+  }
+  const moment = (text, by) => new Date(Date.parse(text) + by).toISOString();
+  const around = {
+    image_id: event.image_id,
+    from: moment(event.occurred_at, -COMPANY_MS),
+    to: moment(event.completed_at ?? event.occurred_at, COMPANY_MS),
+    limit: COMPANY_EVENTS,
+  };
+  const { events } = await api.events(around, { signal });
+  const others = events.filter((one) => one.upstream_request_id === event.upstream_request_id && one.id !== event.id);
+  fill(place, heading, others.length === 0
+    ? empty(say("event.company.none"))
+    : eventTable(say("event.company"), others, ["occurred_at", "outcome", "operation", "account_id", "subject"]));
+}
