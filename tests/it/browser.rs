@@ -1,46 +1,134 @@
-//! Swagger UI in a real browser.
+//! The pages in a real browser.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Gateway, python};
+use crate::support::{Answer, Gateway, Program, generate, node_modules, python, token};
 
-const DRIVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser_swagger_ui.py");
+/// Runs a driver of `tests/browser/`; all that it says where it fails.
+pub(crate) async fn drive(driver: &str, arguments: &[&str]) {
+    let mut command = Command::new(python());
+    command
+        .arg(format!(
+            "{}/tests/browser/{driver}.py",
+            env!("CARGO_MANIFEST_DIR")
+        ))
+        .args(arguments);
+    let ended = tokio::task::spawn_blocking(move || command.output());
+    let ended = ended.await.unwrap().unwrap();
+    assert!(
+        ended.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&ended.stdout),
+        String::from_utf8_lossy(&ended.stderr)
+    );
+}
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_authorizes_in_swagger_ui_executes_put_and_sees_the_200() {
+async fn a_person_authorizes_in_swagger_ui_shares_and_takes_it_back() {
     let gateway = Gateway::spawn().await;
     let token = gateway.sharer().token.unwrap();
     let screenshot = gateway.directory.path().join("swagger-ui.png");
-    let mut driver = Command::new(python());
-    driver
-        .arg(DRIVER)
-        .args([
+    let screenshot = screenshot.display().to_string();
+    drive(
+        "swagger_ui",
+        &[
             "--base-url",
             &gateway.base_url,
             "--token",
             &token,
             "--screenshot",
-        ])
-        .arg(&screenshot);
-    let ended = tokio::task::spawn_blocking(move || driver.output())
-        .await
-        .unwrap()
-        .unwrap();
-    let told = format!(
-        "{}{}",
-        String::from_utf8_lossy(&ended.stdout),
-        String::from_utf8_lossy(&ended.stderr)
-    );
-    assert!(ended.status.success(), "{told}");
-    assert!(screenshot.exists());
-    let event = gateway.only_event().await;
-    assert_eq!(
-        (event["outcome"].as_str(), event["operation"].as_str()),
-        (Some("succeeded"), Some("share"))
-    );
-    assert!(
-        event["user_agent"].as_str().unwrap().contains("Chrome"),
-        "{}",
-        event["user_agent"]
-    );
+            &screenshot,
+        ],
+    )
+    .await;
+    assert!(Path::new(&screenshot).exists());
+    let events = gateway.events().await;
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| {
+            (
+                event["operation"].as_str().unwrap(),
+                event["outcome"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(told, [("share", "succeeded"), ("unshare", "succeeded")]);
+    assert!(events[0]["user_agent"].as_str().unwrap().contains("Chrome"));
+}
+
+/// A gateway in front of the built-in sandbox, as the README starts it.
+async fn sandbox(directory: &Path) -> (Program, String) {
+    let environment = [
+        ("ISG__SERVER__BIND", "127.0.0.1:0"),
+        ("ISG__SERVER__ADMIN_BIND", ""),
+    ];
+    let program = Program::spawn(directory, &["serve", "--sandbox"], &environment);
+    let line = program.line(|line| line.starts_with("Base URL"));
+    let base_url = line.split_whitespace().last().unwrap().to_owned();
+    (program, base_url)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_sandbox_the_token_comes_by_a_click() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_program, base_url) = sandbox(directory.path()).await;
+    let screenshot: PathBuf = directory.path().join("swagger-ui.png");
+    drive(
+        "swagger_ui",
+        &[
+            "--base-url",
+            &base_url,
+            "--sandbox",
+            "--screenshot",
+            screenshot.to_str().unwrap(),
+        ],
+    )
+    .await;
+}
+
+const EVERYTHING: &str = "shares:read shares:write audit:read";
+/// A day of changes, three seconds between two.
+const DAY_OF_EVENTS: u64 = 28_800;
+
+/// A day's trail, and an image whose list is not what the trail says.
+#[tokio::test(flavor = "multi_thread")]
+async fn people_look_through_the_trail_in_the_console() {
+    const IMAGE: &str = "compshareImage-sandbox1";
+    let directory = tempfile::tempdir().unwrap();
+    let trail = generate::trail(directory.path(), DAY_OF_EVENTS).await;
+    std::fs::rename(trail, directory.path().join("audit.db")).unwrap();
+    let gateway = Gateway::spawn_in(directory).await;
+    let (inside, gone, outside) = ("11", "13", "77");
+    let path = |account: &str| format!("/images/{IMAGE}/shares/{account}");
+    gateway.sharer().put(&path(gone)).await;
+    let others = gateway.other().await;
+    others.sharer().put(&path(outside)).await;
+    others.sharer().delete(&path(gone)).await;
+    let bulk = gateway
+        .sharer()
+        .request("PATCH", &format!("/images/{IMAGE}/shares"));
+    let bulk = bulk.header("Content-Type", "application/json");
+    let bulk = Answer::of(bulk.body(r#"{"add":[11,12],"reason":"OPS-17: new tenant"}"#)).await;
+    let event = bulk.json()["results"][0]["audit_id"].clone();
+
+    let screenshots = gateway.directory.path().join("screenshots");
+    std::fs::create_dir(&screenshots).unwrap();
+    let axe = node_modules().join("axe-core/axe.min.js");
+    let mut arguments = Vec::new();
+    for (name, value) in [
+        ("--base-url", gateway.base_url.as_str()),
+        ("--token", &token("team-a", EVERYTHING)),
+        ("--axe", axe.to_str().unwrap()),
+        ("--screenshots", screenshots.to_str().unwrap()),
+        ("--image", IMAGE),
+        ("--outside", outside),
+        ("--inside", inside),
+        ("--gone", gone),
+        ("--event", event.as_str().unwrap()),
+    ] {
+        arguments.extend([name.to_owned(), value.to_owned()]);
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    drive("console", &arguments).await;
 }

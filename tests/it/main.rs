@@ -40,6 +40,7 @@ mod openapi_judges;
 mod openapi_statuses;
 mod openers;
 mod packages;
+mod pages;
 mod policies;
 mod provenance;
 mod proxies;

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::browser::drive;
 use crate::support::{
     Answer, Gateway, PROGRAM_PRIVATE_KEY, PROGRAM_PUBLIC_KEY, Program, Reply, Scripted, binary,
-    client, environment, eventually, keys_file, python, rounds, token,
+    client, environment, eventually, keys_file, rounds, token,
 };
 
 /// A port that was free a moment ago.
@@ -192,20 +193,17 @@ async fn swagger_ui_works_in_a_browser_below_a_prefix() {
         "server {{ listen 127.0.0.1:PORT; location /images-api/ {{ proxy_pass http://{address}/; }} }}"
     ))
     .await;
-    let mut driver = Command::new(python());
-    driver
-        .arg(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/browser_swagger_ui.py"
-        ))
-        .args(["--base-url", &format!("{}/images-api", proxy.url)])
-        .args(["--token", &gateway.sharer().token.unwrap(), "--screenshot"])
-        .arg(gateway.directory.path().join("page.png"));
-    let ended = tokio::task::spawn_blocking(move || driver.output())
-        .await
-        .unwrap()
-        .unwrap();
-    assert!(ended.status.success(), "{ended:?}");
+    let screenshot = gateway.directory.path().join("page.png");
+    let token = gateway.sharer().token.unwrap();
+    let arguments = [
+        "--base-url",
+        &format!("{}/images-api", proxy.url),
+        "--token",
+        &token,
+        "--screenshot",
+        screenshot.to_str().unwrap(),
+    ];
+    drive("swagger_ui", &arguments).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

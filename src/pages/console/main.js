@@ -110,23 +110,24 @@ async function show(why = null) {
     return;
   }
   const { view, rest, parameters } = address();
-  document.title = `${say(`${view === "events" ? "event" : view}.title`)} · image-share-gateway`;
-  fill(main, loading());
+  const title = say(`${view === "events" ? "event" : view}.title`);
+  document.title = `${title} · image-share-gateway`;
+  fill(main, element("h1", {}, title), loading());
   const place = { main, parameters, rest, go, whenLeft: (ended) => { leave = ended; }, isShown: () => turn === shown };
   try {
     await VIEWS[view](place);
   } catch (error) {
-    if (turn === shown) refuse(main, error);
+    if (turn === shown) refuse(main, title, error);
   }
 }
 
-function refuse(main, error) {
+function refuse(main, title, error) {
   if (error.name === "AbortError") return;
   if (error instanceof api.Refused && error.status === 401) {
     signOut(say("signin.over"));
     return;
   }
-  fill(main, failure(error, () => show()));
+  fill(main, element("h1", {}, title), failure(error, () => show()));
 }
 
 /** To another address; the same one is shown anew. */

@@ -3,7 +3,6 @@
 const WORDS = {
   en: {
     "language.other": "中文",
-    "title": "Console",
     "skip": "Skip to the content",
     "nav": "Views",
     "nav.changes": "Changes",
@@ -38,6 +37,7 @@ const WORDS = {
     "changes.preset.day": "24 hours",
     "changes.preset.week": "7 days",
     "changes.preset.month": "30 days",
+    "changes.over": "Changes over time",
     "changes.plot": "Changes over time by outcome. {total} in all: {counts}. Drag over the plot to zoom, or use the table below.",
     "changes.plot.hint": "Drag over the plot to zoom.",
     "changes.plot.table": "The plot as a table",
@@ -55,7 +55,6 @@ const WORDS = {
     "bucket.hour": "by hour",
     "bucket.day": "by day",
     "start": "Start",
-    "total": "Total",
     "image_id": "Image",
     "account_id": "Account",
     "subject": "Who",
@@ -140,7 +139,6 @@ const WORDS = {
   },
   zh: {
     "language.other": "English",
-    "title": "控制台",
     "skip": "跳到正文",
     "nav": "视图",
     "nav.changes": "变更",
@@ -175,6 +173,7 @@ const WORDS = {
     "changes.preset.day": "24 小时",
     "changes.preset.week": "7 天",
     "changes.preset.month": "30 天",
+    "changes.over": "变更随时间的分布",
     "changes.plot": "各结果的变更随时间的分布，共 {total} 项：{counts}。在图上拖动可放大，也可使用下方表格。",
     "changes.plot.hint": "在图上拖动可放大。",
     "changes.plot.table": "以表格显示",
@@ -192,7 +191,6 @@ const WORDS = {
     "bucket.hour": "按小时",
     "bucket.day": "按天",
     "start": "开始",
-    "total": "合计",
     "image_id": "镜像",
     "account_id": "账号",
     "subject": "操作者",

@@ -23,6 +23,8 @@ const keepInTab = {
 };
 
 function useToken(token) {
+  // It goes past the actions that are wrapped above.
+  sessionStorage.setItem(KEPT_TOKEN, token);
   window.ui.preauthorizeApiKey(SCHEME, token);
 }
 

@@ -130,6 +130,11 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// In front of a sandbox.
     pub(crate) async fn spawn() -> Self {
+        Self::spawn_in(tempfile::tempdir().unwrap()).await
+    }
+
+    /// The same over a trail that is there.
+    pub(crate) async fn spawn_in(directory: tempfile::TempDir) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let settings = Settings {
             public_key: PUBLIC_KEY.into(),
@@ -139,9 +144,14 @@ impl Gateway {
         };
         let sandbox = Sandbox::start(listener, settings).unwrap();
         let url = format!("http://{}", sandbox.address());
-        let mut gateway = Self::in_front_of(&url, &[]).await;
+        let mut gateway = Self::in_directory(directory, &url, &[]).await;
         gateway.sandbox = Some(sandbox);
         gateway
+    }
+
+    /// Another one in front of the same upstream: whoever shares there does so by other means.
+    pub(crate) async fn other(&self) -> Self {
+        Self::in_front_of(&self.settings["upstream.base_url"], &[]).await
     }
 
     /// In front of a scripted upstream.

@@ -4,6 +4,10 @@ mod certificates;
 mod collector;
 mod document;
 mod gateway;
+// Trails of a day or a year, as the benches look at them.
+#[allow(dead_code, reason = "the benches use more of it")]
+#[path = "../../../benches/shared/generate.rs"]
+pub(crate) mod generate;
 mod key_server;
 mod program;
 mod upstream;

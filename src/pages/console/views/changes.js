@@ -22,8 +22,8 @@ export async function changesView(place) {
   const cursor = place.parameters.cursor ?? "";
   const stop = new AbortController();
   const parts = {
-    plot: element("section", { class: "plot", "aria-label": say("changes.plot.table") }, loading()),
-    list: element("section", { "aria-label": say("changes.table") }, loading()),
+    plot: element("section", { class: "plot", "aria-label": say("changes.over") }, loading()),
+    list: element("section", {}, loading()),
     told: element("p", { class: "note", role: "status" }),
   };
   let live = null;
@@ -79,6 +79,8 @@ const toField = (text) => {
   return text && !Number.isNaN(at.getTime()) ? localTime(text).replace(" ", "T") : "";
 };
 const fromField = (text) => (text ? new Date(text).toISOString() : "");
+const second = (text) => Math.floor(new Date(text).getTime() / 1000);
+const isSameSecond = (field, text) => field !== "" && text !== "" && second(field) === second(text);
 
 function filterForm(place, filters) {
   const text = (name, more = {}) => element("input", { name, value: filters[name], ...more });
@@ -101,7 +103,7 @@ function filterForm(place, filters) {
     const given = Object.fromEntries(asked);
     // What the field rounds, the address keeps, unless it was touched.
     for (const name of ["from", "to"]) {
-      given[name] = given[name] === toField(filters[name]) ? filters[name] : fromField(given[name]);
+      given[name] = isSameSecond(given[name], filters[name]) ? filters[name] : fromField(given[name]);
     }
     place.go("changes", given);
   };
