@@ -6,12 +6,14 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::Head;
+use super::progress::{Progress, ProgressUnit, TellProgress};
 use super::store::{self, StoreError};
-use super::verify::{Break, Report, verify};
+use super::verify::{Break, Report, verify_and_tell};
 
 /// Why there is no backup.
 #[derive(Debug, thiserror::Error)]
@@ -38,12 +40,19 @@ pub enum BackupError {
     Broken(Break),
 }
 
+/// How often it is looked at how much is copied.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
 /// Copies the trail at `path`, also while a gateway runs, into a new file, and verifies the copy. Gives its head; none for
-/// a trail without rows.
+/// a trail without rows. Says how far it is.
 ///
 /// # Errors
 /// See [`BackupError`]; nothing is left at `to` then.
-pub async fn backup(path: &Path, to: &Path) -> Result<Option<Head>, BackupError> {
+pub async fn backup(
+    path: &Path,
+    to: &Path,
+    tell: TellProgress<'_>,
+) -> Result<Option<Head>, BackupError> {
     // SQLite takes UTF-8, and what begins with `file:` for a URI: an absolute path is neither.
     let write = |source| BackupError::Write {
         path: to.into(),
@@ -57,13 +66,33 @@ pub async fn backup(path: &Path, to: &Path) -> Result<Option<Head>, BackupError>
         return Err(BackupError::Exists(to.clone()));
     }
     let partial = Partial::make(to)?;
-    store::copy(path, &partial.path).await?;
-    let head = match verify(&partial.path, &[]).await? {
+    copy(path, &partial.path, tell).await?;
+    let head = match verify_and_tell(&partial.path, &[], tell).await? {
         Report::Intact(head) => head,
         Report::Broken(broken) => return Err(BackupError::Broken(broken)),
     };
     partial.finish(to)?;
     Ok(head)
+}
+
+/// Copies the trail and looks how long the copy is meanwhile.
+async fn copy(path: &Path, to: &Path, tell: TellProgress<'_>) -> Result<(), StoreError> {
+    let copied = store::copy(path, to);
+    tokio::pin!(copied);
+    loop {
+        tokio::select! {
+            copied = &mut copied => return copied,
+            () = tokio::time::sleep(LOOK_INTERVAL) => tell(Progress {
+                done: bytes(to).await.unwrap_or_default(),
+                total: bytes(path).await,
+                unit: ProgressUnit::Bytes,
+            }),
+        }
+    }
+}
+
+async fn bytes(path: &Path) -> Option<u64> {
+    Some(tokio::fs::metadata(path).await.ok()?.len())
 }
 
 /// A copy that is not whole yet; gone with what holds it.

@@ -46,6 +46,7 @@ pub struct Export {
     left: Option<usize>,
     next: Next,
     begun: bool,
+    given: u64,
 }
 
 #[derive(Debug)]
@@ -77,7 +78,26 @@ impl Export {
             left: limit,
             next: Next::After(after),
             begun: false,
+            given: 0,
         }
+    }
+
+    /// How many events there will be, as far as that can be said now.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub async fn count(&self) -> Result<u64, StoreError> {
+        let counts = self.reader.counts(&self.filter).await?;
+        let all: i64 = counts.iter().map(|(_, count)| count).sum();
+        let all = u64::try_from(all).unwrap_or_default();
+        let limit = self.left.map(|left| left as u64);
+        Ok(limit.map_or(all, |limit| limit.min(all)))
+    }
+
+    /// How many events were given.
+    #[must_use]
+    pub fn given(&self) -> u64 {
+        self.given
     }
 
     /// The next chunk of whole lines; `None` at the end.
@@ -91,6 +111,7 @@ impl Export {
             Next::End => return Ok(None),
         };
         self.left = self.left.map(|left| left.saturating_sub(page.events.len()));
+        self.given += page.events.len() as u64;
         let more = page.next.filter(|_| self.left != Some(0));
         let header = !std::mem::replace(&mut self.begun, true);
         let format = self.format;

@@ -27,6 +27,7 @@ mod heads;
 mod ids;
 mod kinds;
 mod line;
+mod progress;
 mod reader;
 mod store;
 mod summary;
@@ -50,12 +51,13 @@ pub use filter::{
 };
 pub use kinds::{EntryKind, EventOperation as EventOperationSchema, Sha256};
 pub use line::append_line;
+pub use progress::{Progress, ProgressUnit, TellProgress};
 pub use reader::{LastChange, OpenChange, Page, Reader};
 pub use store::StoreError;
 pub use summary::{
     Bucket, Buckets, CountedBucket, Counts, InvalidBucket, Summary, SummaryBucket, TooManyBuckets,
 };
-pub use verify::{Break, Expected, InvalidExpected, Report, verify};
+pub use verify::{Break, Expected, InvalidExpected, Report, verify, verify_and_tell};
 pub use writer::{
     BulkTicket, CLOCK_BEHIND_TOLD, Closed, EnqueueError, Health, NotDurable, Recorded, Ticket,
     Writer, WriterTask,

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::chain::{Following, Hash, Head};
 use super::entry::{CHAIN_ID, CellRef};
+use super::progress::{Progress, ProgressUnit, TellProgress};
 use super::store::{PackedRow, RowReader, StoreError};
 
 /// A head that was noted earlier, `[CHAIN:]SEQUENCE:HASH`.
@@ -76,11 +77,26 @@ pub enum Report {
 /// # Errors
 /// Where the trail could not be looked at; nothing is said about it then.
 pub async fn verify(path: &Path, expected: &[Expected]) -> Result<Report, StoreError> {
+    verify_and_tell(path, expected, &|_| {}).await
+}
+
+/// The same for whoever waits: `tell` learns how far it is.
+///
+/// # Errors
+/// Where the trail could not be looked at; nothing is said about it then.
+pub async fn verify_and_tell(
+    path: &Path,
+    expected: &[Expected],
+    tell: TellProgress<'_>,
+) -> Result<Report, StoreError> {
     let mut rows = RowReader::open(path).await?;
+    let last = rows.last_sequence().await?;
     let mut walk = Walk {
         sequence: 0,
         hash: Hash::GENESIS,
         expected,
+        total: last.and_then(|last| u64::try_from(last).ok()),
+        tell,
     };
     match walk.all(&mut rows).await {
         Ok(()) => Ok(walk.end()),
@@ -106,6 +122,8 @@ struct Walk<'a> {
     sequence: i64,
     hash: Hash,
     expected: &'a [Expected],
+    total: Option<u64>,
+    tell: TellProgress<'a>,
 }
 
 impl Walk<'_> {
@@ -125,6 +143,11 @@ impl Walk<'_> {
             let walk = async { page.iter().try_for_each(|row| self.step(row)) };
             let (next, walked) = futures_util::join!(next, walk);
             walked?;
+            (self.tell)(Progress {
+                done: u64::try_from(self.sequence).unwrap_or_default(),
+                total: self.total,
+                unit: ProgressUnit::Rows,
+            });
             page = next?;
         }
         Ok(())

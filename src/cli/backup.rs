@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::progress::Bar;
 use super::serve::stop_signal;
 use super::{BackupArgs, Failure, chain, print, trail_at};
 use crate::audit::{BackupError, StoreError, backup};
@@ -19,10 +20,13 @@ pub(super) async fn run(args: BackupArgs) -> Result<ExitCode, Failure> {
     }
     let path = trail_at(args.database_url, args.config.as_deref())?;
     let mut stop = stop_signal()?;
+    let bar = Bar::on_terminal();
+    let tell = |progress| bar.tell(progress);
     let copied = tokio::select! {
-        copied = backup(&path, &args.to) => copied,
+        copied = backup(&path, &args.to, &tell) => copied,
         () = stop.recv() => return Err(Failure::stopped("the backup was stopped; no file is left of it")),
     };
+    drop(bar);
     match copied {
         Ok(Some(head)) => print(&format!("{head}\n"))?,
         Ok(None) => eprintln!("image-share-gateway: the trail has no rows; neither has the copy"),

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
+use super::progress::Bar;
 use super::{ExportArgs, ExportFormat, ExportOrder, Failure, trail_at, write_out};
-use crate::audit::{Export, Filter, Format, Order, Reader};
+use crate::audit::{Export, Filter, Format, Order, Progress, ProgressUnit, Reader};
 
 pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, Failure> {
     let ordered = args.from.zip(args.to).is_none_or(|(from, to)| from < to);
@@ -37,10 +38,22 @@ pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, Failure> {
     };
     let mut export = Export::new(reader, filter, order, format, None, args.limit);
     let failed = |error| Failure::could_not_run(&error);
+    let bar = Bar::beside_output();
+    let total = if bar.is_shown() {
+        // Where it takes too long to count, a bar without an end does.
+        export.count().await.ok()
+    } else {
+        None
+    };
     while let Some(lines) = export.next().await.map_err(failed)? {
         if !write_out(&lines)? {
             break;
         }
+        bar.tell(Progress {
+            done: export.given(),
+            total,
+            unit: ProgressUnit::Events,
+        });
     }
     Ok(ExitCode::SUCCESS)
 }

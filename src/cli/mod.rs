@@ -5,10 +5,13 @@
 
 mod backup;
 mod check_config;
+mod completions;
+mod examples;
 mod export;
 mod healthcheck;
 mod openapi;
 mod policy;
+mod progress;
 mod sandbox;
 mod serve;
 mod service_manager;
@@ -41,12 +44,16 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway.
+    #[command(after_help = examples::SERVE)]
     Serve(ServeArgs),
     /// Run the upstream sandbox alone, for other clients.
+    #[command(after_help = examples::SANDBOX)]
     Sandbox(SandboxArgs),
     /// Sign a token for development with a key of a JWK Set.
+    #[command(after_help = examples::TOKEN)]
     Token(TokenArgs),
     /// Print the OpenAPI document.
+    #[command(after_help = examples::OPENAPI)]
     Openapi {
         /// How it is written.
         #[arg(long, value_enum, default_value_t = DocumentFormat::Json)]
@@ -60,9 +67,18 @@ enum Command {
     Policy(PolicyCommand),
     /// Look at everything that `serve` would need, and print the configuration that takes effect, without secrets; exit 0,
     /// or 2 with every fault.
+    #[command(after_help = examples::CHECK_CONFIG)]
     CheckConfig(CheckConfigArgs),
     /// Ask a running gateway whether it is ready.
+    #[command(after_help = examples::HEALTHCHECK)]
     Healthcheck(HealthcheckArgs),
+    /// Print what a shell completes commands by.
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: CompletionShell,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -138,10 +154,13 @@ struct TokenArgs {
 #[derive(Debug, Subcommand)]
 enum AuditCommand {
     /// Walk the hash chain and print its head; exit 0 intact, 1 broken, 2 could not look.
+    #[command(after_help = examples::VERIFY)]
     Verify(VerifyArgs),
     /// Copy a SQLite trail into a new file, also while a gateway runs, and verify the copy; prints its head.
+    #[command(after_help = examples::BACKUP)]
     Backup(BackupArgs),
     /// Stream events to stdout, newest first unless asked otherwise.
+    #[command(after_help = examples::EXPORT)]
     Export(ExportArgs),
 }
 
@@ -220,6 +239,7 @@ struct ExportArgs {
 #[derive(Debug, Subcommand)]
 enum PolicyCommand {
     /// Say whether a request would be allowed and why; exit 0 allow, 1 deny, 2 a faulty file or token.
+    #[command(after_help = examples::POLICY_CHECK)]
     Check(PolicyCheckArgs),
 }
 
@@ -277,6 +297,13 @@ struct HealthcheckArgs {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
+enum CompletionShell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum DocumentFormat {
     Json,
     Yaml,
@@ -316,6 +343,7 @@ pub fn run() -> ExitCode {
         Command::Policy(PolicyCommand::Check(args)) => policy::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Healthcheck(args) => on_runtime(healthcheck::run(args)),
+        Command::Completions { shell } => completions::run(shell),
     };
     ended.unwrap_or_else(Failure::report)
 }

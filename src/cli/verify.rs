@@ -2,12 +2,15 @@
 
 use std::process::ExitCode;
 
+use super::progress::Bar;
 use super::{Failure, VerifyArgs, chain, print, trail_at};
-use crate::audit::{Report, verify};
+use crate::audit::{Report, verify_and_tell};
 
 pub(super) async fn run(args: VerifyArgs) -> Result<ExitCode, Failure> {
     let path = trail_at(args.database_url, args.config.as_deref())?;
-    let report = verify(&path, &args.expect).await;
+    let bar = Bar::on_terminal();
+    let report = verify_and_tell(&path, &args.expect, &|progress| bar.tell(progress)).await;
+    drop(bar);
     match report.map_err(|error| Failure::usage(chain(&error)))? {
         Report::Intact(Some(head)) => {
             print(&format!("{head}\n"))?;

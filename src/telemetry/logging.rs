@@ -167,7 +167,7 @@ pub fn start_logging(format: LogFormat, filter: Option<&str>) -> Logging {
         }
         LogFormat::Text => {
             // Colours are for people; in a file they are noise.
-            let layer = fmt::layer().with_ansi(std::io::stderr().is_terminal());
+            let layer = fmt::layer().with_ansi(may_colour());
             let layer = layer.with_writer(move || queue(false));
             registry.with(layer).try_init()
         }
@@ -233,6 +233,12 @@ fn read_filter(text: &str) -> Result<EnvFilter, String> {
         ));
     }
     EnvFilter::try_new(text).map_err(|error| format!("cannot be read: {error}"))
+}
+
+/// Whether colours are for somebody to see who wants them (no-color.org).
+fn may_colour() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !unwanted && std::io::stderr().is_terminal()
 }
 
 #[cfg(test)]

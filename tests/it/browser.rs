@@ -58,7 +58,7 @@ async fn a_person_authorizes_in_swagger_ui_shares_and_takes_it_back() {
 }
 
 /// A gateway in front of the built-in sandbox, as the README starts it.
-async fn sandbox(directory: &Path) -> (Program, String) {
+fn sandbox(directory: &Path) -> (Program, String) {
     let environment = [
         ("ISG__SERVER__BIND", "127.0.0.1:0"),
         ("ISG__SERVER__ADMIN_BIND", ""),
@@ -72,7 +72,7 @@ async fn sandbox(directory: &Path) -> (Program, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_sandbox_the_token_comes_by_a_click() {
     let directory = tempfile::tempdir().unwrap();
-    let (_program, base_url) = sandbox(directory.path()).await;
+    let (_program, base_url) = sandbox(directory.path());
     let screenshot: PathBuf = directory.path().join("swagger-ui.png");
     drive(
         "swagger_ui",

@@ -169,7 +169,7 @@ fn is_heading(key: &str) -> bool {
         "occurred_at",
         "reason",
     ];
-    columns.contains(&key) || key.ends_with(".title")
+    columns.contains(&key) || key.rsplit('.').next() == Some("title")
 }
 
 #[tokio::test(flavor = "multi_thread")]

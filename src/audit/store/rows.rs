@@ -191,6 +191,12 @@ impl RowReader {
         connection.map(Self).map_err(open)
     }
 
+    /// The last sequence that there is now; none in a trail without rows.
+    pub(crate) async fn last_sequence(&mut self) -> Result<Option<i64>, StoreError> {
+        let last = sqlx::query_scalar("SELECT MAX(sequence) FROM audit_entries");
+        Ok(last.fetch_one(&mut self.0).await?)
+    }
+
     /// The next rows from `sequence` on; none at the end.
     pub(crate) async fn page(&mut self, sequence: i64) -> Result<Vec<PackedRow>, StoreError> {
         let packed = sqlx::query(AssertSqlSafe(SELECT_PACKED.as_str()))
