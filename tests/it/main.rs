@@ -52,6 +52,7 @@ mod service_manager;
 mod storage;
 mod streams;
 mod support;
+mod terminal;
 mod tls;
 mod traces;
 mod trail_start;
