@@ -45,7 +45,7 @@
 //! hash                = 01b93317f13c7c43cd37cd6c006c7afedf007b1b37fb3c79e60e226ad44e822b
 //! ```
 //!
-//! README.md has a program of Python's standard library that checks whole trails so.
+//! docs/trail.md has a program of Python's standard library that checks whole trails so.
 //!
 //! Only a head that is kept elsewhere shows that a tail was cut off, so heads go to the log and to whoever
 //! runs `audit verify`. Sealing and checking are pure functions of rows.

@@ -128,6 +128,12 @@ def looking(watched, arguments, screenshots):
     page.get_by_role("button", name="Zoom to").first.click()
     page.wait_for_url(lambda url: asked(url) != zoomed)
 
+    # The picture of the documentation.
+    visit.go(changes(**DAY, subject="team-001"), ROWS)
+    page.locator("canvas").wait_for()
+    page.get_by_text("by hour").wait_for()
+    page.screenshot(path=str(screenshots / "console.png"))
+
     # Filters are the address, and the address is the filters.
     visit.go(changes(**DAY, outcome="denied", subject="team-001"), ROWS)
     page.locator(".badge.outcome-denied").first.wait_for()

@@ -7,21 +7,25 @@ use crate::support::{Answer, Gateway, Program, generate, node_modules, python, t
 
 /// Runs a driver of `tests/browser/`; all that it says where it fails.
 pub(crate) async fn drive(driver: &str, arguments: &[&str]) {
+    driven(driver, arguments, &[]).await;
+}
+
+/// The same; what it prints.
+pub(crate) async fn driven(driver: &str, arguments: &[&str], more: &[&str]) -> String {
     let mut command = Command::new(python());
     command
         .arg(format!(
             "{}/tests/browser/{driver}.py",
             env!("CARGO_MANIFEST_DIR")
         ))
-        .args(arguments);
+        .args(arguments)
+        .args(more);
     let ended = tokio::task::spawn_blocking(move || command.output());
     let ended = ended.await.unwrap().unwrap();
-    assert!(
-        ended.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&ended.stdout),
-        String::from_utf8_lossy(&ended.stderr)
-    );
+    let told = String::from_utf8_lossy(&ended.stdout).into_owned();
+    let err = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{told}{err}");
+    told
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,4 +135,8 @@ async fn people_look_through_the_trail_in_the_console() {
     }
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     drive("console", &arguments).await;
+    if std::env::var_os("ISG_TEST_BLESS").is_some() {
+        let picture = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/images/console.png");
+        std::fs::copy(screenshots.join("console.png"), picture).unwrap();
+    }
 }

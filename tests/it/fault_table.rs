@@ -1,4 +1,4 @@
-//! Every way in which the upstream can fail, through HTTP; and the table of them in the README, which this
+//! Every way in which the upstream can fail, through HTTP; and the table of them in docs/upstream.md, which this
 //! makes (`ISG_TEST_BLESS=1` writes it anew).
 
 use std::time::{Duration, Instant};
@@ -426,29 +426,21 @@ const BEGIN: &str = "<!-- faults: made by tests/it/fault_table.rs -->\n";
 const END: &str = "<!-- end of faults -->";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_fault_has_the_status_outcome_and_effect_of_the_contract_and_of_the_readme() {
+async fn every_fault_has_the_status_outcome_and_effect_of_the_contract_and_of_the_page() {
     let cases = cases();
     let rows = join_all(cases.iter().map(play)).await;
     let rows = merged(rows);
     let heading = "| the upstream | answer | outcome | effect | retryable | calls |\n| --- | --- | --- | --- | --- | --- |\n";
     let table = format!("{BEGIN}{heading}{}{END}", rows.concat());
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = std::fs::read_to_string(&path).unwrap();
-    let begin = readme
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/upstream.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let begin = page
         .find(BEGIN)
-        .expect("the README has a place for the table");
-    let end = readme.find(END).unwrap() + END.len();
+        .expect("the page has a place for the table");
+    let end = page.find(END).unwrap() + END.len();
     if std::env::var_os("ISG_TEST_BLESS").is_some() {
-        std::fs::write(
-            &path,
-            format!("{}{table}{}", &readme[..begin], &readme[end..]),
-        )
-        .unwrap();
+        std::fs::write(&path, format!("{}{table}{}", &page[..begin], &page[end..])).unwrap();
     } else {
-        assert_eq!(
-            &readme[begin..end],
-            table,
-            "ISG_TEST_BLESS=1 writes it anew"
-        );
+        assert_eq!(&page[begin..end], table, "ISG_TEST_BLESS=1 writes it anew");
     }
 }

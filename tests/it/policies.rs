@@ -1,4 +1,4 @@
-//! Policies through HTTP, the trail and the command line; the worked examples are the README's own.
+//! Policies through HTTP, the trail and the command line; the worked examples are those of docs/policies.md.
 
 use std::path::Path;
 use std::process::Output;
@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Gateway, Reply, SECRET, Scripted, binary, token_with};
 
-/// A worked example out of the README.
+/// A worked example out of the documentation.
 fn example(name: &str) -> String {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = std::fs::read_to_string(readme).unwrap();
-    let (_, rest) = readme
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/policies.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, rest) = page
         .split_once(&format!("<!-- policies: {name} -->\n```cedar\n"))
         .unwrap();
     rest.split_once("```").unwrap().0.to_owned()

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::browser::drive;
 use crate::support::{
     Answer, Gateway, PROGRAM_PRIVATE_KEY, PROGRAM_PUBLIC_KEY, Program, Reply, Scripted, binary,
-    client, environment, eventually, keys_file, rounds, token,
+    client, environment, eventually, keys_file, python, rounds, token,
 };
 
 /// A port that was free a moment ago.
@@ -87,6 +87,61 @@ impl Proxy {
             .stderr(Stdio::null());
         Self::started(haproxy, port, directory).await
     }
+
+    /// What is shipped for Envoy, before the gateway at `address`.
+    async fn envoy(shipped: &str, address: &str) -> Self {
+        let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+        let gateway = address.rsplit(':').next().unwrap();
+        let text = shipped
+            .replace(
+                "0.0.0.0, port_value: 8443",
+                &format!("127.0.0.1, port_value: {port}"),
+            )
+            .replace("port_value: 8080", &format!("port_value: {gateway}"));
+        let file = directory.path().join("envoy.yaml");
+        std::fs::write(&file, text).unwrap();
+        let mut envoy = beside_python("envoy");
+        envoy
+            .arg("-c")
+            .arg(&file)
+            // Several of them at once share nothing.
+            .args([
+                "--disable-hot-restart",
+                "--concurrency",
+                "1",
+                "--log-level",
+                "error",
+            ])
+            .current_dir(directory.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Self::started(envoy, port, directory).await
+    }
+
+    /// The same for Traefik, whose route is a file of its own.
+    async fn traefik(shipped: &str, route: &str, address: &str) -> Self {
+        let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+        let file = directory.path().join("traefik.yaml");
+        std::fs::write(
+            &file,
+            shipped.replace(":8443", &format!("127.0.0.1:{port}")),
+        )
+        .unwrap();
+        let route = route.replace("127.0.0.1:8080", address);
+        std::fs::write(directory.path().join("gateway.yaml"), route).unwrap();
+        let mut traefik = beside_python("traefik");
+        traefik
+            .arg(format!("--configFile={}", file.display()))
+            .current_dir(directory.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Self::started(traefik, port, directory).await
+    }
+}
+
+/// A program that came with the tests' Python packages.
+fn beside_python(name: &str) -> Command {
+    Command::new(Path::new(&python()).with_file_name(name))
 }
 
 /// HAProxy as Debian ships its defaults, before the gateway at `address`; with `more` in its front.
@@ -267,6 +322,75 @@ async fn the_shipped_nginx_configuration_streams_and_says_where_callers_come_fro
     let export = get(&format!("{base}/audit/events")).header("Accept", "application/x-ndjson");
     let export = Answer::of(export).await;
     assert_eq!((export.status, export.body.lines().count()), (200, 1));
+}
+
+/// What is shipped for Envoy and Traefik: where callers come from, pages by their links, and a stream as it is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shipped_configurations_of_envoy_and_traefik_do_what_proxies_have_to() {
+    let upstream = Scripted::start(|_| Reply::Done).await;
+    for name in ["envoy", "traefik"] {
+        let trusted = [("server.trusted_proxies", "127.0.0.1/32")];
+        let gateway = Gateway::in_front_of(&upstream.url, &trusted).await;
+        let address = address_of(&gateway.base_url);
+        let proxy = if name == "envoy" {
+            Proxy::envoy(include_str!("../../deploy/envoy/envoy.yaml"), address).await
+        } else {
+            let route = include_str!("../../deploy/traefik/gateway.yaml");
+            Proxy::traefik(
+                include_str!("../../deploy/traefik/traefik.yaml"),
+                route,
+                address,
+            )
+            .await
+        };
+        let base = format!("{}/images-api", proxy.url);
+        let change = |account: u32| {
+            let put = client().put(format!("{base}/images/img/shares/{account}"));
+            put.bearer_auth(token("team-a", "shares:write"))
+        };
+        // Until it knows its route: it listens before.
+        eventually("the route is there", async || {
+            let answer = change(1).send().await.ok()?;
+            answer.status().is_success().then_some(())
+        })
+        .await;
+        let named = change(2).header("X-Request-Id", "kept-as-it-is");
+        assert_eq!(
+            Answer::of(named).await.header("x-request-id"),
+            Some("kept-as-it-is"),
+            "{name}"
+        );
+        // It is the proxy that says where callers come from, and nobody else: for loopback Envoy says an address of its host.
+        let forged = change(2).header("X-Forwarded-For", "203.0.113.7");
+        assert_eq!(Answer::of(forged).await.status, 200);
+        for event in gateway.events().await {
+            let address = event["client_ip"].as_str().unwrap();
+            assert_ne!(address, "203.0.113.7", "{name}");
+            assert!(
+                name == "envoy" || address == "127.0.0.1",
+                "{name}: {address}"
+            );
+        }
+        let first = Answer::of(get(&format!("{base}/audit/events?limit=1"))).await;
+        let link = first.header("link").unwrap();
+        let next = link.strip_prefix('<').unwrap().split('>').next().unwrap();
+        let at: url::Url = format!("{base}/audit/events?limit=1").parse().unwrap();
+        let second = Answer::of(get(at.join(next).unwrap().as_str())).await;
+        assert_eq!(
+            second.json()["events"].as_array().unwrap().len(),
+            1,
+            "{name}"
+        );
+        // A row comes while the stream goes on.
+        let follow = get(&format!("{base}/audit/entries?follow=true&tail=0"));
+        let mut stream = follow.send().await.unwrap();
+        assert_eq!(change(3).send().await.unwrap().status(), 200, "{name}");
+        let row = stream.chunk().await.unwrap().unwrap();
+        assert!(
+            String::from_utf8_lossy(&row).contains("\"account_id\":3"),
+            "{name}"
+        );
+    }
 }
 
 /// Callers that keep their connections and ask without a pause, behind what is shipped for HAProxy, while the gateway is

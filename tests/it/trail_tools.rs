@@ -1,4 +1,4 @@
-//! What people hold the trail with: `audit export`, README's verifier and recipes.
+//! What people hold the trail with: `audit export`, and the verifier and queries of docs/trail.md.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use crate::support::{Answer, Gateway, binary, python};
 
-const README: &str = include_str!("../../README.md");
+const PAGE: &str = include_str!("../../docs/trail.md");
 
 /// The code block of this language, by something that stands in it.
 fn block(language: &str, holds: &str) -> &'static str {
     let begin = format!("```{language}\n");
-    let mut blocks = README
+    let mut blocks = PAGE
         .split(begin.as_str())
         .skip(1)
         .map(|rest| rest.split("```").next().unwrap());

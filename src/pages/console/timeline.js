@@ -41,6 +41,15 @@ export function timeline(place, counted, zoom, signal) {
   return { destroy: end };
 }
 
+const pad = (number) => String(number).padStart(2, "0");
+
+/** A place on the axis: the time of day, or the day where one begins. */
+function moment(seconds) {
+  const at = new Date(seconds * 1000);
+  const begins = at.getHours() === 0 && at.getMinutes() === 0;
+  return begins ? `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())}` : `${pad(at.getHours())}:${pad(at.getMinutes())}`;
+}
+
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 function draw(canvas, bucket, buckets, zoom) {
@@ -58,7 +67,7 @@ function draw(canvas, bucket, buckets, zoom) {
     legend: { show: false },
     cursor: { drag: { x: true, y: false, setScale: false }, points: { show: false } },
     scales: { x: { range: (_, low, high) => [low - half, high + half] }, y: { range: (_, low, high) => [0, Math.max(high * 1.05, 1)] } },
-    axes: [axis, { ...axis, size: 52, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000] }],
+    axes: [{ ...axis, values: (_, splits) => splits.map(moment) }, { ...axis, size: 52, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000] }],
     series: [{}, ...OUTCOMES.map((word) => ({ label: word, fill: colour(`--outcome-${word}`), stroke: colour(`--outcome-${word}`), width: 0, paths: bars, points: { show: false } }))],
     hooks: {
       setSelect: [(plot) => {
