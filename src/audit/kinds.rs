@@ -97,6 +97,25 @@ fn time(micros: i64) -> String {
     Timestamp::from_micros(micros).to_string()
 }
 
+/// Of a kind whose values are those of another, and look otherwise in the document alone.
+macro_rules! stored_as {
+    ($other:ty) => {
+        type Stored = <$other as Kind>::Stored;
+        type Published = <$other as Kind>::Published;
+        type Fed = <$other as Kind>::Fed;
+
+        fn publish(stored: Self::Stored) -> Result<Self::Published, Damaged> {
+            <$other>::publish(stored)
+        }
+        fn feed(cell: CellRef<'_>) -> Result<Self::Fed, Damaged> {
+            <$other>::feed(cell)
+        }
+        fn csv(published: &Self::Published) -> String {
+            <$other>::csv(published)
+        }
+    };
+}
+
 impl Kind for Text {
     type Stored = String;
     type Published = String;
@@ -183,19 +202,8 @@ impl Kind for OptionalTime {
 }
 
 impl Kind for OptionalAccount {
-    type Stored = Option<i64>;
-    type Published = Option<i64>;
-    type Fed = Option<i64>;
+    stored_as!(OptionalInteger);
 
-    fn publish(stored: Option<i64>) -> Result<Option<i64>, Damaged> {
-        Ok(stored)
-    }
-    fn feed(cell: CellRef<'_>) -> Result<Option<i64>, Damaged> {
-        number(cell)
-    }
-    fn csv(published: &Option<i64>) -> String {
-        OptionalInteger::csv(published)
-    }
     fn published(description: &str) -> RefOr<Schema> {
         reference_or_null::<schema::AccountId>(description)
     }
@@ -205,19 +213,8 @@ impl Kind for OptionalAccount {
 }
 
 impl Kind for Operation {
-    type Stored = String;
-    type Published = String;
-    type Fed = String;
+    stored_as!(Text);
 
-    fn publish(stored: String) -> Result<String, Damaged> {
-        Ok(stored)
-    }
-    fn feed(cell: CellRef<'_>) -> Result<String, Damaged> {
-        owned(cell)?.ok_or(Damaged)
-    }
-    fn csv(published: &String) -> String {
-        published.clone()
-    }
     fn published(description: &str) -> RefOr<Schema> {
         reference::<EventOperation>(description)
     }

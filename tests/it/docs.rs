@@ -12,7 +12,9 @@ use std::process::{Command, Stdio};
 use image_share_gateway::problem::ProblemKind;
 use serde_json::Value;
 
-use crate::support::{Certificates, Gateway, KeyAnswer, KeyServer, binary, python, token};
+use crate::support::{
+    Certificates, Gateway, KeyAnswer, KeyServer, beside_python, binary, python, search_path, token,
+};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const EVERYTHING: &str = "shares:read shares:write audit:read";
@@ -59,7 +61,7 @@ fn blocks(text: &str) -> Vec<Block> {
     while let Some((number, line)) = lines.next() {
         let Some(language) = line.trim_start().strip_prefix("```") else {
             if !line.trim().is_empty() {
-                before = line.trim().to_owned();
+                line.trim().clone_into(&mut before);
             }
             continue;
         };
@@ -127,17 +129,12 @@ impl Stage {
         let token = token("team-a", EVERYTHING);
         let answer = serde_json::json!({"value": token}).to_string();
         let tokens = KeyServer::start(KeyAnswer::Body(answer, "no-store")).await;
-        let programs = PathBuf::from(python())
-            .parent()
-            .unwrap()
-            .display()
-            .to_string();
-        let path = std::env::var("PATH").unwrap();
+        let path = search_path().into_string().unwrap();
         let file = |name: &str| gateway.directory.path().join(name).display().to_string();
         let environment = BTreeMap::from([
             ("GATEWAY".to_owned(), gateway.base_url.clone()),
             ("TOKEN".to_owned(), token),
-            ("PATH".to_owned(), format!("{programs}:{path}")),
+            ("PATH".to_owned(), path),
             ("HOME".to_owned(), file("home")),
             ("GOCACHE".to_owned(), file("go-cache")),
             ("GO111MODULE".to_owned(), "off".to_owned()),
@@ -324,11 +321,8 @@ fn every_page_is_in_the_book() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_book_is_made_and_every_link_in_it_leads_somewhere() {
     let directory = tempfile::tempdir().unwrap();
-    let python = PathBuf::from(python());
-    let programs = python.parent().unwrap();
-    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
     let run = async |mut command: Command| {
-        command.env("PATH", &path);
+        command.env("PATH", search_path());
         let about = format!("{command:?}");
         let ended = tokio::task::spawn_blocking(move || command.output());
         let ended = ended.await.unwrap().unwrap();
@@ -344,7 +338,7 @@ async fn the_book_is_made_and_every_link_in_it_leads_somewhere() {
     make.arg(directory.path());
     let told = run(make).await;
     assert!(!told.contains("WARN") && !told.contains("ERROR"), "{told}");
-    let mut check = Command::new(programs.join("lychee"));
+    let mut check = beside_python("lychee");
     check
         .args(["--offline", "--include-fragments", "--no-progress"])
         // Both repeat what other pages have, with their links.
@@ -360,7 +354,7 @@ async fn the_book_is_made_and_every_link_in_it_leads_somewhere() {
     let told = run(check).await;
     assert!(told.contains("0 Errors"), "{told}");
     // The same as they lie in the repository.
-    let mut check = Command::new(programs.join("lychee"));
+    let mut check = beside_python("lychee");
     check.args(["--offline", "--include-fragments", "--no-progress"]);
     let others =
         ["ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md"].map(|name| Path::new(ROOT).join(name));

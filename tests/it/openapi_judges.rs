@@ -2,11 +2,12 @@
 //!
 //! A document for a client is that of a gateway that knows its own address, since a client has to.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Answer, Gateway, committed_document, node_modules, python, token};
+use crate::support::{
+    Answer, Gateway, beside_python, committed_document, node_modules, python, token,
+};
 
 const FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openapi");
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json");
@@ -29,18 +30,6 @@ const TWELVE_STEPS: &str = "\
 11 invalid: path image_id
 12 unshare: 204 /problems/not-found
 ";
-
-/// A program of the tests' Python.
-fn of_python(name: &str) -> Command {
-    let python = PathBuf::from(python());
-    let mut command = Command::new(python.with_file_name(name));
-    // Programs that it calls lie beside it.
-    let mut path = OsString::from(python.parent().unwrap());
-    path.push(":");
-    path.push(std::env::var_os("PATH").unwrap_or_default());
-    command.env("PATH", path);
-    command
-}
 
 /// A program of the tests' npm packages, which tells nobody of it.
 fn of_node(name: &str) -> Command {
@@ -99,7 +88,7 @@ async fn spectral_redocly_and_the_specifications_validator_find_nothing() {
     let told = run(redocly).await;
     assert!(told.contains("Your API description is valid"), "{told}");
 
-    let mut validator = of_python("openapi-spec-validator");
+    let mut validator = beside_python("openapi-spec-validator");
     validator.args(["--validation-errors", "all", DOCUMENT]);
     let told = run(validator).await;
     assert!(told.contains("OK"), "{told}");
@@ -126,7 +115,7 @@ fn operations() -> usize {
 async fn schemathesis_finds_nothing_but_what_no_schema_can_say() {
     let gateway = Gateway::spawn().await;
     let share = gateway.sharer().put("/images/img/shares/7").await;
-    let mut schemathesis = of_python("schemathesis");
+    let mut schemathesis = beside_python("schemathesis");
     let configuration = format!("{FILES}/schemathesis.toml");
     schemathesis
         .args(["--config-file", &configuration, "run", DOCUMENT])
@@ -158,7 +147,7 @@ async fn a_python_client_is_made_is_typed_and_takes_twelve_steps() {
     let gateway = Gateway::spawn().await;
     let directory = gateway.directory.path();
     let client = directory.join("client");
-    let mut generate = of_python("openapi-python-client");
+    let mut generate = beside_python("openapi-python-client");
     generate
         .args(["generate", "--meta", "setup", "--fail-on-warning", "--path"])
         .arg(addressed(directory))
@@ -170,7 +159,7 @@ async fn a_python_client_is_made_is_typed_and_takes_twelve_steps() {
         .arg(&client);
     run(generate).await;
     std::fs::copy(format!("{FILES}/scenario.py"), client.join("scenario.py")).unwrap();
-    let mut mypy = of_python("mypy");
+    let mut mypy = beside_python("mypy");
     mypy.args(["--strict", "image_share_gateway_client", "scenario.py"])
         .current_dir(&client);
     run(mypy).await;
@@ -207,7 +196,7 @@ async fn a_typescript_client_is_made_is_typed_and_takes_twelve_steps() {
 
 /// Makes a client by OpenAPI Generator, which warns of nothing but the document's version.
 async fn generate(language: &str, document: &Path, to: &Path, more: &[&str]) {
-    let mut generate = of_python("openapi-generator-cli");
+    let mut generate = beside_python("openapi-generator-cli");
     generate
         .args(["generate", "-g", language, "-i"])
         .arg(document)

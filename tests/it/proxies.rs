@@ -10,8 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::browser::drive;
 use crate::support::{
-    Answer, Gateway, PROGRAM_PRIVATE_KEY, PROGRAM_PUBLIC_KEY, Program, Reply, Scripted, binary,
-    client, environment, eventually, keys_file, python, rounds, token,
+    Answer, Gateway, PROGRAM_PRIVATE_KEY, PROGRAM_PUBLIC_KEY, Program, Reply, Scripted,
+    beside_python, binary, client, environment, eventually, keys_file, rounds, token,
 };
 
 /// A port that was free a moment ago.
@@ -137,11 +137,6 @@ impl Proxy {
             .stderr(Stdio::null());
         Self::started(traefik, port, directory).await
     }
-}
-
-/// A program that came with the tests' Python packages.
-fn beside_python(name: &str) -> Command {
-    Command::new(Path::new(&python()).with_file_name(name))
 }
 
 /// HAProxy as Debian ships its defaults, before the gateway at `address`; with `more` in its front.

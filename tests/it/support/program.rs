@@ -20,6 +20,25 @@ pub(crate) fn python() -> std::ffi::OsString {
     std::env::var_os("ISG_TEST_PYTHON").unwrap_or_else(|| "python3".into())
 }
 
+/// A program that came with the tests' Python packages. Programs that it calls lie beside it.
+pub(crate) fn beside_python(name: &str) -> Command {
+    let mut command = Command::new(Path::new(&python()).with_file_name(name));
+    command.env("PATH", search_path());
+    command
+}
+
+/// Where programs are looked for, those of the tests' Python packages first.
+pub(crate) fn search_path() -> std::ffi::OsString {
+    let mut path = Path::new(&python())
+        .parent()
+        .unwrap()
+        .as_os_str()
+        .to_owned();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    path
+}
+
 /// Where the packages of `tests/package.json` lie; `tests/run` puts them there.
 pub(crate) fn node_modules() -> PathBuf {
     let otherwise = concat!(env!("CARGO_MANIFEST_DIR"), "/target/test-node/node_modules");
