@@ -127,7 +127,7 @@ named_schemas! {
     pub Count = ObjectBuilder::new()
         .schema_type(Type::Integer)
         .minimum(Some(0))
-        .examples([1]);
+        .default(Some(0.into()));
     /// Names an event of the trail: a UUID of version 7, which begins with its time.
     pub EventId = text()
         .format(Some(SchemaFormat::Custom("uuid".into())))

@@ -66,33 +66,24 @@ pub(super) use event_columns;
 
 macro_rules! columns {
     ($($group:ident { $($(#[doc = $doc:literal])+ $column:ident $name:ident: $kind:ty,)+ })+) => {
+        columns! {
+            Version version, ChainId chain_id, Sequence sequence, Kind kind, EventId event_id, RecordedAt recorded_at,
+            $($($column $name,)+)+
+        }
+    };
+    ($($column:ident $name:ident,)+) => {
         /// A column of `audit_entries` that is hashed.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(super) enum Column {
-            Version,
-            ChainId,
-            Sequence,
-            Kind,
-            EventId,
-            RecordedAt,
-            $($($column,)+)+
+            $($column,)+
         }
 
-        const NAMES: &[&str] = &[
-            "version", "chain_id", "sequence", "kind", "event_id", "recorded_at",
-            $($(stringify!($name),)+)+
-        ];
+        /// Their names, in their order in the table and in the hash.
+        pub(super) const COLUMNS: [&str; [$(stringify!($name)),+].len()] = [$(stringify!($name)),+];
     };
 }
 
 event_columns!(columns);
-
-/// Their names, in their order in the table and in the hash.
-pub(super) const COLUMNS: [&str; NAMES.len()] = {
-    let mut columns = [""; NAMES.len()];
-    columns.copy_from_slice(NAMES);
-    columns
-};
 
 /// A row in the making: a cell a column, null unless it is set.
 #[derive(Debug)]

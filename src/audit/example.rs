@@ -11,6 +11,7 @@ const BEGUN: &str = "2025-11-24T10:23:48.582310Z";
 const ENDED: &str = "2025-11-24T10:23:48.643121Z";
 const SUBJECT: &str = "team-a";
 const HASH: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+const HASH_AFTER: &str = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
 const HASH_BEFORE: &str = "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752";
 
 /// An event.
@@ -58,7 +59,7 @@ pub fn example_event_with_entries() -> EventWithEntries {
         event: example_event(),
         entries: vec![
             row("intent", 41, BEGUN, HASH),
-            row("outcome", 42, ENDED, HASH_BEFORE),
+            row("outcome", 42, ENDED, HASH_AFTER),
         ],
     }
 }

@@ -74,7 +74,8 @@ macro_rules! entry {
             fn schema() -> RefOr<Schema> {
                 let mut entry = ObjectBuilder::new()
                     .description(Some(
-                        "One row of the trail. Of an event's two rows the outcome repeats who asked, by which request and for                          what; the rest of what was asked, and why, is null there, as how it ended is on the intent.",
+                        "One row of the trail. Of an event's two rows the outcome repeats who asked, by which request and for what; \
+                         the rest of what was asked, and why, is null there, as how it ended is on the intent.",
                     ))
                     .property("cursor", text().description(Some("Give it as `after` to go on behind this row.")))
                     .property("chain_id", text().description(Some("The chain that the row stands in.")))
@@ -231,7 +232,8 @@ impl Reader {
             FeedStart::Last(rows) => {
                 let last = *feed.committed.borrow();
                 let rows = i64::try_from(rows).unwrap_or(i64::MAX);
-                self.place(last.saturating_sub(rows)).await?
+                let before = self.row_up_to(last.saturating_sub(rows)).await?;
+                before.as_ref().map(place).transpose()?
             }
         };
         if let Some((sequence, hash)) = before {

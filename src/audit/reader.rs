@@ -117,6 +117,10 @@ impl Reader {
         self.connections.rows(sequence, limit).await
     }
 
+    pub(super) async fn row_up_to(&self, sequence: i64) -> Result<Option<StoredRow>, StoreError> {
+        self.connections.row_up_to(sequence).await
+    }
+
     pub(super) async fn counts(&self, filter: &Filter) -> Result<Vec<(String, i64)>, StoreError> {
         let every = query(filter, Order::Ascending, 0, None);
         self.connections.counts(&self.asker, &every).await

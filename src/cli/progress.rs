@@ -34,6 +34,9 @@ impl Bar {
             ProgressDrawTarget::hidden()
         };
         let bar = ProgressBar::with_draw_target(None, target);
+        if let Ok(waits) = ProgressStyle::with_template("{spinner:.green} {elapsed}") {
+            bar.set_style(waits);
+        }
         if shown {
             bar.enable_steady_tick(TICK);
         }
@@ -51,15 +54,19 @@ impl Bar {
             return;
         }
         let (style, named) = style(progress);
-        if self.bar.message() != named {
-            self.bar.set_style(style);
-            self.bar.set_message(named);
+        let is_new = self.bar.message() != named;
+        if is_new {
+            // Its rate is that of what is counted now.
             self.bar.reset();
         }
         if let Some(total) = progress.total {
             self.bar.set_length(total.max(progress.done));
         }
         self.bar.set_position(progress.done);
+        if is_new {
+            self.bar.set_message(named);
+            self.bar.set_style(style);
+        }
     }
 }
 

@@ -21,7 +21,6 @@ const OF_UPSTREAM: &[Kind] = &[
     Kind::NotFound,
     Kind::UpstreamError,
     Kind::UpstreamUnavailable,
-    Kind::AuditUnavailable,
     Kind::Overloaded,
     Kind::UpstreamTimeout,
 ];
@@ -97,14 +96,14 @@ macro_rules! api {
 api! {
     path::WHOAMI => { GET identity::whoami, Permission::KnowItself, Cost::Request, JSON, &[]; }
     path::SHARE => {
-        PUT    shares::put_share,    Permission::Change(Operation::Share),   Cost::Request, JSON, &[OF_UPSTREAM, OF_CHANGES, OF_BODIES, OF_ONE_ACCOUNT];
-        DELETE shares::delete_share, Permission::Change(Operation::Unshare), Cost::Request, JSON, &[OF_UPSTREAM, OF_CHANGES, OF_ONE_ACCOUNT];
-        GET    shares::get_share,    Permission::ListShares,                 Cost::Request, JSON, &[OF_UPSTREAM];
+        PUT    shares::put_share,    Permission::Change(Operation::Share),   Cost::Request, JSON, &[OF_UPSTREAM, OF_TRAIL, OF_CHANGES, OF_BODIES, OF_ONE_ACCOUNT];
+        DELETE shares::delete_share, Permission::Change(Operation::Unshare), Cost::Request, JSON, &[OF_UPSTREAM, OF_TRAIL, OF_CHANGES, OF_ONE_ACCOUNT];
+        GET    shares::get_share,    Permission::ListShares,                 Cost::Request, JSON, &[OF_UPSTREAM, OF_TRAIL];
     }
     path::SHARES => {
-        PUT   bulk::replace_shares, Permission::ReplaceList, Cost::Accounts, JSON, &[OF_UPSTREAM, OF_CHANGES, OF_BODIES, OF_REPLACEMENTS];
-        PATCH bulk::update_shares,  Permission::ChangeMany,  Cost::Accounts, JSON, &[OF_UPSTREAM, OF_CHANGES, OF_BODIES];
-        GET   share_list::list_shares, Permission::ListShares,  Cost::Request,  JSON, &[OF_UPSTREAM];
+        PUT   bulk::replace_shares, Permission::ReplaceList, Cost::Accounts, JSON, &[OF_UPSTREAM, OF_TRAIL, OF_CHANGES, OF_BODIES, OF_REPLACEMENTS];
+        PATCH bulk::update_shares,  Permission::ChangeMany,  Cost::Accounts, JSON, &[OF_UPSTREAM, OF_TRAIL, OF_CHANGES, OF_BODIES];
+        GET   share_list::list_shares, Permission::ListShares,  Cost::Request,  JSON, &[OF_UPSTREAM, OF_TRAIL];
     }
     path::IMAGES  => { GET images::list_images,              Permission::ListImages, Cost::Request, JSON, &[OF_UPSTREAM]; }
     path::IMAGE   => { GET images::get_image,                Permission::ListShares, Cost::Request, JSON, &[OF_UPSTREAM]; }

@@ -13,11 +13,15 @@ use image_share_gateway::problem::ProblemKind;
 use serde_json::Value;
 
 use crate::support::{
-    Certificates, Gateway, KeyAnswer, KeyServer, beside_python, binary, python, search_path, token,
+    Certificates, Gateway, KeyAnswer, KeyServer, SECRET, beside_python, binary, python,
+    search_path, set_of, token,
 };
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const EVERYTHING: &str = "shares:read shares:write audit:read";
+
+const CLAIMS: &str =
+    r#"{"sub": "team-a", "groups": ["vision"], "scope": "shares:read shares:write"}"#;
 
 /// A code block of a page.
 #[derive(Debug)]
@@ -73,7 +77,11 @@ fn blocks(text: &str) -> Vec<Block> {
             .strip_prefix("<!-- ")
             .and_then(|mark| mark.strip_suffix(" -->"));
         // A question has a call, and a query behind it.
-        let mark = mark.map_or_else(|| block_before.clone(), str::to_owned);
+        let mark = match mark {
+            Some(mark) => mark.to_owned(),
+            None if block_before == "question" => block_before.clone(),
+            None => String::new(),
+        };
         block_before.clone_from(&mark);
         before.clear();
         found.push(Block {
@@ -102,9 +110,13 @@ fn every_code_block_is_run_or_says_why_not() {
                     let tests = read(&Path::new(ROOT).join("tests/it/policies.rs"));
                     tests.contains(&format!("\"{}\"", name.trim()))
                 }
-                Some(("checked", file)) => file
-                    .strip_prefix("by ")
-                    .is_some_and(|file| Path::new(ROOT).join(file).exists()),
+                Some(("checked", file)) => {
+                    let file = Path::new(ROOT).join(file.strip_prefix("by ").unwrap_or_default());
+                    // It names the page, or its folder.
+                    let (page, folder) = (name(&page), name(page.parent().unwrap()));
+                    let tests = std::fs::read_to_string(file).unwrap_or_default();
+                    tests.contains(&page) || folder.contains('/') && tests.contains(&folder)
+                }
                 Some(_) => false,
             };
             if !sound {
@@ -129,11 +141,23 @@ impl Stage {
         let token = token("team-a", EVERYTHING);
         let answer = serde_json::json!({"value": token}).to_string();
         let tokens = KeyServer::start(KeyAnswer::Body(answer, "no-store")).await;
+        let program = Path::new(env!("CARGO_BIN_EXE_image-share-gateway"))
+            .parent()
+            .unwrap();
         let path = search_path().into_string().unwrap();
+        let path = format!("{}:{path}", program.display());
         let file = |name: &str| gateway.directory.path().join(name).display().to_string();
         let environment = BTreeMap::from([
             ("GATEWAY".to_owned(), gateway.base_url.clone()),
             ("TOKEN".to_owned(), token),
+            (
+                "SHARER".to_owned(),
+                crate::support::token("sharer", "shares:read shares:write"),
+            ),
+            (
+                "AUDITOR".to_owned(),
+                crate::support::token("auditor", "shares:read audit:read"),
+            ),
             ("PATH".to_owned(), path),
             ("HOME".to_owned(), file("home")),
             ("GOCACHE".to_owned(), file("go-cache")),
@@ -150,6 +174,10 @@ impl Stage {
             ("AUDIENCE".to_owned(), "image-share-gateway".to_owned()),
             ("ANSIBLE_LOCALHOST_WARNING".to_owned(), "false".to_owned()),
         ]);
+        // What pages name that is beside them.
+        let directory = gateway.directory.path();
+        std::fs::write(directory.join("keys.json"), set_of("one", SECRET)).unwrap();
+        std::fs::write(directory.join("claims.json"), CLAIMS).unwrap();
         Self {
             gateway,
             environment,
@@ -264,6 +292,12 @@ async fn play(page: &str) {
             for line in block.text.lines().map(str::trim) {
                 assert!(told.contains(line), "{about}: `{line}` is not in\n{told}");
             }
+        } else if block.mark.starts_with("policies: ") {
+            // Whatever is tried below is tried by the first of them.
+            let file = stage.gateway.directory.path().join("policies.cedar");
+            if !file.exists() {
+                std::fs::write(file, &block.text).unwrap();
+            }
         } else if block.mark.starts_with("run") {
             told = stage.run(&block, &about).await;
             ran += 1;
@@ -296,6 +330,8 @@ macro_rules! played {
 played! {
     five_minutes_are_as_the_page_says = "docs/start.md";
     the_trail_is_asked_as_the_page_says = "docs/trail.md";
+    a_token_is_made_as_the_page_says = "docs/tokens.md";
+    a_policy_is_tried_as_the_page_says = "docs/policies.md";
     curl_shares = "docs/recipes/curl.md";
     python_shares = "docs/recipes/python.md";
     go_shares = "docs/recipes/go.md";

@@ -82,6 +82,22 @@ async fn spectral_redocly_and_the_specifications_validator_find_nothing() {
     let told = run(spectral).await;
     assert!(told.contains("No results"), "{told}");
 
+    // One that a gateway of other regions serves.
+    let elsewhere = [
+        ("upstream.regions", "cn-sh2, hk"),
+        ("upstream.region", "hk"),
+    ];
+    let gateway = Gateway::in_front_of("http://127.0.0.1:9", &elsewhere).await;
+    let served = gateway.directory.path().join("served.json");
+    std::fs::write(&served, gateway.nobody().get("/openapi.json").await.body).unwrap();
+    let mut spectral = of_node("spectral");
+    spectral
+        .arg("lint")
+        .arg(served)
+        .args(["--ruleset", &ruleset, "--fail-severity", "hint"]);
+    let told = run(spectral).await;
+    assert!(told.contains("No results"), "{told}");
+
     let mut redocly = of_node("redocly");
     // The rules of `recommended`, whose warnings fail too.
     redocly.args(["lint", DOCUMENT, "--extends=recommended-strict"]);

@@ -516,3 +516,56 @@ async fn one_caller_cannot_take_the_places_of_all_streams() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_feed_begins_near_the_end_where_it_is_told() {
+    let gateway = Gateway::spawn().await;
+    for account in 1..=3 {
+        gateway
+            .sharer()
+            .put(&format!("/images/img/shares/{account}"))
+            .await;
+    }
+    let rows = async |query: &str, last: Option<&str>| -> Vec<Value> {
+        let request = gateway
+            .auditor()
+            .request("GET", &format!("/audit/entries?{query}"));
+        let answer = Answer::of(match last {
+            Some(last) => request.header("Last-Event-ID", last),
+            None => request,
+        })
+        .await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer
+            .body
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let all = rows("", None).await;
+    assert_eq!(all.len(), 6);
+    for (tail, count) in [(0, 0), (1, 1), (6, 6), (1000, 6)] {
+        let some = rows(&format!("tail={tail}"), None).await;
+        assert_eq!(some, all[6 - count..], "{tail}");
+    }
+    // A reader that was cut off goes on where it was, whatever its address says.
+    let third = all[2]["cursor"].as_str().unwrap();
+    assert_eq!(rows("tail=0", Some(third)).await, all[3..]);
+    for (query, name) in [
+        ("tail=1001", "tail"),
+        ("tail=-1", "tail"),
+        ("tail=", "tail"),
+    ] {
+        let refused = gateway
+            .auditor()
+            .get(&format!("/audit/entries?{query}"))
+            .await;
+        let problem = refused.assert_problem(400, "invalid-request");
+        assert_eq!(problem["errors"][0]["name"], name, "{query}");
+    }
+    let both = gateway
+        .auditor()
+        .get(&format!("/audit/entries?tail=1&after={third}"))
+        .await;
+    both.assert_problem(400, "invalid-request");
+}

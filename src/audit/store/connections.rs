@@ -16,7 +16,7 @@ use super::events::{
 };
 use super::limits::{BoundedRead, ReadGate, Turns, read_failed};
 use super::reading::{check_there, reading};
-use super::rows::{StoredRow, select_rows};
+use super::rows::{StoredRow, select_row_up_to, select_rows};
 
 /// Connections for what people ask.
 const QUERIES_MAX: u32 = 4;
@@ -212,6 +212,11 @@ impl ReadConnections {
         limit: usize,
     ) -> Result<Vec<StoredRow>, StoreError> {
         select_rows(self.feed().await?.connection(), sequence, limit).await
+    }
+
+    /// The last row of the trail up to `sequence`.
+    pub(crate) async fn row_up_to(&self, sequence: i64) -> Result<Option<StoredRow>, StoreError> {
+        select_row_up_to(self.feed().await?.connection(), sequence).await
     }
 
     /// Closes all connections.

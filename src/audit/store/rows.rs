@@ -23,6 +23,13 @@ static SELECT_ROWS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
+static SELECT_ROW_UP_TO: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {}, hash FROM audit_entries WHERE sequence <= ? ORDER BY sequence DESC LIMIT 1",
+        COLUMNS.join(", ")
+    )
+});
+
 /// A row of the trail as the file holds it.
 pub(crate) struct StoredRow(SqliteRow);
 
@@ -51,6 +58,15 @@ fn cell(row: &SqliteRow, index: usize) -> Result<CellRef<'_>, StoreError> {
         // The table is STRICT: only a file that was written to by other means holds anything else.
         _ => CellRef::Foreign,
     })
+}
+
+/// The last row up to `sequence`, where there is one.
+pub(super) async fn select_row_up_to(
+    executor: impl Executor<'_, Database = Sqlite>,
+    sequence: i64,
+) -> Result<Option<StoredRow>, StoreError> {
+    let query = sqlx::query(AssertSqlSafe(SELECT_ROW_UP_TO.as_str())).bind(sequence);
+    Ok(query.fetch_optional(executor).await?.map(StoredRow))
 }
 
 /// Up to `limit` rows from `sequence` on.

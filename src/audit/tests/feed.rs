@@ -74,6 +74,26 @@ async fn a_feed_can_begin_with_the_last_rows_or_behind_them() {
     assert_joined(&read_all(&mut of_nothing).await);
 }
 
+/// Of a trail that lost a row: no more than was asked for.
+#[tokio::test]
+async fn the_last_rows_are_no_more_where_one_is_missing() {
+    let trail = Trail::open().await;
+    for number in 0..3 {
+        trail.share(number).await;
+    }
+    for statement in [
+        "DROP TRIGGER audit_entries_no_delete",
+        "DELETE FROM audit_entries WHERE sequence = 3",
+    ] {
+        trail.sql(statement).await.expect("runs");
+    }
+    for (asked, first) in [(2, 5), (3, 4), (4, 4), (5, 2)] {
+        let feed = trail.reader.feed(FeedStart::Last(asked)).await;
+        let rows = read_all(&mut feed.expect("begins")).await;
+        assert_eq!(rows.first().map(|row| row.sequence), Some(first), "{asked}");
+    }
+}
+
 #[tokio::test]
 async fn a_cursor_of_another_trail_is_refused() {
     let (one, other) = (Trail::open().await, Trail::open().await);

@@ -1,17 +1,21 @@
 //! What the table of routes says of an operation: who may ask, what can go wrong, which headers answers have.
 
+use serde_json::Value;
+use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::path::{Operation, ParameterIn};
+use utoipa::openapi::schema::Schema;
 use utoipa::openapi::security::SecurityRequirement;
-use utoipa::openapi::{Content, Ref, RefOr, Required, Response, ResponseBuilder};
+use utoipa::openapi::{Content, RefOr, Required, Response, ResponseBuilder};
 
-use super::components::example_name;
 use super::{BEARER, headers, problems};
-use crate::http::wire::{Cost, MEDIA_TYPE, Permission, Route};
+use crate::domain::Operation as Change;
+use crate::http::routes::images::LIMIT_MAX as LIMIT_MAX_IMAGES;
+use crate::http::wire::{Cost, MEDIA_TYPE, Permission, Route, example, path};
 use crate::problem::ProblemKind as Kind;
 
 /// Statuses of what is refused before it is counted.
-const BEFORE_LIMITS: [&str; 8] = ["400", "401", "406", "408", "413", "415", "431", "505"];
+const BEFORE_LIMITS: [&str; 7] = ["400", "401", "406", "408", "413", "415", "431"];
 /// Statuses of what is refused before an intent is written or although none is, where it is about one account.
 const WITHOUT_EVENT: [&str; 8] = ["400", "401", "406", "408", "413", "415", "429", "431"];
 
@@ -38,6 +42,71 @@ pub(super) fn complete(route: &Route, operation: &mut Operation) {
         responses.insert(status, RefOr::T(response));
     }
     add_headers(route, operation);
+}
+
+/// What holds of a parameter that is not given, where the words at the handler cannot say it.
+const DEFAULTS: [(&str, &str, Default); 3] = [
+    (path::ENTRIES, "follow", Default::No),
+    (path::EVENTS, "bom", Default::No),
+    (path::IMAGES, "limit", Default::Number(LIMIT_MAX_IMAGES)),
+];
+
+#[derive(Clone, Copy)]
+enum Default {
+    No,
+    Number(usize),
+}
+
+/// Says what holds of parameters that are not given.
+pub(super) fn say_defaults(path: &str, operation: &mut Operation) {
+    for parameter in operation.parameters.iter_mut().flatten() {
+        let RefOr::T(parameter) = parameter else {
+            continue;
+        };
+        let known = DEFAULTS
+            .iter()
+            .find(|(of, name, _)| *of == path && *name == parameter.name);
+        if let (Some((_, _, default)), Some(RefOr::T(Schema::Object(schema)))) =
+            (known, &mut parameter.schema)
+        {
+            schema.default = Some(match default {
+                Default::No => false.into(),
+                Default::Number(number) => (*number).into(),
+            });
+        }
+    }
+}
+
+/// Puts this region into the examples of answers.
+pub(super) fn name_region(operation: &mut Operation, region: &str) {
+    for response in operation.responses.responses.values_mut() {
+        if let RefOr::T(response) = response {
+            for content in response.content.values_mut() {
+                if let RefOr::T(content) = content {
+                    content
+                        .example
+                        .iter_mut()
+                        .for_each(|example| put_region(example, region));
+                }
+            }
+        }
+    }
+}
+
+fn put_region(example: &mut Value, region: &str) {
+    match example {
+        Value::Object(members) => {
+            for (name, member) in members {
+                if name == "region" {
+                    *member = region.into();
+                } else {
+                    put_region(member, region);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| put_region(item, region)),
+        _ => {}
+    }
 }
 
 fn security(route: &Route) -> SecurityRequirement {
@@ -68,11 +137,12 @@ fn tell_scopes(route: &Route, operation: &mut Operation) {
 fn problem_response(route: &Route, kinds: &[Kind]) -> Response {
     let mut content = Content::new(Some(problems::any_of(kinds)));
     for kind in kinds {
-        let name = example_name(*kind, route.permission);
-        let reference = Ref::new(format!("#/components/examples/{name}"));
+        let shown = ExampleBuilder::new()
+            .summary(kind.title())
+            .value(Some(example(*kind, route)));
         content
             .examples
-            .insert(kind.slug().to_owned(), RefOr::Ref(reference));
+            .insert(kind.slug().to_owned(), shown.build().into());
     }
     let titles: Vec<&str> = kinds.iter().map(|kind| kind.title()).collect();
     ResponseBuilder::new()
@@ -89,12 +159,15 @@ fn add_headers(route: &Route, operation: &mut Operation) {
         }
         RefOr::Ref(_) => false,
     });
+    let answers_with_tag = operation.responses.responses.contains_key("304");
     for (status, response) in &mut operation.responses.responses {
         let (status, RefOr::T(response)) = (status.as_str(), response) else {
             continue;
         };
         headers::add(response, headers::REQUEST_ID);
         let has_event = match route.permission {
+            // 200 of one that is taken back is a dry run.
+            Permission::Change(Change::Unshare) if status == "200" => false,
             Permission::Change(_) => !WITHOUT_EVENT.contains(&status),
             // Refused as a whole; what is not stands in the results.
             Permission::ChangeMany | Permission::ReplaceList => status == "403",
@@ -103,10 +176,15 @@ fn add_headers(route: &Route, operation: &mut Operation) {
         if has_event {
             headers::add(response, headers::AUDIT_ID);
         }
-        if route.cost != Cost::Nothing && !BEFORE_LIMITS.contains(&status) {
+        // Whether a cursor of the feed is one of this trail is looked at after the limit.
+        let is_late = status == "400" && route.formats.contains(&"text/event-stream");
+        if route.cost != Cost::Nothing && (is_late || !BEFORE_LIMITS.contains(&status)) {
             for header in headers::OF_LIMITS {
                 headers::add(response, header);
             }
+        }
+        if status == "200" && answers_with_tag {
+            headers::add(response, headers::ETAG);
         }
         match status {
             "401" | "403" => headers::add(response, headers::WWW_AUTHENTICATE),
@@ -115,6 +193,7 @@ fn add_headers(route: &Route, operation: &mut Operation) {
                 headers::add(response, headers::RETRY_AFTER);
             }
             "200" if has_pages => headers::add(response, headers::LINK),
+            "304" => headers::add(response, headers::ETAG),
             _ => {}
         }
     }

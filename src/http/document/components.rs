@@ -3,15 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use actix_web::http::StatusCode;
-use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::example::Example;
 use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::{Components, OpenApi as Document, Ref, RefOr, Response};
 
 use super::problems::pascal_case;
-use super::{API, headers, operations};
-use crate::domain::Scope;
-use crate::http::wire::{Permission, example};
-use crate::problem::ProblemKind as Kind;
+use super::{headers, operations};
+use crate::http::wire::{MEDIA_TYPE, Permission};
 
 /// Gives what is shared a name and refers to it.
 pub(super) fn share(document: &mut Document) {
@@ -19,40 +17,121 @@ pub(super) fn share(document: &mut Document) {
     for (name, header) in headers::all() {
         components.headers.insert(name.to_owned(), header.into());
     }
-    add_examples(&mut components);
+    share_examples(document, &mut components);
     share_parameters(document, &mut components);
     share_answers(document, &mut components);
     document.components = Some(components);
 }
 
-/// What an example is called that a route of this permission has.
-pub(super) fn example_name(kind: Kind, permission: Permission) -> String {
-    let slug = kind.slug();
-    match (kind, scope(permission)) {
-        (Kind::InsufficientScope, Some(scope)) => {
-            format!("{slug}-{}", scope.as_str().replace(':', "-"))
+/// Names for what routes share: whatever is the same has one, made of `base` and, where there are several of that base, of
+/// the kin of the first route that has it. What has no name of its own is left where it stands.
+struct Names<T> {
+    named: Vec<(String, T, Option<String>)>,
+}
+
+impl<T: PartialEq + Clone> Names<T> {
+    fn of(all: &[(String, &'static str, T)]) -> Self {
+        let mut distinct: Vec<(String, T, Vec<&'static str>)> = Vec::new();
+        for (base, kin, value) in all {
+            match distinct
+                .iter_mut()
+                .find(|(other, known, _)| other == base && known == value)
+            {
+                Some((_, _, kins)) => kins.push(kin),
+                None => distinct.push((base.clone(), value.clone(), vec![kin])),
+            }
         }
-        _ if permission.changes() => format!("{slug}-of-change"),
-        _ => slug.to_owned(),
+        let alone = |base: &String| {
+            distinct
+                .iter()
+                .filter(|(other, _, _)| other == base)
+                .count()
+                == 1
+        };
+        let mut taken = BTreeSet::new();
+        let named = distinct.iter().map(|(base, value, kins)| {
+            let mut candidates = if alone(base) {
+                vec![base.clone()]
+            } else {
+                kins.iter().map(|kin| format!("{base}{kin}")).collect()
+            };
+            candidates.retain(|name| !taken.contains(name));
+            let name = candidates.into_iter().next();
+            taken.extend(name.clone());
+            (base.clone(), value.clone(), name)
+        });
+        Self {
+            named: named.collect(),
+        }
+    }
+
+    fn name(&self, base: &str, value: &T) -> Option<&str> {
+        let known = self
+            .named
+            .iter()
+            .find(|(other, known, _)| other == base && known == value);
+        known.and_then(|(_, _, name)| name.as_deref())
+    }
+
+    fn into_named(self) -> impl Iterator<Item = (String, T)> {
+        self.named
+            .into_iter()
+            .filter_map(|(_, value, name)| Some((name?, value)))
     }
 }
 
-/// The scope that commonly is missing.
-fn scope(permission: Permission) -> Option<Scope> {
-    permission.scopes().last().copied()
-}
-
-fn add_examples(components: &mut Components) {
-    for route in API.iter().flat_map(|resource| resource.routes) {
-        for kind in route.all_problems() {
-            let shown = example(kind, route.permission.changes(), scope(route.permission));
-            let shown = ExampleBuilder::new()
-                .summary(kind.title())
-                .value(Some(shown));
-            let name = example_name(kind, route.permission);
-            components.examples.insert(name, shown.build().into());
+/// Examples of problems stand in answers as they are made, and here by name.
+fn share_examples(document: &mut Document, components: &mut Components) {
+    let mut all = Vec::new();
+    for (_, route, operation) in operations(document) {
+        for (slug, shown) in examples(operation) {
+            if let RefOr::T(shown) = shown {
+                all.push((slug.clone(), kin(route.permission), shown.clone()));
+            }
         }
     }
+    let names = Names::of(&all);
+    for (_, _, operation) in operations(document) {
+        for (slug, shown) in examples_mut(operation) {
+            if let RefOr::T(inline) = shown
+                && let Some(name) = names.name(slug, inline)
+            {
+                let reference = Ref::new(format!("#/components/examples/{name}"));
+                *shown = RefOr::Ref(reference);
+            }
+        }
+    }
+    for (name, shown) in names.into_named() {
+        components.examples.insert(name, shown.into());
+    }
+}
+
+fn examples(operation: &Operation) -> impl Iterator<Item = (&String, &RefOr<Example>)> {
+    let responses = operation.responses.responses.values();
+    let inline = responses.filter_map(|response| match response {
+        RefOr::T(response) => response.content.get(MEDIA_TYPE),
+        RefOr::Ref(_) => None,
+    });
+    inline
+        .filter_map(|content| match content {
+            RefOr::T(content) => Some(&content.examples),
+            RefOr::Ref(_) => None,
+        })
+        .flatten()
+}
+
+fn examples_mut(operation: &mut Operation) -> impl Iterator<Item = (&String, &mut RefOr<Example>)> {
+    let responses = operation.responses.responses.values_mut();
+    let inline = responses.filter_map(|response| match response {
+        RefOr::T(response) => response.content.get_mut(MEDIA_TYPE),
+        RefOr::Ref(_) => None,
+    });
+    inline
+        .filter_map(|content| match content {
+            RefOr::T(content) => Some(&mut content.examples),
+            RefOr::Ref(_) => None,
+        })
+        .flatten()
 }
 
 /// A parameter that is the same wherever its name stands in that part of a request, and stands more than once.
@@ -121,52 +200,42 @@ fn kin(permission: Permission) -> &'static str {
     }
 }
 
-/// A problem's answer is named by its status where all routes have the same, else by status and kin where all of a
-/// kin have the same.
+/// Answers of problems are named by what their status means.
 fn share_answers(document: &mut Document, components: &mut Components) {
-    let mut answers: Vec<(String, &'static str, Response)> = Vec::new();
+    let mut all = Vec::new();
     for (_, route, operation) in operations(document) {
         for (status, response) in &operation.responses.responses {
             if let RefOr::T(response) = response
-                && is_refusal(response)
+                && let Some(reason) = reason(status, response)
             {
-                let kin = kin(route.permission);
-                answers.push((status.clone(), kin, response.clone()));
+                all.push((reason, kin(route.permission), response.clone()));
             }
         }
     }
-    let name = |status: &str, kin: &str| {
-        let of_status = answers.iter().filter(|(other, _, _)| other == status);
-        let of_kin = of_status.clone().filter(|(_, other, _)| *other == kin);
-        let is_one = |of: Vec<&Response>| of.len() > 1 && of.iter().all(|one| *one == of[0]);
-        let reason = StatusCode::from_bytes(status.as_bytes()).ok()?;
-        let reason = pascal_case(reason.canonical_reason()?);
-        if is_one(of_status.map(|(_, _, response)| response).collect()) {
-            Some(reason)
-        } else {
-            is_one(of_kin.map(|(_, _, response)| response).collect())
-                .then(|| format!("{reason}{kin}"))
-        }
-    };
-    let mut shared = BTreeSet::new();
-    for (_, route, operation) in operations(document) {
+    let names = Names::of(&all);
+    for (_, _, operation) in operations(document) {
         for (status, response) in &mut operation.responses.responses {
-            let RefOr::T(inline) = response else { continue };
-            if !is_refusal(inline) {
-                continue;
-            }
-            if let Some(name) = name(status, kin(route.permission)) {
-                if shared.insert(name.clone()) {
-                    let inline = inline.clone();
-                    components.responses.insert(name.clone(), inline.into());
-                }
+            if let RefOr::T(inline) = response
+                && let Some(reason) = reason(status, inline)
+                && let Some(name) = names.name(&reason, inline)
+            {
                 let reference = Ref::new(format!("#/components/responses/{name}"));
                 *response = RefOr::Ref(reference);
             }
         }
     }
+    for (name, response) in names.into_named() {
+        components.responses.insert(name, response.into());
+    }
+}
+
+/// What a problem's status means; nothing of an answer that is none.
+fn reason(status: &str, response: &Response) -> Option<String> {
+    let status = StatusCode::from_bytes(status.as_bytes()).ok()?;
+    let reason = status.canonical_reason().filter(|_| is_refusal(response));
+    reason.map(pascal_case)
 }
 
 fn is_refusal(response: &Response) -> bool {
-    response.content.contains_key(crate::http::wire::MEDIA_TYPE)
+    response.content.contains_key(MEDIA_TYPE)
 }

@@ -52,9 +52,22 @@ pub(super) const LINK: Described = Described {
     example: r#"<?cursor=AbC&limit=100>; rel="next""#,
 };
 
+pub(super) const ETAG: Described = Described {
+    name: "ETag",
+    description: "Names this form of the answer; `If-None-Match` asks whether it still is so.",
+    example: r#""9f86d081884c7d659a2feaa0c55ad015-plain""#,
+};
+
 /// All of them, for the components.
 pub(super) fn all() -> impl Iterator<Item = (&'static str, Header)> {
-    let all = [REQUEST_ID, AUDIT_ID, RETRY_AFTER, WWW_AUTHENTICATE, LINK];
+    let all = [
+        REQUEST_ID,
+        AUDIT_ID,
+        RETRY_AFTER,
+        WWW_AUTHENTICATE,
+        LINK,
+        ETAG,
+    ];
     all.into_iter().chain(OF_LIMITS).map(|header| {
         let seconds = header.name == RETRY_AFTER.name;
         let schema = if seconds {

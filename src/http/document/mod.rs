@@ -36,6 +36,7 @@ static WHOLE: LazyLock<Document> = LazyLock::new(|| {
     for (path, route, operation) in operations(&mut document) {
         answers::complete(route, operation);
         links::add(path, &route.method, operation);
+        answers::say_defaults(path, operation);
     }
     components::share(&mut document);
     document
@@ -66,6 +67,9 @@ fn of_gateway(links: &Links, region: &str, regions: &[&str]) -> Document {
         components
             .schemas
             .insert(name, Schema::Object(named).into());
+    }
+    for (_, _, operation) in operations(&mut document) {
+        answers::name_region(operation, region);
     }
     document
 }
@@ -131,4 +135,29 @@ fn operations(
                 Some((path.as_str(), route, operation?))
             })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A page for people is no part of the document.
+    #[test]
+    fn answers_have_the_formats_of_their_route() {
+        let mut document = document();
+        let mut seen = 0;
+        for (path, route, operation) in operations(&mut document) {
+            let RefOr::T(answer) = &operation.responses.responses["200"] else {
+                panic!("{path} is answered by reference");
+            };
+            let told: Vec<&str> = answer.content.keys().map(String::as_str).collect();
+            let formats = route
+                .formats
+                .iter()
+                .filter(|format| **format != "text/html");
+            assert_eq!(told, formats.copied().collect::<Vec<_>>(), "{path}");
+            seen += 1;
+        }
+        assert!(seen > 15, "{seen}");
+    }
 }

@@ -68,8 +68,12 @@ pub fn yaml(document: &OpenApi) -> Result<String, serde_saphyr::ser_error::Error
 /// The API of this gateway, with its regions. `/openapi.yaml` is the same as YAML.
 #[utoipa::path(
     get, path = path::OPENAPI, operation_id = "get_openapi_json", tag = "operations",
-    responses((status = 200, description = "The OpenAPI document of this gateway", content_type = "application/json",
-        body = Object, example = json!({"openapi": "3.1.0"}))),
+    params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of the one that you have.", nullable = false)),
+    responses(
+        (status = 200, description = "The OpenAPI document of this gateway", content_type = "application/json",
+            body = Object, example = json!({"openapi": "3.1.0"})),
+        (status = 304, description = "It is the one that you have"),
+    ),
 )]
 pub(in crate::http) async fn openapi_json(
     request: HttpRequest,
@@ -84,8 +88,12 @@ pub(in crate::http) async fn openapi_json(
 /// The same as `/openapi.json`, for readers of YAML 1.1 as of 1.2.
 #[utoipa::path(
     get, path = path::OPENAPI_YAML, operation_id = "get_openapi_yaml", tag = "operations",
-    responses((status = 200, description = "The OpenAPI document of this gateway", content_type = "application/yaml",
-        body = String, example = json!("openapi: \"3.1.0\"\n"))),
+    params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of the one that you have.", nullable = false)),
+    responses(
+        (status = 200, description = "The OpenAPI document of this gateway", content_type = "application/yaml",
+            body = String, example = json!("openapi: \"3.1.0\"\n")),
+        (status = 304, description = "It is the one that you have"),
+    ),
 )]
 pub(in crate::http) async fn openapi_yaml(
     request: HttpRequest,

@@ -79,7 +79,7 @@ impl From<Image> for ImageBody {
 #[utoipa::path(
     get, path = path::IMAGES, operation_id = "list_images", tag = "images",
     params(
-        ("limit" = Option<u64>, Query, description = "Images of a page, 100 unless given.", nullable = false, minimum = 1,
+        ("limit" = Option<u64>, Query, description = "Images of a page.", nullable = false, minimum = 1,
             maximum = 100),
         ("cursor" = Option<String>, Query, description = "Where the page begins: `next_cursor` of the page before.",
             nullable = false, min_length = 1),

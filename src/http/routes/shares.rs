@@ -120,7 +120,8 @@ pub(in crate::http) struct StandingShare {
     put, path = path::SHARE, operation_id = "put_share", tag = "shares",
     params(ImagePath, AccountPath, RegionQuery, ReasonQuery, DryRunQuery, PreferHeader),
     request_body(content = ShareBody, content_type = "application/json",
-        description = "Optional. All but `reason` repeats what path and query say, and has to agree with them."),
+        description = "Optional, and `null` says nothing. All but `reason` repeats what path and query say, and has to agree with \
+            them."),
     responses((status = 200, description = "The account may use the image; with `dry_run=true` what would be done", body = Share,
         content_type = "application/json",
         example = json!({"image_id": "compshareImage-sandbox1", "account_id": 12345, "region": "cn-wlcb",

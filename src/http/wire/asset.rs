@@ -28,6 +28,8 @@ const GZIP_BYTES_MIN: usize = 1024;
 pub(in crate::http) struct Asset {
     media_type: String,
     digest: String,
+    /// Whether it is worth packing.
+    packs: bool,
     plain: OnceLock<Bytes>,
     gzipped: OnceLock<Bytes>,
 }
@@ -37,6 +39,7 @@ impl Asset {
         Self {
             media_type: media_type.to_owned(),
             digest: digest(&bytes),
+            packs: bytes.len() >= GZIP_BYTES_MIN,
             plain: bytes.into(),
             gzipped: OnceLock::new(),
         }
@@ -46,6 +49,7 @@ impl Asset {
         Self {
             media_type: media_type.to_owned(),
             digest: digest(&bytes),
+            packs: true,
             plain: OnceLock::new(),
             gzipped: bytes.into(),
         }
@@ -57,11 +61,7 @@ impl Asset {
         request: &HttpRequest,
         content_security_policy: Option<&'static str>,
     ) -> HttpResponse {
-        let small = self
-            .plain
-            .get()
-            .is_some_and(|plain| plain.len() < GZIP_BYTES_MIN);
-        let gzip = !small && takes_gzip(request);
+        let gzip = self.packs && takes_gzip(request);
         // Two forms of a file are two entities (RFC 9110, section 8.8.3.3).
         let form = if gzip { "gzip" } else { "plain" };
         let tag = EntityTag::new_strong(format!("{}-{form}", self.digest));

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use reqwest::header::HeaderMap;
 use serde_json::Value;
 
 static COMMITTED: LazyLock<Value> = LazyLock::new(|| {
@@ -41,16 +42,39 @@ fn operation(method: &str, path: &str) -> Option<&'static Value> {
     Some(&item[method.to_lowercase()]).filter(|operation| operation.is_object())
 }
 
-/// Every answer of the API that tests see is one that the document tells of: its status, and its media type.
+/// Headers of which the document tells where they stand.
+const TOLD: [&str; 8] = [
+    "X-Request-Id",
+    "Audit-Id",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "WWW-Authenticate",
+    "Link",
+    "ETag",
+];
+
+/// Every answer of the API that tests see is one that the document tells of: its status, its media type, its headers.
 #[track_caller]
-pub(crate) fn assert_documented(method: &str, path: &str, status: u16, media_type: Option<&str>) {
+pub(crate) fn assert_documented(method: &str, path: &str, status: u16, headers: &HeaderMap) {
     let Some(operation) = operation(method, path) else {
         return;
     };
+    let media_type = headers.get("content-type");
+    let media_type = media_type.map(|media_type| media_type.to_str().unwrap());
     let about = format!("{method} {path}: {status} {media_type:?}");
     let responses = &operation["responses"];
     let response = resolved(&COMMITTED, &responses[status.to_string()]);
     assert!(response.is_object(), "{about} is not in the document");
+    for header in TOLD
+        .into_iter()
+        .filter(|header| headers.contains_key(*header))
+    {
+        assert!(
+            response["headers"][header].is_object(),
+            "{about}: {header} is not in the document"
+        );
+    }
     let media_type = media_type.map(|whole| whole.split(';').next().unwrap().trim());
     if let (Some(media_type), Some(content)) = (media_type, response["content"].as_object()) {
         // The page of the catalogue is for people.

@@ -21,15 +21,17 @@ use crate::http::wire::{self, KEEP_ALIVE, Length, Parser, Problem, Sink, Streams
 
 /// How often it is looked at whether a follower still may follow.
 const STANDING_INTERVAL: Duration = Duration::from_secs(5);
+const NDJSON: &str = "application/x-ndjson";
+const EVENT_STREAM: &str = "text/event-stream";
 const LAST_EVENT_ID: &str = "Last-Event-ID";
 /// Most rows that a feed can begin before the end of the trail.
 const TAIL_MAX: usize = 1000;
 
 named_schemas! {
     /// Rows of the trail, an `Entry` a line.
-    pub(in crate::http) EntryLines = records::<Entry>("application/x-ndjson");
+    pub(in crate::http) EntryLines = records::<Entry>(NDJSON);
     /// Rows of the trail as server-sent events `entry`: the `data` of each is an `Entry`, its `id` the cursor.
-    pub(in crate::http) EntryEvents = records::<Entry>("text/event-stream");
+    pub(in crate::http) EntryEvents = records::<Entry>(EVENT_STREAM);
 }
 
 /// How rows are written.
@@ -40,8 +42,8 @@ enum Format {
 }
 
 const FORMATS: [(&str, Format); 2] = [
-    ("application/x-ndjson", Format::Ndjson),
-    ("text/event-stream", Format::ServerSentEvents),
+    (NDJSON, Format::Ndjson),
+    (EVENT_STREAM, Format::ServerSentEvents),
 ];
 
 pub(in crate::http) const MEDIA_TYPES: [&str; 2] = [FORMATS[0].0, FORMATS[1].0];
@@ -49,8 +51,8 @@ pub(in crate::http) const MEDIA_TYPES: [&str; 2] = [FORMATS[0].0, FORMATS[1].0];
 impl Format {
     fn media_type(self) -> &'static str {
         match self {
-            Self::Ndjson => "application/x-ndjson",
-            Self::ServerSentEvents => "text/event-stream",
+            Self::Ndjson => NDJSON,
+            Self::ServerSentEvents => EVENT_STREAM,
         }
     }
 

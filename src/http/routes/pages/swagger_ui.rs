@@ -35,6 +35,10 @@ fn load(name: &str) -> Option<Asset> {
     if let Some(ours) = pages::swagger_ui(name) {
         return Some(of_file(ours));
     }
+    // Its files lie in no folders, and what is asked for in one would be its own first page.
+    if name.contains('/') {
+        return None;
+    }
     let file = utoipa_swagger_ui::serve(name, CONFIG.clone())
         .ok()
         .flatten()?;

@@ -1,21 +1,19 @@
 //! What problems look like, for the document.
 
 use crate::authorization::Refusal;
-use crate::domain::{EventId, InvalidAccountId, Scope};
+use crate::domain::{EventId, InvalidAccountId, InvalidImageId, Scope};
 use crate::problem::{Effect, ProblemKind};
 
 use super::details::Problem;
 use super::sent::UpstreamBody;
+use crate::http::wire::route::{Permission, Route};
 
 const REQUEST_ID: &str = "4f0c2e9a-6c1b-4a55-9b0e-0c6f3a1d2b77";
 
-/// What a problem of `kind` looks like: of a change, or where `scope` is commonly missing.
-pub(in crate::http) fn example(
-    kind: ProblemKind,
-    changes: bool,
-    scope: Option<Scope>,
-) -> serde_json::Value {
-    let mut problem = shown(kind, scope.unwrap_or(Scope::SharesRead));
+/// What a problem of `kind` looks like on a route.
+pub(in crate::http) fn example(kind: ProblemKind, route: &Route) -> serde_json::Value {
+    let changes = route.permission.changes();
+    let mut problem = shown(kind, route);
     let recorded = matches!(
         kind,
         ProblemKind::InsufficientScope
@@ -38,26 +36,66 @@ fn event_id() -> EventId {
     EventId::new(uuid::Uuid::from_u128(bits))
 }
 
-fn shown(kind: ProblemKind, scope: Scope) -> Problem {
+/// What is wrong with a request that many send.
+fn invalid(permission: Permission) -> Problem {
+    match permission {
+        Permission::Anybody | Permission::KnowItself => {
+            Problem::invalid_value("query", "verbose", "is not known here")
+        }
+        Permission::ReadAudit => {
+            Problem::invalid_value("query", "limit", "must be an integer from 1 to 1000")
+        }
+        Permission::ListImages => {
+            Problem::invalid_value("query", "limit", "must be an integer from 1 to 100")
+        }
+        Permission::ListShares => {
+            Problem::invalid_value("path", "image_id", InvalidImageId.to_string())
+        }
+        Permission::Change(_) => {
+            Problem::invalid_value("path", "account_id", InvalidAccountId.to_string())
+        }
+        Permission::ChangeMany => {
+            Problem::invalid_value("body", "add[1]", "account 12345 is named twice")
+        }
+        Permission::ReplaceList => Problem::invalid_value("body", "accounts", "is required"),
+    }
+}
+
+fn shown(kind: ProblemKind, route: &Route) -> Problem {
+    let permission = route.permission;
+    let scope = permission.scopes().last().copied();
+    let reads = !permission.changes();
     let plain = |detail: &str| Problem::new(kind, detail);
     let refused_upstream = |ret_code, message: &str| UpstreamBody {
         ret_code,
         message: Some(message.into()),
     };
     match kind {
-        ProblemKind::InvalidRequest => {
-            Problem::invalid_value("path", "account_id", InvalidAccountId.to_string())
-        }
+        ProblemKind::InvalidRequest => invalid(permission),
         ProblemKind::Unauthenticated => plain("the token has ended"),
-        ProblemKind::InsufficientScope => Problem::refused(Refusal::InsufficientScope(scope)),
-        ProblemKind::Forbidden => Problem::refused(Refusal::Forbidden {
-            policy_ids: vec!["no-production-images".into()],
-        }),
-        ProblemKind::NotFound => plain("there is no such image"),
-        ProblemKind::MethodNotAllowed => plain("allowed here: GET, HEAD"),
-        ProblemKind::NotAcceptable => {
-            plain("this path answers in application/x-ndjson or text/event-stream")
+        ProblemKind::InsufficientScope => {
+            let scope = scope.unwrap_or(Scope::SharesRead);
+            Problem::refused(Refusal::InsufficientScope(scope))
         }
+        ProblemKind::Forbidden => Problem::refused(Refusal::Forbidden {
+            policy_ids: vec![
+                match permission {
+                    Permission::ReadAudit => "trail-from-the-office",
+                    _ => "no-production-images",
+                }
+                .into(),
+            ],
+        }),
+        ProblemKind::NotFound => plain(match permission {
+            Permission::Anybody => "there is no such kind of problem",
+            Permission::ReadAudit => "the trail has no event of this id",
+            _ => "there is no such image",
+        }),
+        ProblemKind::MethodNotAllowed => plain("allowed here: GET, HEAD"),
+        ProblemKind::NotAcceptable => plain(&format!(
+            "this path answers in {}",
+            route.formats.join(" or ")
+        )),
         ProblemKind::RequestTimeout => plain("the body did not come in time"),
         ProblemKind::TooManyRemovals => {
             plain("3 accounts would lose access, and max_removals is 0; nothing was changed")
@@ -77,6 +115,10 @@ fn shown(kind: ProblemKind, scope: Scope) -> Problem {
         },
         ProblemKind::UpstreamUnavailable => plain("the upstream cannot be reached"),
         ProblemKind::AuditUnavailable => plain("the audit trail cannot be read"),
+        ProblemKind::Overloaded if permission == Permission::ReadAudit => {
+            plain("too many streams of the subject are open")
+        }
+        ProblemKind::Overloaded if reads => plain("too many reads are waiting"),
         ProblemKind::Overloaded => plain("too many changes are waiting; nothing was forwarded"),
         ProblemKind::KeysUnavailable => {
             plain("the issuer's keys are not there yet; the token may be good")
