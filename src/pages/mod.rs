@@ -33,6 +33,7 @@ const CONSOLE: &[File] = files! { "console":
     "views/changes.js",
     "views/event.js",
     "views/images.js",
+    "views/live.js",
     "vendor/uPlot.esm.js",
     "vendor/uPlot.min.css",
     "vendor/uPlot.LICENSE",

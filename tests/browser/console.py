@@ -124,7 +124,7 @@ def looking(watched, arguments, screenshots):
     page.wait_for_url(lambda url: asked(url) != DAY)
     zoomed = asked(page.url)
     assert DAY["from"] < zoomed["from"] < zoomed["to"] < DAY["to"], zoomed
-    page.locator("details summary").click()
+    page.locator(".plot summary").click()
     page.get_by_role("button", name="Zoom to").first.click()
     page.wait_for_url(lambda url: asked(url) != zoomed)
 
@@ -183,7 +183,7 @@ def one_change(watched, arguments, screenshots):
     page.locator("main .loading").wait_for(state="detached")
     visit.judge("an event")
     page.screenshot(path=str(screenshots / "event.png"), full_page=True)
-    page.get_by_role("link", name="Everything of this request").click()
+    page.get_by_role("link", name="All changes of this request").click()
     page.wait_for_url(lambda url: "request_id=" in url)
     page.locator(ROWS).first.wait_for()
     # Two that went in one call know of one another.
@@ -227,7 +227,7 @@ def live(watched, arguments):
     page.get_by_text("what is written appears here").wait_for()
     event = share(arguments, "img-live", 31)
     page.locator(f"tr.new[data-event='{event}'] .outcome-succeeded").wait_for()
-    page.get_by_role("status").filter(has_text="img-live").wait_for()
+    page.get_by_role("status").filter(has_text="New: share of img-live, succeeded").wait_for()
     visit.judge("live")
     page.get_by_role("button", name="Live").click()
     assert page.get_by_role("button", name="Live").get_attribute("aria-pressed") == "false"
@@ -265,6 +265,103 @@ def dark(watched, arguments, screenshots):
         visit.judge(f"{address}, dark")
 
 
+def hostile(watched, arguments, screenshots):
+    """What others wrote turns nothing, hides nothing, runs nothing, and breaks no page."""
+    visit = Visit(watched, arguments)
+    page = visit.sign_in(changes(image_id=arguments.hostile))
+    page.locator(ROWS).first.wait_for()
+    shown = page.locator("td.of-subject").first.inner_text()
+    assert "U+202E" in shown and "gnp.exe" in shown, shown
+    assert "<img src=x" in page.locator("td.of-reason").first.inner_text()
+    visit.is_narrow("hostile changes")
+    page.locator(f"{ROWS} a").first.click()
+    page.locator(".phases").wait_for()
+    visit.is_narrow("a hostile event")
+    visit.judge("a hostile event")
+    page.screenshot(path=str(screenshots / "hostile.png"))
+    phone = Visit(watched, arguments, viewport={"width": 375, "height": 720})
+    phone.sign_in(changes(image_id=arguments.hostile)).locator(ROWS).first.wait_for()
+    phone.is_narrow("hostile changes on a phone")
+    assert page.evaluate("window.hostile === undefined")
+
+
+def others_tokens(watched, arguments):
+    """Whoever may not look at the trail lands where he may, and is told so elsewhere."""
+    visit = Visit(watched, arguments)
+    visit.token = arguments.sharer
+    page = visit.sign_in()
+    page.get_by_role("heading", name="Access", level=1).wait_for()
+    assert page.get_by_role("navigation").get_by_role("link", name="Changes").count() == 0
+    page.get_by_label("Image", exact=True).fill(arguments.image)
+    page.get_by_role("button", name="Show").click()
+    page.locator("tr.outside").wait_for()
+    visit.judge("access, for a sharer")
+    visit.go("#/changes", ".empty")
+    assert "audit:read" in page.locator(".empty").inner_text()
+    for odd in ("#/events/%ZZ", "#/nonsense"):
+        visit.go(odd, "h1:text-is('Not found')")
+        visit.judge(odd)
+
+
+def answers_that_overtake(watched, arguments):
+    """An answer that comes late takes nothing back."""
+    visit = Visit(watched, arguments)
+    page = visit.page
+    held = []
+    page.goto(visit.base)
+    page.route("**/whoami", lambda route: held.append(route) if len(held) == 0 else route.continue_())
+    page.get_by_label("Token").fill(arguments.sharer)
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    page.get_by_text("Signing in").wait_for()
+    page.get_by_label("Token").fill(arguments.token)
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    page.locator(ROWS).first.wait_for()
+    with page.expect_response("**/whoami"):
+        held[0].continue_()
+    assert page.get_by_role("navigation").get_by_role("link", name="Changes").count() == 1, "the first one took over"
+    page.unroute_all()
+    # One bucket alone: the plot is as wide as that, and what is dragged lies within.
+    visit.go(changes(**{"from": "2026-01-01T04:00:00Z", "to": "2026-01-01T05:00:00Z"}), "canvas")
+    page.get_by_text("by hour").wait_for()
+    plot = page.locator(".u-over").bounding_box()
+    page.mouse.move(plot["x"] + plot["width"] * 0.3, plot["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(plot["x"] + plot["width"] * 0.6, plot["y"] + 60, steps=5)
+    page.mouse.up()
+    page.wait_for_url(lambda url: asked(url)["from"] > "2026-01-01T04:00:00Z")
+    zoomed = asked(page.url)
+    assert zoomed["from"] < zoomed["to"] < "2026-01-01T05:00:00Z", zoomed
+    # A long time is counted in part, and it says so.
+    visit.go(changes(**{"from": "2019-01-01T00:00:00Z"}), "canvas")
+    page.get_by_text("the last 999 days").wait_for()
+    page.locator(ROWS).first.wait_for()
+    # What the field cannot show the address keeps.
+    visit.go(changes(**{"from": "2026-01-01T01:30:00.123Z", "to": DAY["to"]}), ROWS)
+    page.get_by_label("Outcome", exact=True).select_option("failed")
+    page.get_by_role("button", name="Apply").click()
+    page.wait_for_url(lambda url: asked(url).get("outcome") == "failed")
+    assert asked(page.url)["from"] == "2026-01-01T01:30:00.123Z", page.url
+
+
+def live_over_an_outage(watched, arguments):
+    """The gateway is not to be reached for a while: live mode goes on, and misses nothing."""
+    visit = Visit(watched, arguments)
+    page = visit.sign_in()
+    page.locator(ROWS).first.wait_for()
+    page.route("**/audit/entries*", lambda route: route.abort())
+    page.get_by_role("button", name="Live").click()
+    page.get_by_text("trying again").wait_for()
+    event = share(arguments, "img-live", 32)
+    page.unroute_all()
+    page.locator(f"tr.new[data-event='{event}']").wait_for()
+    # It is the browser that says that there was no connection.
+    assert all("ERR_FAILED" in fault for fault in watched.faults), watched.faults
+    watched.faults.clear()
+    # Filters and languages change, and it stays on.
+    page.get_by_role("button", name="中文").click()
+    page.get_by_role("button", name="实时", pressed=True).wait_for()
+
+
 def narrow(watched, arguments, screenshots):
     visit = Visit(watched, arguments, viewport={"width": 375, "height": 720}, has_touch=True)
     page = visit.sign_in(changes(**DAY))
@@ -288,17 +385,17 @@ def keyboard_alone(watched, arguments):
     press("Enter")
     page.locator(ROWS).first.wait_for()
 
-    def tab_to(condition, about, most=80):
+    def tab_to(condition, about, key="Tab", most=80):
         for _ in range(most):
-            press("Tab")
+            press(key)
             if page.evaluate(f"(() => {{ const it = {focused}; return {condition}; }})()"):
                 outlined = page.evaluate(f"getComputedStyle({focused}).outlineStyle")
                 assert outlined != "none", f"{about} does not show that it has the focus"
                 return
         raise AssertionError(f"{about} is not reached")
 
-    page.evaluate("document.activeElement.blur()")
-    tab_to("it.className === 'skip'", "the skip link", 3)
+    assert page.evaluate(f"{focused}.id") == "main", "the view has the focus"
+    tab_to("it.className === 'skip'", "the skip link", "Shift+Tab")
     press("Enter")
     assert page.evaluate(f"{focused}.id") == "main"
     tab_to("it.name === 'outcome'", "the filter of outcomes")
@@ -307,9 +404,9 @@ def keyboard_alone(watched, arguments):
     press("Enter")
     page.wait_for_url(lambda url: "outcome=failed" in url)
     page.locator(".outcome-failed").first.wait_for()
-    tab_to("it.tagName === 'SUMMARY'", "the plot as a table")
+    tab_to("it.matches('.plot summary')", "the plot as a table")
     press("Enter")
-    tab_to("it.matches('details button')", "a bucket")
+    tab_to("it.matches('.plot details button')", "a bucket")
     before = page.url
     press("Enter")
     page.wait_for_url(lambda url: url != before)
@@ -323,7 +420,8 @@ def keyboard_alone(watched, arguments):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)
-    for name in ("base-url", "token", "axe", "screenshots", "image", "outside", "inside", "gone", "event"):
+    for name in ("base-url", "token", "axe", "screenshots", "image", "outside", "inside", "gone", "event",
+                 "hostile", "sharer"):
         p.add_argument(f"--{name}", required=True)
     a = p.parse_args()
     screenshots = Path(a.screenshots)
@@ -333,6 +431,10 @@ def main():
         one_change(watched, a, screenshots)
         access(watched, a, screenshots)
         live(watched, a)
+        live_over_an_outage(watched, a)
+        hostile(watched, a, screenshots)
+        others_tokens(watched, a)
+        answers_that_overtake(watched, a)
         chinese(watched, a, screenshots)
         dark(watched, a, screenshots)
         narrow(watched, a, screenshots)

@@ -7,7 +7,7 @@ from playwright.sync_api import sync_playwright
 
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync",
              "--disable-quic", "--disable-gpu", "--no-first-run"]
-PATIENCE_MS = 60_000
+PATIENCE_MS = 30_000
 # Swagger UI takes the underscores of operations in its own addresses for spaces, finds the operation all the same, and says so.
 HARMLESS = "escaping deep link whitespace"
 

@@ -116,6 +116,15 @@ async fn people_look_through_the_trail_in_the_console() {
     let bulk = Answer::of(bulk.body(r#"{"add":[11,12],"reason":"OPS-17: new tenant"}"#)).await;
     let event = bulk.json()["results"][0]["audit_id"].clone();
 
+    // A subject that turns text around and is as long as a page, and a reason that would be HTML.
+    let long = format!("repo:{}:bob\u{202e}gnp.exe", "organisation-".repeat(80));
+    let hostile = "img-hostile";
+    let change = gateway.with(token(&long, "shares:write"));
+    let reason = "%3Cimg%20src%3Dx%20onerror%3D%22hostile%3D1%22%3E";
+    change
+        .put(&format!("/images/{hostile}/shares/66?reason={reason}"))
+        .await;
+
     let screenshots = gateway.directory.path().join("screenshots");
     std::fs::create_dir(&screenshots).unwrap();
     let axe = node_modules().join("axe-core/axe.min.js");
@@ -130,6 +139,8 @@ async fn people_look_through_the_trail_in_the_console() {
         ("--inside", inside),
         ("--gone", gone),
         ("--event", event.as_str().unwrap()),
+        ("--hostile", hostile),
+        ("--sharer", &token("sharer", "shares:read shares:write")),
     ] {
         arguments.extend([name.to_owned(), value.to_owned()]);
     }

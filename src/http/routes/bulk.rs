@@ -17,7 +17,7 @@ use super::bulk_answer::{BulkAnswer, answer, rehearsed_answer};
 
 /// Accounts to add and to remove.
 #[derive(Debug, ToSchema)]
-#[schema(as = Update, example = json!({"add": [12345, 67890], "remove": [11111], "reason": "OPS-17"}))]
+#[schema(as = Update, example = json!({"add": [12345, 67890], "remove": [11111]}))]
 #[serde(deny_unknown_fields)]
 #[expect(
     dead_code,
@@ -37,7 +37,7 @@ pub(in crate::http) struct UpdateBody {
 
 /// The accounts that are to have the image, and nobody else.
 #[derive(Debug, ToSchema)]
-#[schema(as = Replacement, example = json!({"accounts": [12345, 67890], "max_removals": 1, "reason": "OPS-17"}))]
+#[schema(as = Replacement, example = json!({"accounts": [12345, 67890], "max_removals": 0}))]
 #[serde(deny_unknown_fields)]
 #[expect(
     dead_code,

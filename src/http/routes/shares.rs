@@ -24,7 +24,8 @@ use super::provenance::Provenance;
     dead_code,
     reason = "it is read member by member, so that every fault is told"
 )]
-#[schema(example = json!({"reason": "OPS-17"}))]
+// Nobody who tries it out shall say what they did not write.
+#[schema(example = json!({}))]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ShareBody {
     /// Why: a ticket, a sentence; it stands in the trail.

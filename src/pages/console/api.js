@@ -1,11 +1,24 @@
 // Asks the gateway's public API with the visitor's token, which stays in this module's memory and nowhere else.
 
 const BASE = new URL("../", document.baseURI);
+const PAUSES_MS = [500, 1000, 2000, 5000];
 
 let token = null;
+let whenOver = () => {};
 
 export function useToken(text) {
   token = text;
+}
+
+/** Calls `over` once the token that is used is not accepted any more, whatever was asked with it. */
+export function whenTokenIsOver(over) {
+  whenOver = over;
+}
+
+/** The token of what somebody pasted; null for what can be none (RFC 6750, section 2.1). */
+export function tokenOf(pasted) {
+  const text = pasted.trim().replace(/^Bearer\s+/i, "");
+  return /^[A-Za-z0-9._~+/=-]+$/.test(text) ? text : null;
 }
 
 /** What the gateway answered instead of what was asked: problem details (RFC 9457). */
@@ -20,12 +33,12 @@ export class Refused extends Error {
 /** The gateway could not be asked at all. */
 export class Unreachable extends Error {}
 
-async function ask(path, parameters = {}, { accept = "application/json", signal, headers = {} } = {}) {
+async function ask(path, parameters = {}, { accept = "application/json", signal, headers = {}, as = token } = {}) {
   const url = new URL(path, BASE);
   for (const [name, value] of Object.entries(parameters)) {
     if (value !== undefined && value !== null && value !== "") url.searchParams.set(name, value);
   }
-  const authorization = token === null ? {} : { Authorization: `Bearer ${token}` };
+  const authorization = as === null ? {} : { Authorization: `Bearer ${as}` };
   let answer;
   try {
     answer = await fetch(url, { headers: { Accept: accept, ...authorization, ...headers }, signal, cache: "no-store" });
@@ -35,19 +48,21 @@ async function ask(path, parameters = {}, { accept = "application/json", signal,
   }
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => ({}));
-  throw new Refused({ status: answer.status, title: answer.statusText, ...told });
+  // Of a token that nobody uses any more, nobody has to be told.
+  if (answer.status === 401 && as !== null && as === token) whenOver();
+  throw new Refused({ title: answer.statusText || `HTTP ${answer.status}`, ...told, status: answer.status });
 }
 
 const segment = encodeURIComponent;
 const json = async (...asked) => (await ask(...asked)).json();
 
-export const whoami = () => json("whoami");
+export const whoami = (as) => json("whoami", {}, { as });
 export const summary = (parameters, options) => json("audit/summary", parameters, options);
 export const events = (parameters, options) => json("audit/events", parameters, options);
 export const event = (id, options) => json(`audit/events/${segment(id)}`, {}, options);
 export const shares = (image, region, options) => json(`images/${segment(image)}/shares`, { region }, options);
 export const images = (parameters, options) => json("images", parameters, options);
-export const sandboxTokens = () => json("console/sandbox-tokens.json");
+export const sandboxTokens = () => json("console/sandbox-tokens.json", {}, { as: null });
 
 /** All events that fit, as a file for spreadsheets. */
 export async function csv(parameters) {
@@ -56,24 +71,36 @@ export async function csv(parameters) {
 
 /** The regions that this gateway serves, as its document says. */
 export async function regions() {
-  const described = (await json("openapi.json")).components.schemas.Region;
+  const described = (await json("openapi.json", {}, { as: null })).components.schemas.Region;
   return { all: described.enum, default: described.default };
 }
 
-/** Calls `take` for each row that is written to the trail from now on, until it ends or `signal` says so. */
-export async function follow(take, begun, signal) {
+/**
+ * Calls `take` for each row that is written to the trail from now on, until `signal` says so. `tell("on")` once it follows,
+ * `tell("waits")` while the gateway cannot be reached: it goes on behind the last row then, so that none is missed.
+ */
+export async function follow(take, tell, signal) {
   let last = null;
-  const headers = () => (last === null ? {} : { "Last-Event-ID": last });
-  const parameters = () => (last === null ? { follow: true, tail: 0 } : { follow: true });
+  let failures = 0;
   while (!signal.aborted) {
-    const answer = await ask("audit/entries", parameters(), { accept: "text/event-stream", signal, headers: headers() });
-    begun();
-    for await (const sent of serverSentEvents(answer.body)) {
-      last = sent.id ?? last;
-      take(JSON.parse(sent.data));
+    try {
+      const headers = last === null ? {} : { "Last-Event-ID": last };
+      const parameters = last === null ? { follow: true, tail: 0 } : { follow: true };
+      const answer = await ask("audit/entries", parameters, { accept: "text/event-stream", signal, headers });
+      failures = 0;
+      tell("on");
+      for await (const sent of serverSentEvents(answer.body)) {
+        last = sent.id ?? last;
+        take(JSON.parse(sent.data));
+      }
+    } catch (error) {
+      const passes = error instanceof Unreachable || error instanceof TypeError || error.status >= 500 || error.status === 429;
+      if (signal.aborted || !passes) throw error;
     }
-    // It ended in order: the gateway stops, or the token is over, which the next question says.
-    await new Promise((resolve) => setTimeout(resolve, 1000));
+    // It ended in order too where the gateway stops.
+    tell("waits");
+    await new Promise((resolve) => setTimeout(resolve, PAUSES_MS[Math.min(failures, PAUSES_MS.length - 1)]));
+    failures += 1;
   }
 }
 

@@ -10,7 +10,7 @@ export function element(name, properties = {}, ...children) {
     if (value === undefined || value === null || value === false) continue;
     if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
     else if (key === "class") made.className = value;
-    else if (key.includes("-") || ["for", "role", "list", "colspan", "scope"].includes(key)) made.setAttribute(key, value);
+    else if (key.includes("-") || ["for", "role", "list", "colspan", "scope", "lang"].includes(key)) made.setAttribute(key, value);
     else made[key] = value;
   }
   made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
@@ -30,11 +30,11 @@ export function labelled(text, control) {
   return element("div", { class: "field" }, element("label", { for: control.id }, text), control);
 }
 
-/** A table: `columns` are `[heading, cell(row)]`. On narrow screens each row stands as a card. */
+/** A table: `columns` are `[heading, cell(row), class]`. On narrow screens each row stands as a card. */
 export function table(caption, columns, rows, describeRow = () => ({})) {
   const head = element("tr", {}, columns.map(([heading]) => element("th", { scope: "col" }, heading)));
   const body = rows.map((row) =>
-    element("tr", describeRow(row), columns.map(([heading, cell]) => element("td", { "data-heading": heading }, cell(row)))),
+    element("tr", describeRow(row), columns.map(([heading, cell, kind]) => element("td", { "data-heading": heading, class: kind ? `of-${kind}` : null }, element("span", {}, cell(row))))),
   );
   return element(
     "div",

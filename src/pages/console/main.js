@@ -2,8 +2,9 @@
 
 import * as api from "./api.js";
 import { element, fill, labelled } from "./dom.js";
-import { failure, loading } from "./states.js";
-import { currentLanguage, languageTag, localTime, say, switchLanguage } from "./words.js";
+import { foreign } from "./parts.js";
+import { empty, failure, loading } from "./states.js";
+import { exactTime, languageTag, otherLanguageTag, say, switchLanguage, zone } from "./words.js";
 import { accessView } from "./views/access.js";
 import { changesView } from "./views/changes.js";
 import { eventView } from "./views/event.js";
@@ -15,29 +16,36 @@ const page = document.getElementById("page");
 let visitor = null;
 let leave = () => {};
 let shown = 0;
+let attempts = 0;
 
-/** `#/events/ID?x=y` as view, rest of the path and parameters. */
+const mayAudit = () => visitor?.scopes.includes("audit:read") ?? false;
+
+/** `#/events/ID?x=y` as view, rest of the path and parameters; a view of null is none that there is. */
 function address() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
-  const [name = "", ...rest] = path.split("/").map(decodeURIComponent);
-  const view = Object.hasOwn(VIEWS, name) ? name : "changes";
-  return { view, rest, parameters: Object.fromEntries(new URLSearchParams(query)) };
+  const parameters = Object.fromEntries(new URLSearchParams(query));
+  if (path === "") return { view: mayAudit() ? "changes" : "access", rest: [], parameters };
+  try {
+    const [name, ...rest] = path.split("/").map(decodeURIComponent);
+    return { view: Object.hasOwn(VIEWS, name) ? name : null, rest, parameters };
+  } catch {
+    return { view: null, rest: [], parameters };
+  }
 }
 
-function header() {
-  const { view } = address();
+function header(view) {
   const entry = (name, key) =>
     element("a", { href: `#/${name}`, "aria-current": view === name ? "page" : null }, say(key));
   return element(
     "header",
     { class: "top" },
     element("a", { class: "skip", href: "#main", onclick: skip }, say("skip")),
-    element("a", { class: "brand", href: "#/changes" }, "image-share-gateway"),
-    visitor && element("nav", { "aria-label": say("nav") }, entry("changes", "nav.changes"), entry("access", "nav.access"), entry("images", "nav.images")),
+    element("a", { class: "brand", href: "#/" }, "image-share-gateway"),
+    visitor && element("nav", { "aria-label": say("nav") }, mayAudit() && entry("changes", "nav.changes"), entry("access", "nav.access"), entry("images", "nav.images")),
     element("div", { class: "aside" },
-      element("a", { href: "../swagger-ui/" }, say("nav.api")),
-      element("button", { type: "button", class: "plain", lang: currentLanguage() === "zh" ? "en" : "zh-CN", onclick: turnLanguage }, say("language.other")),
-      visitor && element("span", { class: "visitor", title: say("signedin.until", { time: localTime(visitor.expires_at) }) }, say("signedin", { subject: visitor.subject })),
+      element("a", { href: "../swagger-ui/", target: "_blank", rel: "noopener" }, say("nav.api")),
+      element("button", { type: "button", class: "plain language", lang: otherLanguageTag(), onclick: turnLanguage }, say("language.other")),
+      visitor && element("span", { class: "visitor" }, say("signedin"), " ", foreign(visitor.subject), element("span", { class: "until" }, ` · ${say("signedin.until", { time: exactTime(visitor.expires_at) })}`)),
       visitor && element("button", { type: "button", class: "plain", onclick: () => signOut() }, say("signout")),
     ),
   );
@@ -48,28 +56,49 @@ function skip(clicked) {
   document.getElementById("main").focus();
 }
 
-function turnLanguage() {
+/** What was filled in and opened stays. */
+async function turnLanguage() {
+  const kept = [...page.querySelectorAll("[name]")].map((field) => [field.name, field.value]);
+  const open = [...page.querySelectorAll("details")].map((box) => box.open);
   switchLanguage();
-  show();
-  page.querySelector("header .aside button").focus();
+  const drawn = show();
+  page.querySelector("button.language").focus();
+  await drawn;
+  for (const [name, value] of kept) {
+    const field = page.querySelector(`[name="${CSS.escape(name)}"]`);
+    if (field) field.value = value;
+  }
+  page.querySelectorAll("details").forEach((box, index) => { box.open = open[index] ?? box.open; });
 }
 
 function signOut(why = null) {
   api.useToken(null);
   visitor = null;
-  show(why);
+  show({ why });
 }
 
-async function signIn(token, tell) {
-  try {
-    api.useToken(token.trim());
-    visitor = await api.whoami();
-  } catch (error) {
-    api.useToken(null);
-    fill(tell, failure(error));
+api.whenTokenIsOver(() => signOut(say("signin.over")));
+
+/** The last one to try is the one who is signed in. */
+async function signIn(pasted, tell) {
+  const attempt = (attempts += 1);
+  const token = api.tokenOf(pasted);
+  if (token === null) {
+    fill(tell, element("p", { class: "failure", role: "alert" }, say("signin.odd")));
     return;
   }
-  await show();
+  fill(tell, loading(say("signin.waits")));
+  let found;
+  try {
+    found = await api.whoami(token);
+  } catch (error) {
+    if (attempt === attempts) fill(tell, failure(error));
+    return;
+  }
+  if (attempt !== attempts) return;
+  api.useToken(token);
+  visitor = found;
+  await show({ focus: true });
 }
 
 function signInView(why) {
@@ -95,39 +124,38 @@ function signInView(why) {
   return form;
 }
 
-/** Draws all of it anew. */
-async function show(why = null) {
+/** Draws all of it anew. `focus`: what is read next is the view, also before its data is there. */
+async function show({ why = null, focus = false } = {}) {
   leave();
   leave = () => {};
   const turn = (shown += 1);
   document.documentElement.lang = languageTag();
   const main = element("main", { id: "main", tabIndex: -1 });
-  fill(page, header(), main);
+  const { view, rest, parameters } = address();
+  fill(page, header(view), main, element("footer", { class: "soft" }, say("zone", { zone: zone() })));
   if (!visitor) {
     document.title = `${say("signin.title")} · image-share-gateway`;
     fill(main, signInView(why));
     main.querySelector("input").focus();
     return;
   }
-  const { view, rest, parameters } = address();
-  const title = say(`${view === "events" ? "event" : view}.title`);
+  const title = view === null ? say("nowhere.title") : say(`${view === "events" ? "event" : view}.title`);
   document.title = `${title} · image-share-gateway`;
-  fill(main, element("h1", {}, title), loading());
-  const place = { main, parameters, rest, go, whenLeft: (ended) => { leave = ended; }, isShown: () => turn === shown };
+  fill(main, element("h1", {}, title), view === null ? empty(say("nowhere")) : loading());
+  if (focus) main.focus({ preventScroll: true });
+  if (view === null) return;
+  const place = {
+    main, parameters, rest, go, mayAudit: mayAudit(),
+    whenLeft: (ended) => { leave = ended; },
+    isShown: () => turn === shown,
+    again: () => { if (turn === shown) show(); },
+  };
   try {
     await VIEWS[view](place);
   } catch (error) {
-    if (turn === shown) refuse(main, title, error);
+    if (turn !== shown || error.name === "AbortError" || error.status === 401) return;
+    fill(main, element("h1", {}, title), failure(error, () => show()));
   }
-}
-
-function refuse(main, title, error) {
-  if (error.name === "AbortError") return;
-  if (error instanceof api.Refused && error.status === 401) {
-    signOut(say("signin.over"));
-    return;
-  }
-  fill(main, element("h1", {}, title), failure(error, () => show()));
 }
 
 /** To another address; the same one is shown anew. */
@@ -135,16 +163,28 @@ function go(view, parameters = {}) {
   const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== null && value !== "");
   const query = new URLSearchParams(given).toString();
   const hash = `#/${view}${query ? `?${query}` : ""}`;
-  if (location.hash === hash) show();
+  if (location.hash === hash) show({ focus: true });
   else location.hash = hash;
 }
 
+// An entry of the history knows how far it was read; a new one begins at its top.
+history.scrollRestoration = "manual";
+let noted = 0;
+addEventListener("scroll", () => {
+  clearTimeout(noted);
+  noted = setTimeout(() => history.replaceState({ scroll: scrollY }, ""), 100);
+}, { passive: true });
+
 addEventListener("hashchange", async () => {
   if (location.hash === "#main") return;
-  await show();
-  if (visitor) document.getElementById("main").focus({ preventScroll: true });
+  clearTimeout(noted);
+  const read = history.state?.scroll ?? 0;
+  const turn = shown + 1;
+  await show({ focus: true });
+  if (turn === shown) scrollTo(0, read);
 });
 addEventListener("unhandledrejection", (rejected) => {
-  if (rejected.reason?.name === "AbortError") rejected.preventDefault();
+  // Of what was left, and of a token that is over, it is told elsewhere.
+  if (rejected.reason?.name === "AbortError" || rejected.reason?.status === 401) rejected.preventDefault();
 });
 show();

@@ -1,4 +1,4 @@
-// What several views show alike: times, outcomes, links to events, tables of events.
+// What several views show alike: times, outcomes, links to events, tables of events, texts that others wrote.
 
 import { element, table } from "./dom.js";
 import { localTime, say } from "./words.js";
@@ -14,6 +14,21 @@ export const outcome = (word) => element("span", { class: `badge outcome-${word}
 
 export const origin = (word) => element("span", { class: `badge origin-${word}` }, say(`origin.${word}`));
 
+// Format characters (Unicode's Cf) and control characters: what turns the direction of text or is not to be seen.
+const UNSEEN = /[\p{Cf}\p{Cc}\p{Zl}\p{Zp}]/gu;
+
+/** A text that a caller chose: it turns nothing around it, and what cannot be seen in it is named. */
+export function foreign(text) {
+  const parts = [];
+  let end = 0;
+  for (const found of text.matchAll(UNSEEN)) {
+    const code = found[0].codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+    parts.push(text.slice(end, found.index), element("span", { class: "unseen" }, `U+${code}`));
+    end = found.index + found[0].length;
+  }
+  return element("bdi", {}, parts, text.slice(end));
+}
+
 /** A hash address of the console. */
 export function address(view, parameters = {}) {
   const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== null && value !== "");
@@ -23,20 +38,20 @@ export function address(view, parameters = {}) {
 
 export const eventAddress = (id) => `#/events/${encodeURIComponent(id)}`;
 
-const link = (href, text) => element("a", { href }, text);
+export const account = (number) => (number === null ? element("span", { class: "soft" }, say("event.several")) : String(number));
 
 const COLUMNS = {
   occurred_at: (event) => element("a", { href: eventAddress(event.id) }, time(event.occurred_at)),
   outcome: (event) => outcome(event.outcome),
   operation: (event) => say(`operation.${event.operation}`),
-  image_id: (event) => link(address("access", { image_id: event.image_id, region: event.region }), event.image_id),
-  account_id: (event) => (event.account_id === null ? none() : String(event.account_id)),
-  subject: (event) => event.subject,
-  reason: (event) => event.reason ?? none(),
+  image_id: (event) => element("a", { href: address("access", { image_id: event.image_id, region: event.region }) }, event.image_id),
+  account_id: (event) => account(event.account_id),
+  subject: (event) => foreign(event.subject),
+  reason: (event) => (event.reason === null ? none() : foreign(event.reason)),
 };
 
 /** A table of events; `columns` are names of members. */
 export function eventTable(caption, events, columns = Object.keys(COLUMNS), isNew = () => false) {
-  const shown = columns.map((name) => [say(name), COLUMNS[name]]);
+  const shown = columns.map((name) => [say(name), COLUMNS[name], name]);
   return table(caption, shown, events, (event) => ({ "data-event": event.id, class: isNew(event) ? "new" : null }));
 }

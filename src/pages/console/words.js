@@ -18,15 +18,14 @@ const WORDS = {
     "signin.use.auditor": "Use the auditor's token",
     "signin.over": "Your token is no longer accepted. Sign in again.",
     "signout": "Sign out",
-    "signedin": "Signed in as {subject}",
-    "signedin.until": "until {time}",
+    "signedin": "Signed in as",
+    "signedin.until": "token good until {time}",
     "loading": "Loading …",
     "error": "That did not work",
     "error.unreachable": "The gateway cannot be reached.",
     "error.retry": "Try again",
     "error.request": "Request {id}",
     "error.meaning": "What this means",
-    "error.scope": "Your token does not allow this: {detail}.",
     "none": "none",
     "zone": "Times are in your time zone, {zone}.",
     "changes.title": "Changes",
@@ -49,11 +48,10 @@ const WORDS = {
     "changes.next": "Next page",
     "changes.live": "Live",
     "changes.live.on": "Live: what is written appears here.",
-    "changes.live.new": "New: {operation} of {image}",
     "changes.live.over": "Live has ended.",
     "any": "any",
     "bucket.hour": "by hour",
-    "bucket.day": "by day",
+    "bucket.day": "by day (UTC)",
     "start": "Start",
     "image_id": "Image",
     "account_id": "Account",
@@ -68,7 +66,7 @@ const WORDS = {
     "region": "Region",
     "issuer": "Issuer",
     "token_id": "Token's id",
-    "client_ip": "From address",
+    "client_ip": "Client address",
     "user_agent": "Client",
     "trace_id": "Trace",
     "policy_ids": "Policies",
@@ -95,7 +93,7 @@ const WORDS = {
     "event.duration": "From the request's arrival to its outcome: {ms} ms.",
     "event.upstream": "Upstream call",
     "event.upstream.none": "Nothing was sent to the upstream.",
-    "event.upstream.calls": "Calls that carried it",
+    "event.upstream.calls": "Upstream calls",
     "event.upstream.code": "RetCode",
     "event.upstream.id": "Upstream's request",
     "event.chain": "Place in the hash chain",
@@ -103,7 +101,7 @@ const WORDS = {
     "event.chain.place": "Chain and sequence",
     "event.chain.hash": "SHA-256",
     "event.chain.verify": "Check the chain up to this row with",
-    "event.request": "Everything of this request",
+    "event.request": "All changes of this request",
     "event.access": "Who has this image now",
     "event.history": "History of this account on this image",
     "event.company": "In the same call",
@@ -133,9 +131,29 @@ const WORDS = {
     "images.name": "Name",
     "images.status": "Status",
     "images.size": "Size",
-    "images.made": "Made",
+    "images.made": "Created",
     "images.description": "Description",
     "images.access": "Who has access",
+    "signin.waits": "Signing in …",
+    "signin.odd": "That is no token: it holds what no token holds. Paste all of it, without quotes.",
+    "nowhere.title": "Not found",
+    "nowhere": "There is no such view. Choose one above.",
+    "changes.forbidden": "Your token does not allow looking at the trail: it needs the scope audit:read.",
+    "changes.ignored": "The address names what is no filter, which is left out: {names}.",
+    "changes.find": "Find by Audit-Id",
+    "changes.reach": "the last {days} days of what was asked for",
+    "changes.plot.nothing": "No changes in this time.",
+    "changes.live.waits": "Live: the gateway does not answer; trying again …",
+    "changes.live.one": "New: {operation} of {image}, {outcome}",
+    "changes.live.several": "{count} new, the last: {operation} of {image}, {outcome}",
+    "event.id": "Audit-Id",
+    "event.several": "several accounts",
+    "event.company.open": "Not known yet: the change has no outcome.",
+    "event.company.unknown": "Not known: the upstream's answer names a call, and none came.",
+    "event.company.part": "Only {count} changes around this one were looked at.",
+    "access.gone.unknown": "Whether somebody lost access by other means could not be checked: {why}",
+    "access.gone.part": "Held against the last {count} changes of this image.",
+    "access.history.more": "All of them",
   },
   zh: {
     "language.other": "English",
@@ -154,15 +172,14 @@ const WORDS = {
     "signin.use.auditor": "使用审计员令牌",
     "signin.over": "令牌已失效，请重新登录。",
     "signout": "退出",
-    "signedin": "当前用户：{subject}",
-    "signedin.until": "有效至 {time}",
+    "signedin": "当前用户：",
+    "signedin.until": "令牌有效至 {time}",
     "loading": "加载中……",
     "error": "操作未成功",
     "error.unreachable": "无法连接到网关。",
     "error.retry": "重试",
     "error.request": "请求 {id}",
     "error.meaning": "错误说明",
-    "error.scope": "令牌没有这项权限：{detail}。",
     "none": "无",
     "zone": "时间按您的时区显示：{zone}。",
     "changes.title": "变更",
@@ -185,17 +202,16 @@ const WORDS = {
     "changes.next": "下一页",
     "changes.live": "实时",
     "changes.live.on": "实时模式：新写入的变更会出现在这里。",
-    "changes.live.new": "新变更：{image} {operation}",
     "changes.live.over": "实时模式已结束。",
     "any": "不限",
     "bucket.hour": "按小时",
-    "bucket.day": "按天",
+    "bucket.day": "按天（UTC）",
     "start": "开始",
     "image_id": "镜像",
     "account_id": "账号",
     "subject": "操作者",
-    "from": "从",
-    "to": "到",
+    "from": "开始时间",
+    "to": "结束时间",
     "operation": "操作",
     "outcome": "结果",
     "request_id": "请求",
@@ -204,9 +220,9 @@ const WORDS = {
     "region": "地域",
     "issuer": "签发方",
     "token_id": "令牌编号",
-    "client_ip": "来源地址",
+    "client_ip": "客户端地址",
     "user_agent": "客户端",
-    "trace_id": "链路",
+    "trace_id": "链路追踪",
     "policy_ids": "策略",
     "detail": "详情",
     "http_status": "应答状态",
@@ -231,7 +247,7 @@ const WORDS = {
     "event.duration": "从请求到达至得出结果：{ms} 毫秒。",
     "event.upstream": "上游调用",
     "event.upstream.none": "没有向上游发送任何内容。",
-    "event.upstream.calls": "承载它的调用次数",
+    "event.upstream.calls": "上游调用次数",
     "event.upstream.code": "RetCode",
     "event.upstream.id": "上游请求编号",
     "event.chain": "在哈希链中的位置",
@@ -247,7 +263,7 @@ const WORDS = {
     "access.title": "访问权限",
     "access.show": "查看",
     "access.ask": "输入镜像，查看谁可以使用它。",
-    "access.now": "上游所述的当前访问权限",
+    "access.now": "当前访问权限（以上游为准）",
     "access.empty": "没有账号可以使用。",
     "access.name": "名称",
     "access.origin": "来源",
@@ -272,13 +288,33 @@ const WORDS = {
     "images.made": "创建时间",
     "images.description": "描述",
     "images.access": "谁可使用",
+    "signin.waits": "正在登录……",
+    "signin.odd": "这不是令牌：包含令牌中不会出现的字符。请完整粘贴，不要带引号。",
+    "nowhere.title": "未找到",
+    "nowhere": "没有这个视图，请从上方选择。",
+    "changes.forbidden": "您的令牌不能查看审计记录：需要权限 audit:read。",
+    "changes.ignored": "地址中有并非筛选条件的参数，已忽略：{names}。",
+    "changes.find": "按 Audit-Id 查找",
+    "changes.reach": "所选范围中最近 {days} 天",
+    "changes.plot.nothing": "此时间段内没有变更。",
+    "changes.live.waits": "实时模式：网关没有应答，正在重试……",
+    "changes.live.one": "新变更：{image} {operation}，{outcome}",
+    "changes.live.several": "{count} 项新变更，最新：{image} {operation}，{outcome}",
+    "event.id": "Audit-Id",
+    "event.several": "多个账号",
+    "event.company.open": "尚不清楚：变更还没有结果。",
+    "event.company.unknown": "不清楚：调用由上游的应答命名，而应答没有到达。",
+    "event.company.part": "只查看了此变更前后的 {count} 项变更。",
+    "access.gone.unknown": "无法检查是否有账号因其他途径失去权限：{why}",
+    "access.gone.part": "仅对照此镜像最近的 {count} 项变更。",
+    "access.history.more": "查看全部",
   },
 };
 
 let language = navigator.languages?.find((tag) => /^(en|zh)\b/i.test(tag))?.slice(0, 2).toLowerCase() ?? "en";
 
-export const currentLanguage = () => language;
 export const languageTag = () => (language === "zh" ? "zh-CN" : "en");
+export const otherLanguageTag = () => (language === "zh" ? "en" : "zh-CN");
 
 export function switchLanguage() {
   language = language === "zh" ? "en" : "zh";
@@ -290,7 +326,25 @@ export function say(key, parts = {}) {
   return words.replace(/\{(\w+)\}/g, (_, name) => parts[name] ?? "");
 }
 
-export const keys = () => Object.fromEntries(Object.entries(WORDS).map(([tag, words]) => [tag, Object.keys(words)]));
+// The gateway's own titles are English.
+const PROBLEMS_IN_CHINESE = {
+  "invalid-request": "请求无效",
+  "unauthenticated": "需要有效的令牌",
+  "insufficient-scope": "令牌缺少权限",
+  "forbidden": "策略不允许",
+  "not-found": "不存在",
+  "rate-limited": "请求过多",
+  "internal-error": "网关内部错误",
+  "upstream-error": "上游拒绝或应答异常",
+  "upstream-unavailable": "上游不可用",
+  "audit-unavailable": "审计记录不可用",
+  "overloaded": "等待的请求过多",
+  "keys-unavailable": "暂时无法校验令牌",
+  "upstream-timeout": "上游未及时应答",
+};
+
+/** A problem's title in the visitor's language, where it is known. */
+export const problemTitle = (slug, title) => (language === "zh" && PROBLEMS_IN_CHINESE[slug]) || title;
 
 const pad = (number) => String(number).padStart(2, "0");
 
@@ -299,6 +353,14 @@ export function localTime(text) {
   const at = new Date(text);
   const day = `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())}`;
   return `${day} ${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())}`;
+}
+
+/** The same to the millisecond, with what the zone is ahead of UTC. */
+export function exactTime(text) {
+  const at = new Date(text);
+  const ahead = -at.getTimezoneOffset();
+  const offset = `${ahead < 0 ? "-" : "+"}${pad(Math.floor(Math.abs(ahead) / 60))}:${pad(Math.abs(ahead) % 60)}`;
+  return `${localTime(text)}.${String(at.getMilliseconds()).padStart(3, "0")} ${offset}`;
 }
 
 export const zone = () => Intl.DateTimeFormat().resolvedOptions().timeZone;

@@ -10,17 +10,25 @@ const keepInTab = {
       wrapActions: {
         authorize: (original) => (authorized) => {
           const token = authorized[SCHEME]?.value;
-          if (token) sessionStorage.setItem(KEPT_TOKEN, token);
+          if (token) {
+            sessionStorage.setItem(KEPT_TOKEN, token);
+            tell("This tab has a token.");
+          }
           return original(authorized);
         },
         logout: (original) => (schemes) => {
           sessionStorage.removeItem(KEPT_TOKEN);
+          tell("");
           return original(schemes);
         },
       },
     },
   },
 };
+
+function tell(words) {
+  document.getElementById("told").textContent = words;
+}
 
 function useToken(token) {
   // It goes past the actions that are wrapped above.
@@ -39,7 +47,7 @@ async function offerSandboxTokens() {
     button.textContent = `Use the ${role}'s token`;
     button.addEventListener("click", () => {
       useToken(token);
-      document.getElementById("told").textContent = `You are the ${role}.`;
+      tell(`You are the ${role}.`);
     });
     place.append(button);
   }
@@ -62,7 +70,10 @@ window.ui = SwaggerUIBundle({
   validatorUrl: "none",
   onComplete: () => {
     const token = sessionStorage.getItem(KEPT_TOKEN);
-    if (token) useToken(token);
+    if (token) {
+      useToken(token);
+      tell("This tab has a token.");
+    }
     offerSandboxTokens();
   },
 });

@@ -2,8 +2,8 @@
 
 import * as api from "../api.js";
 import { element, fill, labelled, table } from "../dom.js";
-import { address, eventAddress, eventTable, none, origin, time } from "../parts.js";
-import { empty, failure, loading } from "../states.js";
+import { address, eventAddress, eventTable, foreign, none, origin, time } from "../parts.js";
+import { briefly, empty, failure, loading } from "../states.js";
 import { say } from "../words.js";
 
 const HISTORY_EVENTS = 50;
@@ -22,12 +22,13 @@ export async function accessView(place) {
     place.main,
     element("h1", {}, say("access.title")),
     question(place, image, region, served.all),
-    image ? element("div", { class: "beside" }, now, history) : empty(say("access.ask")),
+    // What was asked for last comes first: on a phone the other is far below.
+    image ? element("div", { class: account ? "beside turned" : "beside" }, account ? [history, now] : [now, history]) : empty(say("access.ask")),
   );
   if (!image) return;
   await Promise.all([
-    shown(now, () => access(now, { image, region }, stop.signal)),
-    shown(history, () => past(history, { image, region, account }, stop.signal)),
+    shown(now, () => access(now, { image, region, mayAudit: place.mayAudit }, stop.signal)),
+    place.mayAudit ? shown(history, () => past(history, { image, region, account }, stop.signal)) : fill(history, element("h2", {}, say("access.history.all")), empty(say("changes.forbidden"))),
   ]);
 }
 
@@ -36,7 +37,7 @@ async function shown(place, draw) {
   try {
     await draw();
   } catch (error) {
-    if (error.name === "AbortError" || error.status === 401) throw error;
+    if (error.name === "AbortError" || error.status === 401) return;
     fill(place, failure(error, () => shown(place, draw)));
   }
 }
@@ -51,18 +52,20 @@ function question(place, image, region, regions) {
   return element("form", { class: "filters", onsubmit: ask }, labelled(say("image_id"), field), labelled(say("region"), choice), element("div", { class: "row" }, element("button", { type: "submit" }, say("access.show"))));
 }
 
-async function access(place, { image, region }, signal) {
+async function access(place, { image, region, mayAudit }, signal) {
+  const asked = Date.now();
   const { accounts } = await api.shares(image, region, { signal });
   const outside = accounts.filter((one) => one.origin === "outside");
   const columns = [
-    [say("account_id"), (one) => String(one.account_id)],
-    [say("access.name"), (one) => one.account_name ?? none()],
-    [say("access.origin"), (one) => origin(one.origin)],
+    [say("account_id"), (one) => String(one.account_id), "account_id"],
+    [say("access.name"), (one) => (one.account_name === null ? none() : foreign(one.account_name))],
+    [say("access.origin"), (one) => origin(one.origin), "outcome"],
     [say("access.since"), (one) => time(one.shared_at)],
-    [say("access.by"), (one) => one.shared_by ?? none()],
-    [say("reason"), (one) => one.reason ?? none()],
-    [say("access.event"), (one) => actions(one, image, region)],
+    [say("access.by"), (one) => (one.shared_by === null ? none() : foreign(one.shared_by)), "subject"],
+    [say("reason"), (one) => (one.reason === null ? none() : foreign(one.reason)), "reason"],
+    ...(mayAudit ? [[say("access.event"), (one) => actions(one, image, region)]] : []),
   ];
+  const held = element("div", { class: "gone" });
   fill(
     place,
     element("h2", {}, say("access.now")),
@@ -70,8 +73,9 @@ async function access(place, { image, region }, signal) {
     accounts.length === 0
       ? empty(say("access.empty"))
       : table(say("access.now"), columns, accounts, (one) => ({ class: one.origin === "outside" ? "outside" : null, "data-account": String(one.account_id) })),
-    await gone(accounts, image, region, signal),
+    held,
   );
+  if (mayAudit) await holdAgainstTrail(held, { accounts, image, region, asked }, signal);
 }
 
 function actions(one, image, region) {
@@ -80,21 +84,30 @@ function actions(one, image, region) {
   return element("span", { class: "row" }, event, history);
 }
 
-/** Accounts whose last change says that they have access, though the upstream's list does not name them. */
-async function gone(accounts, image, region, signal) {
-  const { events } = await api.events({ image_id: image, limit: HELD_EVENTS }, { signal }).catch((error) => {
-    if (error.name === "AbortError") throw error;
-    return { events: [] };
-  });
+/** Names accounts whose last change says that they have access, though the upstream's list does not. */
+async function holdAgainstTrail(place, { accounts, image, region, asked }, signal) {
+  let found;
+  try {
+    found = await api.events({ image_id: image, limit: HELD_EVENTS }, { signal });
+  } catch (error) {
+    if (error.name === "AbortError" || error.status === 401) return;
+    fill(place, element("p", { class: "warning" }, say("access.gone.unknown", { why: briefly(error) })));
+    return;
+  }
   const listed = new Set(accounts.map((one) => one.account_id));
   const last = new Map();
-  for (const event of events) {
+  for (const event of found.events) {
     const counts = event.region === region && event.account_id !== null && ["succeeded", "unknown"].includes(event.outcome);
     if (counts && !last.has(event.account_id)) last.set(event.account_id, event);
   }
-  const lost = [...last.values()].filter((event) => event.operation === "share" && event.outcome === "succeeded" && !listed.has(event.account_id));
-  if (lost.length === 0) return null;
-  return element("div", { class: "gone" }, element("p", { class: "warning" }, say("access.gone")), eventTable(say("access.gone"), lost, ["occurred_at", "account_id", "subject", "reason"]));
+  // What was shared since the list was asked for is not in it.
+  const lost = [...last.values()].filter((event) =>
+    event.operation === "share" && event.outcome === "succeeded" && !listed.has(event.account_id) && Date.parse(event.completed_at) < asked);
+  fill(
+    place,
+    lost.length > 0 && [element("p", { class: "warning" }, say("access.gone")), eventTable(say("access.gone"), lost, ["occurred_at", "account_id", "subject", "reason"])],
+    found.next_cursor && element("p", { class: "soft" }, say("access.gone.part", { count: HELD_EVENTS })),
+  );
 }
 
 async function past(place, { image, region, account }, signal) {
@@ -106,6 +119,7 @@ async function past(place, { image, region, account }, signal) {
     account && element("p", {}, element("a", { class: "button", href: address("access", { image_id: image, region }) }, say("access.history.everyone"))),
     events.length === 0
       ? empty(say("changes.empty"))
-      : eventTable(heading, events, account ? ["occurred_at", "outcome", "operation", "subject", "reason"] : ["occurred_at", "outcome", "operation", "account_id", "subject"]),
+      : eventTable(heading, events, account ? ["occurred_at", "outcome", "operation", "subject", "reason"] : ["occurred_at", "outcome", "operation", "account_id"]),
+    events.length === HISTORY_EVENTS && element("p", {}, element("a", { class: "button", href: address("changes", { image_id: image, account_id: account }) }, say("access.history.more"))),
   );
 }

@@ -3,62 +3,55 @@
 import * as api from "../api.js";
 import { element, fill, labelled } from "../dom.js";
 import { OPERATIONS, OUTCOMES, address, eventTable } from "../parts.js";
-import { empty, failure, loading } from "../states.js";
-import { localTime, say, zone } from "../words.js";
+import { briefly, empty, failure, loading } from "../states.js";
+import { localTime, say } from "../words.js";
 import { timeline } from "../timeline.js";
+import { Live } from "./live.js";
 
 const FILTERS = ["from", "to", "subject", "image_id", "account_id", "operation", "outcome", "request_id"];
 const PAGE_EVENTS = 50;
-const HOUR_MS = 3_600_000;
-const DAY_MS = 24 * HOUR_MS;
-/** Up to so many hours are counted by the hour; the API counts a thousand buckets at most. */
+const DAY_MS = 86_400_000;
+/** Up to so long a time is counted by the hour, and so many days at most: the API counts a thousand buckets. */
 const BY_HOUR_MS = 14 * DAY_MS;
-/** How soon after a row was written the table shows it: many rows that come at once are asked for once. */
-const LIVE_TABLE_MS = 300;
-const LIVE_PLOT_MS = 3000;
+const DAYS_MAX = 999;
+/** What the API counts where no beginning is given. */
+const REACH_DEFAULT_MS = 30 * DAY_MS;
+const WIDE = "(min-width: 40rem)";
 
 export async function changesView(place) {
+  if (!place.mayAudit) {
+    fill(place.main, element("h1", {}, say("changes.title")), empty(say("changes.forbidden")));
+    return;
+  }
   const filters = Object.fromEntries(FILTERS.map((name) => [name, place.parameters[name] ?? ""]));
-  const cursor = place.parameters.cursor ?? "";
+  const others = Object.keys(place.parameters).filter((name) => !FILTERS.includes(name) && name !== "cursor");
   const stop = new AbortController();
-  const parts = {
-    plot: element("section", { class: "plot", "aria-label": say("changes.over") }, loading()),
-    list: element("section", {}, loading()),
+  const view = {
+    place, filters, cursor: place.parameters.cursor ?? "", signal: stop.signal, turns: { plot: 0, list: 0 },
+    plotPlace: element("section", { class: "plot", "aria-label": say("changes.over") }, loading()),
+    listPlace: element("section", {}, loading()),
     told: element("p", { class: "note", role: "status" }),
   };
-  let live = null;
-  const toggle = element("button", { type: "button", "aria-pressed": "false", onclick: () => turnLive() }, say("changes.live"));
+  const live = new Live(view, { drawList, drawPlot });
   fill(
     place.main,
-    element("div", { class: "heading" }, element("h1", {}, say("changes.title")), presets(place, filters), toggle),
+    element("div", { class: "heading" }, element("h1", {}, say("changes.title")), presets(place, filters), live.button),
+    others.length > 0 && element("p", { class: "warning" }, say("changes.ignored", { names: others.join(", ") })),
     filterForm(place, filters),
-    parts.told,
-    parts.plot,
-    parts.list,
-    element("p", { class: "soft" }, say("zone", { zone: zone() })),
+    view.told,
+    view.plotPlace,
+    view.listPlace,
   );
+  // Colours are read when a plot is drawn: another scheme is another plot.
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawPlot(view), { signal: stop.signal });
   place.whenLeft(() => {
     stop.abort();
-    live?.abort();
+    live.leave();
+    view.plot?.destroy();
   });
-  const view = { place, filters, cursor, parts, signal: stop.signal, known: null };
-  await Promise.all([drawPlot(view), drawList(view)]);
-
-  function turnLive() {
-    if (live) {
-      live.abort();
-      live = null;
-      parts.told.textContent = "";
-    } else {
-      live = new AbortController();
-      followChanges(view, live.signal).catch((error) => {
-        if (error.name !== "AbortError") parts.told.textContent = `${say("changes.live.over")} ${error.message}`;
-        live = null;
-        toggle.setAttribute("aria-pressed", "false");
-      });
-    }
-    toggle.setAttribute("aria-pressed", String(live !== null));
-  }
+  const [events] = await Promise.all([drawList(view), drawPlot(view)]);
+  live.know(events);
+  live.resume();
 }
 
 function presets(place, filters) {
@@ -73,14 +66,11 @@ function presets(place, filters) {
   );
 }
 
-/** A time of the address as a field of the visitor's zone shows it, and back. */
-const toField = (text) => {
+/** A time of the address, as a field of the visitor's zone shows it. */
+function toField(text) {
   const at = new Date(text);
   return text && !Number.isNaN(at.getTime()) ? localTime(text).replace(" ", "T") : "";
-};
-const fromField = (text) => (text ? new Date(text).toISOString() : "");
-const second = (text) => Math.floor(new Date(text).getTime() / 1000);
-const isSameSecond = (field, text) => field !== "" && text !== "" && second(field) === second(text);
+}
 
 function filterForm(place, filters) {
   const text = (name, more = {}) => element("input", { name, value: filters[name], ...more });
@@ -97,74 +87,95 @@ function filterForm(place, filters) {
     subject: text("subject"),
     request_id: text("request_id"),
   };
+  // As the browser writes them: what is not touched stays what the address says, to its last digit.
+  const before = { from: controls.from.value, to: controls.to.value };
   const apply = (sent) => {
     sent.preventDefault();
-    const asked = Object.entries(controls).map(([name, control]) => [name, control.value.trim()]);
-    const given = Object.fromEntries(asked);
-    // What the field rounds, the address keeps, unless it was touched.
+    const given = Object.fromEntries(Object.entries(controls).map(([name, control]) => [name, control.value.trim()]));
     for (const name of ["from", "to"]) {
-      given[name] = isSameSecond(given[name], filters[name]) ? filters[name] : fromField(given[name]);
+      if (given[name] === before[name]) given[name] = filters[name];
+      else if (given[name]) given[name] = new Date(given[name]).toISOString();
     }
     place.go("changes", given);
   };
+  const event = element("input", { name: "event_id" });
+  const find = (sent) => {
+    sent.preventDefault();
+    if (event.value.trim()) place.go(`events/${encodeURIComponent(event.value.trim())}`);
+  };
   return element(
-    "form",
-    { class: "filters", onsubmit: apply, "aria-label": say("changes.filters") },
-    Object.entries(controls).map(([name, control]) => labelled(say(name), control)),
-    element("div", { class: "row" },
-      element("button", { type: "submit" }, say("changes.apply")),
-      element("button", { type: "button", class: "plain", onclick: () => place.go("changes") }, say("changes.clear")),
+    "details",
+    { class: "filterbox", open: matchMedia(WIDE).matches },
+    element("summary", {}, say("changes.filters")),
+    element(
+      "form",
+      { class: "filters", onsubmit: apply, "aria-label": say("changes.filters") },
+      Object.entries(controls).map(([name, control]) => labelled(say(name), control)),
+      element("div", { class: "row" },
+        element("button", { type: "submit" }, say("changes.apply")),
+        element("button", { type: "button", class: "plain", onclick: () => place.go("changes") }, say("changes.clear")),
+      ),
     ),
+    element("form", { class: "filters find", onsubmit: find, "aria-label": say("changes.find") }, labelled("Audit-Id", event), element("div", { class: "row" }, element("button", { type: "submit", class: "plain" }, say("changes.find")))),
   );
 }
 
-function bucketFor({ from, to }) {
+/** What of the time asked for is counted, and by which buckets. */
+function counted({ from, to }) {
   const end = to ? Date.parse(to) : Date.now();
-  return from && end - Date.parse(from) <= BY_HOUR_MS ? "hour" : "day";
+  if (!from) return { bucket: "day", from: new Date(end - REACH_DEFAULT_MS).toISOString(), note: say("changes.reach", { days: REACH_DEFAULT_MS / DAY_MS }) };
+  const span = end - Date.parse(from);
+  if (span <= BY_HOUR_MS) return { bucket: "hour", from };
+  if (span <= DAYS_MAX * DAY_MS) return { bucket: "day", from };
+  return { bucket: "day", from: new Date(end - DAYS_MAX * DAY_MS).toISOString(), note: say("changes.reach", { days: DAYS_MAX }) };
 }
 
-async function drawPlot(view) {
-  const { parts, filters, place, signal } = view;
-  const bucket = bucketFor(filters);
-  let counted;
+/** Draws the plot; an answer that another was asked for since is left out. */
+async function drawPlot(view, { quietly = false } = {}) {
+  const turn = (view.turns.plot += 1);
+  const asked = counted(view.filters);
+  let answer;
   try {
-    counted = await api.summary({ ...filters, bucket }, { signal });
+    answer = await api.summary({ ...view.filters, from: asked.from, bucket: asked.bucket }, { signal: view.signal });
   } catch (error) {
-    // The table says the same where it fails too.
-    if (error.name !== "AbortError") fill(parts.plot);
+    if (error.name === "AbortError" || error.status === 401 || turn !== view.turns.plot || quietly) return;
+    fill(view.plotPlace, failure(error, () => drawPlot(view)));
     return;
   }
-  const zoom = (from, to) => place.go("changes", { ...filters, from: from.toISOString(), to: to.toISOString() });
+  if (turn !== view.turns.plot || view.signal.aborted) return;
+  const zoom = (from, to) => view.place.go("changes", { ...view.filters, from: from.toISOString(), to: to.toISOString() });
   view.plot?.destroy();
-  view.plot = timeline(parts.plot, counted, zoom, signal);
+  view.plot = timeline(view.plotPlace, answer, { from: view.filters.from, to: view.filters.to, note: asked.note }, zoom);
 }
 
-async function drawList(view) {
-  const { parts, filters, cursor, place, signal } = view;
+/** Draws the table; gives the events that it shows, or nothing where they are not there. */
+async function drawList(view, { quietly = false, isNew = () => false } = {}) {
+  const { filters, cursor, listPlace } = view;
+  const turn = (view.turns.list += 1);
   let page;
   try {
-    page = await api.events({ ...filters, cursor, limit: PAGE_EVENTS }, { signal });
+    page = await api.events({ ...filters, cursor, limit: PAGE_EVENTS }, { signal: view.signal });
   } catch (error) {
-    if (error.name === "AbortError") return;
-    if (error.status === 401) throw error;
-    fill(parts.list, failure(error, () => drawList(view)));
-    return;
+    if (error.name === "AbortError" || error.status === 401 || turn !== view.turns.list) return null;
+    // What stands there is still true of a moment ago.
+    if (quietly) view.told.textContent = briefly(error);
+    else fill(listPlace, failure(error, () => drawList(view)));
+    return null;
   }
-  const known = view.known;
-  const isNew = (event) => known !== null && !known.has(event.id);
-  view.known = new Set([...(known ?? []), ...page.events.map((event) => event.id)]);
+  if (turn !== view.turns.list || view.signal.aborted) return null;
   const pages = element(
     "div",
     { class: "row pages" },
     cursor && element("a", { class: "button", href: address("changes", filters) }, say("changes.first")),
     page.next_cursor && element("a", { class: "button", href: address("changes", { ...filters, cursor: page.next_cursor }), rel: "next" }, say("changes.next")),
-    element("button", { type: "button", class: "plain", onclick: (clicked) => download(clicked.currentTarget, filters, parts.told) }, say("changes.csv")),
+    element("button", { type: "button", class: "plain", onclick: (clicked) => download(clicked.currentTarget, filters, view.told) }, say("changes.csv")),
   );
-  const focused = parts.list.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-  fill(parts.list, page.events.length === 0 ? empty(say("changes.empty")) : eventTable(say("changes.table"), page.events, undefined, isNew), pages);
+  const focused = listPlace.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  const rows = page.events.length === 0 ? empty(say("changes.empty")) : eventTable(say("changes.table"), page.events, undefined, isNew);
+  fill(listPlace, rows, pages);
   // Drawn anew while somebody reads it: the keyboard stays where it was.
-  if (focused) parts.list.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
-  return page.events.filter(isNew);
+  if (focused) listPlace.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  return page.events;
 }
 
 async function download(button, filters, told) {
@@ -174,36 +185,7 @@ async function download(button, filters, told) {
     element("a", { href: saved, download: "changes.csv" }).click();
     setTimeout(() => URL.revokeObjectURL(saved), 60_000);
   } catch (error) {
-    told.textContent = error.message;
+    told.textContent = briefly(error);
   }
   button.disabled = false;
-}
-
-async function followChanges(view, signal) {
-  const { parts } = view;
-  let tableSoon = null;
-  let plotSoon = null;
-  const redrawTable = async () => {
-    tableSoon = null;
-    const fresh = (await drawList(view)) ?? [];
-    if (fresh.length > 0 && !signal.aborted) {
-      const { operation, image_id: image } = fresh[0];
-      parts.told.textContent = say("changes.live.new", { operation: say(`operation.${operation}`), image });
-    }
-  };
-  const take = () => {
-    // Deeper pages stand still: what is new is on the first.
-    if (!view.cursor) tableSoon ??= setTimeout(redrawTable, LIVE_TABLE_MS);
-    plotSoon ??= setTimeout(() => { plotSoon = null; drawPlot(view); }, LIVE_PLOT_MS);
-  };
-  signal.addEventListener("abort", () => {
-    clearTimeout(tableSoon);
-    clearTimeout(plotSoon);
-  });
-  const begun = () => {
-    parts.told.textContent = say("changes.live.on");
-    // What was written between the page and the beginning of the stream.
-    take();
-  };
-  await api.follow(take, begun, signal);
 }

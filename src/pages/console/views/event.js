@@ -2,40 +2,48 @@
 
 import * as api from "../api.js";
 import { element, fill, table } from "../dom.js";
-import { address, eventTable, none, outcome, time } from "../parts.js";
-import { empty, loading } from "../states.js";
-import { say } from "../words.js";
+import { account, address, eventTable, foreign, none, outcome } from "../parts.js";
+import { briefly, empty, loading } from "../states.js";
+import { exactTime, say } from "../words.js";
 
 /** Changes of one call were asked for and done within so long of one another, retries included. */
 const COMPANY_MS = 120_000;
 const COMPANY_EVENTS = 1000;
+/** How soon a change without an outcome is looked at again. */
+const PENDING_MS = 2000;
 
 export async function eventView(place) {
+  if (!place.mayAudit) {
+    fill(place.main, element("h1", {}, say("event.title")), empty(say("changes.forbidden")));
+    return;
+  }
   const stop = new AbortController();
   place.whenLeft(() => stop.abort());
   const event = await api.event(place.rest[0] ?? "", { signal: stop.signal });
-  const company = element("section", {}, element("h2", {}, say("event.company")), loading());
+  const company = element("section", {});
   fill(
     place.main,
     element("div", { class: "heading" }, element("h1", {}, say("event.title")), outcome(event.outcome)),
-    element("p", {}, sentence(event)),
+    element("p", {}, element("b", {}, say(`operation.${event.operation}`)), ` ${event.image_id} → `, account(event.account_id), " · ", foreign(event.subject)),
     asked(event),
     phases(event),
     upstream(event),
     chain(event),
-    company,
+    event.outcome !== "denied" && company,
   );
-  await keepCompany(company, event, stop.signal);
-}
-
-function sentence(event) {
-  const account = event.account_id === null ? "" : ` ${event.account_id}`;
-  return element("span", {}, element("b", {}, say(`operation.${event.operation}`)), ` ${event.image_id} →${account} · ${event.subject}`);
+  if (event.outcome === "pending") {
+    const soon = setTimeout(place.again, PENDING_MS);
+    stop.signal.addEventListener("abort", () => clearTimeout(soon));
+  }
+  if (event.outcome !== "denied") await keepCompany(company, event, stop.signal);
 }
 
 function list(pairs) {
   return element("dl", {}, pairs.map(([term, value]) => [element("dt", {}, term), element("dd", {}, value ?? none())]));
 }
+
+const moment = (text) => element("time", { dateTime: text, title: text }, exactTime(text));
+const code = (text) => text && element("code", {}, foreign(text));
 
 function asked(event) {
   const link = (view, parameters, key) => element("a", { class: "button", href: address(view, parameters) }, say(key));
@@ -44,20 +52,20 @@ function asked(event) {
     {},
     element("h2", {}, say("event.what")),
     list([
-      ["id", element("code", {}, event.id)],
-      [say("occurred_at"), time(event.occurred_at)],
-      [say("reason"), event.reason],
+      [say("event.id"), code(event.id)],
+      [say("occurred_at"), moment(event.occurred_at)],
+      [say("reason"), event.reason && foreign(event.reason)],
       [say("region"), event.region],
-      [say("issuer"), event.issuer],
-      [say("token_id"), event.token_id],
+      [say("issuer"), event.issuer && foreign(event.issuer)],
+      [say("token_id"), event.token_id && foreign(event.token_id)],
       [say("client_ip"), event.client_ip],
-      [say("user_agent"), event.user_agent],
-      [say("request_id"), event.request_id && element("code", {}, event.request_id)],
-      [say("trace_id"), event.trace_id && element("code", {}, event.trace_id)],
+      [say("user_agent"), event.user_agent && foreign(event.user_agent)],
+      [say("request_id"), code(event.request_id)],
+      [say("trace_id"), code(event.trace_id)],
       [say("policy_ids"), event.policy_ids.length > 0 ? event.policy_ids.join(", ") : null],
-      [say("expires_at"), event.expires_at && time(event.expires_at)],
+      [say("expires_at"), event.expires_at && moment(event.expires_at)],
       [say("http_status"), event.http_status === null ? null : String(event.http_status)],
-      [say("detail"), event.detail],
+      [say("detail"), event.detail && element("span", { lang: "en" }, foreign(event.detail))],
     ]),
     element("div", { class: "row" },
       event.request_id && link("changes", { request_id: event.request_id }, "event.request"),
@@ -70,13 +78,13 @@ function asked(event) {
 function phases(event) {
   const begun = Date.parse(event.entries[0]?.recorded_at);
   const phase = ({ kind, recorded_at: at }, index) =>
-    element("li", {}, element("b", {}, say(`event.phase.${kind}`)), " ", time(at),
+    element("li", {}, element("b", {}, say(`event.phase.${kind}`)), " ", moment(at),
       index > 0 && element("span", { class: "soft" }, ` · ${say("event.phase.after", { ms: Date.parse(at) - begun })}`));
   return element(
     "section",
     {},
     element("h2", {}, say("event.phases")),
-    element("ol", { class: "phases" }, event.entries.map(phase), event.outcome === "pending" && element("li", { class: "open" }, say("event.phase.open"))),
+    element("ol", { class: `phases of-${event.outcome}` }, event.entries.map(phase), event.outcome === "pending" && element("li", { class: "open" }, say("event.phase.open"))),
     event.duration_ms !== null && element("p", { class: "soft" }, say("event.duration", { ms: event.duration_ms })),
   );
 }
@@ -86,7 +94,7 @@ function upstream(event) {
   const facts = list([
     [say("event.upstream.calls"), event.upstream_calls === null ? null : String(event.upstream_calls)],
     [say("event.upstream.code"), event.upstream_ret_code === null ? null : String(event.upstream_ret_code)],
-    [say("event.upstream.id"), event.upstream_request_id && element("code", {}, event.upstream_request_id)],
+    [say("event.upstream.id"), code(event.upstream_request_id)],
   ]);
   return element("section", {}, element("h2", {}, say("event.upstream")), sent ? facts : empty(say("event.upstream.none")));
 }
@@ -107,13 +115,13 @@ function chain(event) {
   );
 }
 
-/** Other changes that the same call of the upstream carried. */
+/** Other changes that the same call of the upstream carried; it is known by the name that the upstream's answer gave it. */
 async function keepCompany(place, event, signal) {
   const heading = element("h2", {}, say("event.company"));
-  if (!event.upstream_request_id) {
-    fill(place, heading, empty(say("event.company.none")));
-    return;
-  }
+  const tell = (...told) => fill(place, heading, ...told);
+  if (event.outcome === "pending") return tell(empty(say("event.company.open")));
+  if (!event.upstream_request_id) return tell(empty(say(event.upstream_calls === 0 ? "event.upstream.none" : "event.company.unknown")));
+  tell(loading());
   const moment = (text, by) => new Date(Date.parse(text) + by).toISOString();
   const around = {
     image_id: event.image_id,
@@ -121,9 +129,16 @@ async function keepCompany(place, event, signal) {
     to: moment(event.completed_at ?? event.occurred_at, COMPANY_MS),
     limit: COMPANY_EVENTS,
   };
-  const { events } = await api.events(around, { signal });
-  const others = events.filter((one) => one.upstream_request_id === event.upstream_request_id && one.id !== event.id);
-  fill(place, heading, others.length === 0
-    ? empty(say("event.company.none"))
-    : eventTable(say("event.company"), others, ["occurred_at", "outcome", "operation", "account_id", "subject"]));
+  let found;
+  try {
+    found = await api.events(around, { signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    return tell(empty(briefly(error)));
+  }
+  const others = found.events.filter((one) => one.upstream_request_id === event.upstream_request_id && one.id !== event.id);
+  return tell(
+    others.length === 0 ? empty(say("event.company.none")) : eventTable(say("event.company"), others, ["occurred_at", "outcome", "operation", "account_id", "subject"]),
+    found.next_cursor && element("p", { class: "soft" }, say("event.company.part", { count: COMPANY_EVENTS })),
+  );
 }

@@ -2,7 +2,7 @@
 
 import * as api from "../api.js";
 import { element, fill, labelled, table } from "../dom.js";
-import { address, none, time } from "../parts.js";
+import { address, foreign, none, time } from "../parts.js";
 import { empty } from "../states.js";
 import { say } from "../words.js";
 
@@ -17,11 +17,11 @@ export async function imagesView(place) {
   const page = await api.images({ cursor, region, limit: PAGE_IMAGES }, { signal: stop.signal });
   const columns = [
     [say("image_id"), (one) => element("a", { href: address("access", { image_id: one.image_id, region }), title: say("images.access") }, one.image_id)],
-    [say("images.name"), (one) => one.name ?? none()],
+    [say("images.name"), (one) => (one.name === null ? none() : foreign(one.name))],
     [say("images.status"), (one) => one.status ?? none()],
     [say("images.size"), (one) => (one.size_mb === null ? none() : `${one.size_mb} MB`)],
     [say("images.made"), (one) => time(one.created_at)],
-    [say("images.description"), (one) => one.description || none()],
+    [say("images.description"), (one) => (one.description ? foreign(one.description) : none())],
   ];
   const choice = element("select", { name: "region", onchange: (chosen) => place.go("images", { region: chosen.target.value }) }, served.all.map((name) => element("option", { value: name, selected: name === region }, name)));
   const nothing = page.next_cursor || cursor ? say("images.page") : say("images.empty");
