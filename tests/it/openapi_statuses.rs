@@ -117,6 +117,10 @@ impl Asked<'_> {
                 self.send(&world.sound, &dry).await
             }
             "200" | "204" => self.send(&world.sound, &path).await,
+            "304" => {
+                let known = [("If-None-Match", "*")];
+                self.send_with(&world.sound, &path, None, &known).await
+            }
             "400" => {
                 self.send(&world.sound, &format!("{path}?nobody=knows"))
                     .await

@@ -49,6 +49,21 @@ async fn long_commands_show_how_far_they_are_on_a_terminal_alone() {
     ];
     assert!(on_terminal(&backup, &[]).contains("verified: "));
 
+    // A bar beside a file, as far as it is, of how many there are.
+    let file = directory.path().join("events.ndjson");
+    let line = format!(
+        "{PROGRAM} audit export --database-url {url} > {}",
+        file.display()
+    );
+    let mut beside = Command::new(python());
+    beside.arg(DRIVER).args(["/bin/bash", "-c", &line]);
+    let shown = String::from_utf8(beside.output().unwrap().stdout).unwrap();
+    for part in ["exported: ", " of 20,000 events, "] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    let lines = std::fs::read_to_string(file).unwrap();
+    assert_eq!(lines.lines().count() as u64, EVENTS);
+
     // What is printed stays what it is: a bar would stand between its lines.
     let export = ["audit", "export", "--database-url", &url, "--limit", "3"];
     assert!(!on_terminal(&export, &[]).contains("exported"));

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { element, fill, labelled } from "./dom.js";
 import { foreign } from "./parts.js";
 import { empty, failure, loading } from "./states.js";
-import { exactTime, languageTag, otherLanguageTag, say, switchLanguage, zone } from "./words.js";
+import { languageTag, localTime, otherLanguageTag, say, switchLanguage, zone } from "./words.js";
 import { accessView } from "./views/access.js";
 import { changesView } from "./views/changes.js";
 import { eventView } from "./views/event.js";
@@ -45,7 +45,7 @@ function header(view) {
     element("div", { class: "aside" },
       element("a", { href: "../swagger-ui/", target: "_blank", rel: "noopener" }, say("nav.api")),
       element("button", { type: "button", class: "plain language", lang: otherLanguageTag(), onclick: turnLanguage }, say("language.other")),
-      visitor && element("span", { class: "visitor" }, say("signedin"), " ", foreign(visitor.subject), element("span", { class: "until" }, ` · ${say("signedin.until", { time: exactTime(visitor.expires_at) })}`)),
+      visitor && element("span", { class: "visitor" }, say("signedin"), " ", foreign(visitor.subject), element("span", { class: "until" }, ` · ${say("signedin.until", { time: localTime(visitor.expires_at) })}`)),
       visitor && element("button", { type: "button", class: "plain", onclick: () => signOut() }, say("signout")),
     ),
   );
