@@ -75,30 +75,36 @@ export async function regions() {
   return { all: described.enum, default: described.default };
 }
 
+// What passes by itself: a proxy without a gateway behind it, a trail that cannot be read, too much at once.
+const PASSES = [429, 500, 502, 503, 504];
+
 /**
- * Calls `take` for each row that is written to the trail from now on, until `signal` says so. `tell("on")` once it follows,
- * `tell("waits")` while the gateway cannot be reached: it goes on behind the last row then, so that none is missed.
+ * Calls `take` for each row that is written to the trail from now on, until `signal` says so. `tell()` once it follows,
+ * `tell(error)` while it cannot: then it goes on behind the last row that came, so that none is missed; where none came yet,
+ * with what is written from then on.
  */
 export async function follow(take, tell, signal) {
   let last = null;
   let failures = 0;
   while (!signal.aborted) {
+    let ended = new Unreachable("");
     try {
       const headers = last === null ? {} : { "Last-Event-ID": last };
       const parameters = last === null ? { follow: true, tail: 0 } : { follow: true };
       const answer = await ask("audit/entries", parameters, { accept: "text/event-stream", signal, headers });
       failures = 0;
-      tell("on");
+      tell();
       for await (const sent of serverSentEvents(answer.body)) {
         last = sent.id ?? last;
         take(JSON.parse(sent.data));
       }
     } catch (error) {
-      const passes = error instanceof Unreachable || error instanceof TypeError || error.status >= 500 || error.status === 429;
+      const passes = error instanceof Unreachable || error instanceof TypeError || PASSES.includes(error.status);
       if (signal.aborted || !passes) throw error;
+      ended = error instanceof TypeError ? ended : error;
     }
-    // It ended in order too where the gateway stops.
-    tell("waits");
+    // It ends in order too where the gateway stops.
+    tell(ended);
     await new Promise((resolve) => setTimeout(resolve, PAUSES_MS[Math.min(failures, PAUSES_MS.length - 1)]));
     failures += 1;
   }

@@ -9,6 +9,7 @@ import { accessView } from "./views/access.js";
 import { changesView } from "./views/changes.js";
 import { eventView } from "./views/event.js";
 import { imagesView } from "./views/images.js";
+import { forgetLive } from "./views/live.js";
 
 const VIEWS = { changes: changesView, events: eventView, access: accessView, images: imagesView };
 const page = document.getElementById("page");
@@ -17,6 +18,8 @@ let visitor = null;
 let leave = () => {};
 let shown = 0;
 let attempts = 0;
+/** Why the visitor was signed out. */
+let told = null;
 
 const mayAudit = () => visitor?.scopes.includes("audit:read") ?? false;
 
@@ -56,23 +59,18 @@ function skip(clicked) {
   document.getElementById("main").focus();
 }
 
-/** What was filled in and opened stays. */
-async function turnLanguage() {
-  const kept = [...page.querySelectorAll("[name]")].map((field) => [field.name, field.value]);
-  const open = [...page.querySelectorAll("details")].map((box) => box.open);
+/** What was filled in, and is there at once, stays. */
+function turnLanguage() {
+  const token = visitor ? null : page.querySelector("[name=token]").value;
   switchLanguage();
-  const drawn = show();
+  show({ why: told });
+  if (token) page.querySelector("[name=token]").value = token;
   page.querySelector("button.language").focus();
-  await drawn;
-  for (const [name, value] of kept) {
-    const field = page.querySelector(`[name="${CSS.escape(name)}"]`);
-    if (field) field.value = value;
-  }
-  page.querySelectorAll("details").forEach((box, index) => { box.open = open[index] ?? box.open; });
 }
 
 function signOut(why = null) {
   api.useToken(null);
+  forgetLive();
   visitor = null;
   show({ why });
 }
@@ -82,6 +80,7 @@ api.whenTokenIsOver(() => signOut(say("signin.over")));
 /** The last one to try is the one who is signed in. */
 async function signIn(pasted, tell) {
   const attempt = (attempts += 1);
+  told = null;
   const token = api.tokenOf(pasted);
   if (token === null) {
     fill(tell, element("p", { class: "failure", role: "alert" }, say("signin.odd")));
@@ -128,6 +127,7 @@ function signInView(why) {
 async function show({ why = null, focus = false } = {}) {
   leave();
   leave = () => {};
+  told = why;
   const turn = (shown += 1);
   document.documentElement.lang = languageTag();
   const main = element("main", { id: "main", tabIndex: -1 });
@@ -147,8 +147,6 @@ async function show({ why = null, focus = false } = {}) {
   const place = {
     main, parameters, rest, go, mayAudit: mayAudit(),
     whenLeft: (ended) => { leave = ended; },
-    isShown: () => turn === shown,
-    again: () => { if (turn === shown) show(); },
   };
   try {
     await VIEWS[view](place);
@@ -169,19 +167,23 @@ function go(view, parameters = {}) {
 
 // An entry of the history knows how far it was read; a new one begins at its top.
 history.scrollRestoration = "manual";
-let noted = 0;
-addEventListener("scroll", () => {
-  clearTimeout(noted);
-  noted = setTimeout(() => history.replaceState({ scroll: scrollY }, ""), 100);
-}, { passive: true });
+let notes = true;
+let moved = false;
+addEventListener("scrollend", () => { if (notes) history.replaceState({ scroll: scrollY }, ""); }, { passive: true });
+for (const by of ["wheel", "touchmove", "keydown"]) addEventListener(by, () => { moved = true; }, { passive: true });
 
 addEventListener("hashchange", async () => {
   if (location.hash === "#main") return;
-  clearTimeout(noted);
   const read = history.state?.scroll ?? 0;
-  const turn = shown + 1;
-  await show({ focus: true });
-  if (turn === shown) scrollTo(0, read);
+  // While it is drawn the page is short: how far it is read then says nothing.
+  [notes, moved] = [false, false];
+  const drawn = show({ focus: true });
+  const turn = shown;
+  scrollTo(0, 0);
+  await drawn;
+  if (turn !== shown) return;
+  notes = true;
+  if (read > 0 && !moved) scrollTo(0, read);
 });
 addEventListener("unhandledrejection", (rejected) => {
   // Of what was left, and of a token that is over, it is told elsewhere.

@@ -14,8 +14,9 @@ export const outcome = (word) => element("span", { class: `badge outcome-${word}
 
 export const origin = (word) => element("span", { class: `badge origin-${word}` }, say(`origin.${word}`));
 
-// Format characters (Unicode's Cf) and control characters: what turns the direction of text or is not to be seen.
-const UNSEEN = /[\p{Cf}\p{Cc}\p{Zl}\p{Zp}]/gu;
+// Format and control characters, separators, what Unicode calls ignorable and a blank of Braille: what turns the direction of text or
+// is not to be seen.
+const UNSEEN = /[\p{Cf}\p{Cc}\p{Zl}\p{Zp}\p{DI}\u2800]/gu;
 
 /** A text that a caller chose: it turns nothing around it, and what cannot be seen in it is named. */
 export function foreign(text) {

@@ -53,7 +53,10 @@ function question(place, image, region, regions) {
 }
 
 async function access(place, { image, region, mayAudit }, signal) {
-  const asked = Date.now();
+  // Asked for before the list: what was shared by then is in it, whatever clocks say.
+  const trail = mayAudit ? api.events({ image_id: image, limit: HELD_EVENTS }, { signal }).then((found) => ({ found }), (error) => ({ error })) : null;
+  const held = element("div", { class: "gone" });
+  if (trail) await trail;
   const { accounts } = await api.shares(image, region, { signal });
   const outside = accounts.filter((one) => one.origin === "outside");
   const columns = [
@@ -65,7 +68,6 @@ async function access(place, { image, region, mayAudit }, signal) {
     [say("reason"), (one) => (one.reason === null ? none() : foreign(one.reason)), "reason"],
     ...(mayAudit ? [[say("access.event"), (one) => actions(one, image, region)]] : []),
   ];
-  const held = element("div", { class: "gone" });
   fill(
     place,
     element("h2", {}, say("access.now")),
@@ -75,7 +77,7 @@ async function access(place, { image, region, mayAudit }, signal) {
       : table(say("access.now"), columns, accounts, (one) => ({ class: one.origin === "outside" ? "outside" : null, "data-account": String(one.account_id) })),
     held,
   );
-  if (mayAudit) await holdAgainstTrail(held, { accounts, image, region, asked }, signal);
+  if (trail) holdAgainstTrail(held, accounts, region, await trail);
 }
 
 function actions(one, image, region) {
@@ -85,13 +87,9 @@ function actions(one, image, region) {
 }
 
 /** Names accounts whose last change says that they have access, though the upstream's list does not. */
-async function holdAgainstTrail(place, { accounts, image, region, asked }, signal) {
-  let found;
-  try {
-    found = await api.events({ image_id: image, limit: HELD_EVENTS }, { signal });
-  } catch (error) {
-    if (error.name === "AbortError" || error.status === 401) return;
-    fill(place, element("p", { class: "warning" }, say("access.gone.unknown", { why: briefly(error) })));
+function holdAgainstTrail(place, accounts, region, { found, error }) {
+  if (error) {
+    if (error.name !== "AbortError") fill(place, element("p", { class: "warning" }, say("access.gone.unknown", { why: briefly(error) })));
     return;
   }
   const listed = new Set(accounts.map((one) => one.account_id));
@@ -100,9 +98,7 @@ async function holdAgainstTrail(place, { accounts, image, region, asked }, signa
     const counts = event.region === region && event.account_id !== null && ["succeeded", "unknown"].includes(event.outcome);
     if (counts && !last.has(event.account_id)) last.set(event.account_id, event);
   }
-  // What was shared since the list was asked for is not in it.
-  const lost = [...last.values()].filter((event) =>
-    event.operation === "share" && event.outcome === "succeeded" && !listed.has(event.account_id) && Date.parse(event.completed_at) < asked);
+  const lost = [...last.values()].filter((event) => event.operation === "share" && event.outcome === "succeeded" && !listed.has(event.account_id));
   fill(
     place,
     lost.length > 0 && [element("p", { class: "warning" }, say("access.gone")), eventTable(say("access.gone"), lost, ["occurred_at", "account_id", "subject", "reason"])],
@@ -111,7 +107,7 @@ async function holdAgainstTrail(place, { accounts, image, region, asked }, signa
 }
 
 async function past(place, { image, region, account }, signal) {
-  const { events } = await api.events({ image_id: image, account_id: account, limit: HISTORY_EVENTS }, { signal });
+  const { events, next_cursor: more } = await api.events({ image_id: image, account_id: account, limit: HISTORY_EVENTS }, { signal });
   const heading = account ? say("access.history.of", { account }) : say("access.history.all");
   fill(
     place,
@@ -120,6 +116,6 @@ async function past(place, { image, region, account }, signal) {
     events.length === 0
       ? empty(say("changes.empty"))
       : eventTable(heading, events, account ? ["occurred_at", "outcome", "operation", "subject", "reason"] : ["occurred_at", "outcome", "operation", "account_id"]),
-    events.length === HISTORY_EVENTS && element("p", {}, element("a", { class: "button", href: address("changes", { image_id: image, account_id: account }) }, say("access.history.more"))),
+    more && element("p", {}, element("a", { class: "button", href: address("changes", { image_id: image, account_id: account }) }, say("access.history.more"))),
   );
 }

@@ -2,7 +2,7 @@
 
 import * as api from "../api.js";
 import { element, fill, labelled } from "../dom.js";
-import { OPERATIONS, OUTCOMES, address, eventTable } from "../parts.js";
+import { OPERATIONS, OUTCOMES, address, eventTable, foreign } from "../parts.js";
 import { briefly, empty, failure, loading } from "../states.js";
 import { localTime, say } from "../words.js";
 import { timeline } from "../timeline.js";
@@ -36,7 +36,7 @@ export async function changesView(place) {
   fill(
     place.main,
     element("div", { class: "heading" }, element("h1", {}, say("changes.title")), presets(place, filters), live.button),
-    others.length > 0 && element("p", { class: "warning" }, say("changes.ignored", { names: others.join(", ") })),
+    others.length > 0 && element("p", { class: "warning" }, say("changes.ignored"), " ", others.map((name) => [foreign(name), " "])),
     filterForm(place, filters),
     view.told,
     view.plotPlace,
@@ -93,7 +93,7 @@ function filterForm(place, filters) {
     sent.preventDefault();
     const given = Object.fromEntries(Object.entries(controls).map(([name, control]) => [name, control.value.trim()]));
     for (const name of ["from", "to"]) {
-      if (given[name] === before[name]) given[name] = filters[name];
+      if (given[name] !== "" && given[name] === before[name]) given[name] = filters[name];
       else if (given[name]) given[name] = new Date(given[name]).toISOString();
     }
     place.go("changes", given);
@@ -123,6 +123,8 @@ function filterForm(place, filters) {
 /** What of the time asked for is counted, and by which buckets. */
 function counted({ from, to }) {
   const end = to ? Date.parse(to) : Date.now();
+  // What is no time is for the API to refuse.
+  if (Number.isNaN(end) || (from && Number.isNaN(Date.parse(from)))) return { bucket: "day", from };
   if (!from) return { bucket: "day", from: new Date(end - REACH_DEFAULT_MS).toISOString(), note: say("changes.reach", { days: REACH_DEFAULT_MS / DAY_MS }) };
   const span = end - Date.parse(from);
   if (span <= BY_HOUR_MS) return { bucket: "hour", from };
@@ -143,9 +145,14 @@ async function drawPlot(view, { quietly = false } = {}) {
     return;
   }
   if (turn !== view.turns.plot || view.signal.aborted) return;
+  const opened = view.plotPlace.querySelector("details")?.open ?? false;
+  const held = view.plotPlace.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
   const zoom = (from, to) => view.place.go("changes", { ...view.filters, from: from.toISOString(), to: to.toISOString() });
   view.plot?.destroy();
   view.plot = timeline(view.plotPlace, answer, { from: view.filters.from, to: view.filters.to, note: asked.note }, zoom);
+  // Drawn anew while somebody reads its table: it stays open, and the keyboard where it was.
+  view.plotPlace.querySelector("details").open = opened;
+  if (held) view.plotPlace.querySelector(`[aria-label="${CSS.escape(held)}"]`)?.focus({ preventScroll: true });
 }
 
 /** Draws the table; gives the events that it shows, or nothing where they are not there. */
@@ -170,12 +177,20 @@ async function drawList(view, { quietly = false, isNew = () => false } = {}) {
     page.next_cursor && element("a", { class: "button", href: address("changes", { ...filters, cursor: page.next_cursor }), rel: "next" }, say("changes.next")),
     element("button", { type: "button", class: "plain", onclick: (clicked) => download(clicked.currentTarget, filters, view.told) }, say("changes.csv")),
   );
-  const focused = listPlace.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  const focused = listPlace.contains(document.activeElement) ? placeOf(document.activeElement) : null;
   const rows = page.events.length === 0 ? empty(say("changes.empty")) : eventTable(say("changes.table"), page.events, undefined, isNew);
   fill(listPlace, rows, pages);
   // Drawn anew while somebody reads it: the keyboard stays where it was.
-  if (focused) listPlace.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  if (focused) listPlace.querySelector(focused)?.focus({ preventScroll: true });
   return page.events;
+}
+
+/** What finds the same control once the table is drawn anew. */
+function placeOf(control) {
+  const row = control.closest("[data-event]")?.dataset.event;
+  const within = row ? `[data-event="${CSS.escape(row)}"] ` : "";
+  const href = control.getAttribute("href");
+  return href ? `${within}a[href="${CSS.escape(href)}"]` : control.tagName === "BUTTON" ? ".pages button" : ".table";
 }
 
 async function download(button, filters, told) {

@@ -9,8 +9,9 @@ import { exactTime, say } from "../words.js";
 /** Changes of one call were asked for and done within so long of one another, retries included. */
 const COMPANY_MS = 120_000;
 const COMPANY_EVENTS = 1000;
-/** How soon a change without an outcome is looked at again. */
-const PENDING_MS = 2000;
+/** How soon a change without an outcome is looked at again, at first and at last. */
+const PENDING_MS = 1000;
+const PENDING_MS_MAX = 10_000;
 
 export async function eventView(place) {
   if (!place.mayAudit) {
@@ -20,22 +21,34 @@ export async function eventView(place) {
   const stop = new AbortController();
   place.whenLeft(() => stop.abort());
   const event = await api.event(place.rest[0] ?? "", { signal: stop.signal });
-  const company = element("section", {});
-  fill(
-    place.main,
-    element("div", { class: "heading" }, element("h1", {}, say("event.title")), outcome(event.outcome)),
-    element("p", {}, element("b", {}, say(`operation.${event.operation}`)), ` ${event.image_id} → `, account(event.account_id), " · ", foreign(event.subject)),
-    asked(event),
-    phases(event),
-    upstream(event),
-    chain(event),
-    event.outcome !== "denied" && company,
-  );
-  if (event.outcome === "pending") {
-    const soon = setTimeout(place.again, PENDING_MS);
-    stop.signal.addEventListener("abort", () => clearTimeout(soon));
+  const draw = (drawn) => {
+    const company = element("section", {});
+    fill(
+      place.main,
+      element("div", { class: "heading" }, element("h1", {}, say("event.title")), outcome(drawn.outcome)),
+      element("p", {}, element("b", {}, say(`operation.${drawn.operation}`)), ` ${drawn.image_id} → `, account(drawn.account_id), " · ", foreign(drawn.subject)),
+      asked(drawn),
+      phases(drawn),
+      upstream(drawn),
+      chain(drawn),
+      drawn.outcome !== "denied" && company,
+    );
+    return drawn.outcome === "denied" ? null : keepCompany(company, drawn, stop.signal);
+  };
+  if (event.outcome === "pending") untilItEnds(event.id, draw, stop.signal);
+  await draw(event);
+}
+
+/** Looks again until there is an outcome; what stands there stays until then. */
+async function untilItEnds(id, draw, signal) {
+  for (let pause = PENDING_MS; !signal.aborted; pause = Math.min(pause * 1.5, PENDING_MS_MAX)) {
+    await new Promise((resolve) => setTimeout(resolve, pause));
+    const now = signal.aborted ? null : await api.event(id, { signal }).catch(() => null);
+    if (now !== null && now.outcome !== "pending") {
+      await draw(now);
+      return;
+    }
   }
-  if (event.outcome !== "denied") await keepCompany(company, event, stop.signal);
 }
 
 function list(pairs) {

@@ -9,30 +9,35 @@ import { say } from "../words.js";
 /** How soon after a row was written the table shows it: many rows that come at once are asked for once. */
 const TABLE_MS = 300;
 const PLOT_MS = 3000;
-/** For how long what is new stands out. */
+/** What is drawn so long after it came still stands out. */
 const NEW_MS = 10_000;
 
-// Whoever turned it on keeps it over filters, pages and languages.
+// Whoever turned it on keeps it over filters, pages and languages, until he signs out.
 let wanted = false;
+
+export function forgetLive() {
+  wanted = false;
+}
 
 export class Live {
   constructor(view, draw) {
     this.view = view;
     this.draw = draw;
     this.stop = null;
-    /** Outcomes as they were last seen, by event; when an event came or ended. */
+    /** Outcomes as they were last seen, by event, and when an event came or ended. */
     this.seen = null;
     this.since = new Map();
-    this.button = element("button", { type: "button", "aria-pressed": "false", onclick: () => this.turn() }, say("changes.live"));
+    this.button = element("button", { type: "button", "aria-pressed": String(wanted && !view.cursor), onclick: () => this.turn() }, say("changes.live"));
   }
 
   /** What is shown already is not new; null where nothing could be shown. */
   know(events) {
-    this.seen = events === null ? null : new Map(events.map((event) => [event.id, event.outcome]));
+    if (events !== null) this.seen ??= outcomesOf(events);
   }
 
   turn() {
-    wanted = this.stop === null;
+    wanted = !(wanted && !this.view.cursor);
+    this.press();
     if (!wanted) {
       this.leave();
       this.view.told.textContent = "";
@@ -44,6 +49,10 @@ export class Live {
     }
   }
 
+  press() {
+    this.button.setAttribute("aria-pressed", String(wanted));
+  }
+
   resume() {
     if (wanted && !this.view.cursor && !this.view.signal.aborted) this.begin();
   }
@@ -53,22 +62,23 @@ export class Live {
     this.stop = null;
     clearTimeout(this.tableSoon);
     clearTimeout(this.plotSoon);
-    this.button.setAttribute("aria-pressed", "false");
+    this.tableSoon = this.plotSoon = null;
   }
 
   async begin() {
+    if (this.stop !== null) return;
     const stop = (this.stop = new AbortController());
-    this.button.setAttribute("aria-pressed", "true");
-    const tell = (state) => {
-      this.view.told.textContent = say(state === "on" ? "changes.live.on" : "changes.live.waits");
+    const tell = (error = null) => {
+      this.view.told.textContent = error === null ? say("changes.live.on") : `${say("changes.live.waits")} ${briefly(error)}`;
       // What was written before the stream began, or while it was not there.
-      if (state === "on") this.note();
+      if (error === null) this.note();
     };
     try {
       await api.follow(() => this.note(), tell, stop.signal);
     } catch (error) {
-      if (error.name === "AbortError" || stop.signal.aborted) return;
+      if (stop.signal.aborted) return;
       wanted = false;
+      this.press();
       this.leave();
       this.view.told.textContent = `${say("changes.live.over")} ${briefly(error)}`;
     }
@@ -83,27 +93,28 @@ export class Live {
     }, PLOT_MS);
   }
 
-  /** One at a time: what comes meanwhile is asked for after it. */
+  /** What is written while it is asked for is asked for after it; of two answers the later one is shown. */
   async redraw() {
     const stop = this.stop;
-    const isNew = (event) => this.compare(event);
-    const events = await this.draw.drawList(this.view, { quietly: true, isNew });
     this.tableSoon = null;
-    if (events === null || stop === null || stop.signal.aborted) return;
-    const first = this.seen === null;
-    const fresh = events.filter((event) => this.seen?.get(event.id) !== event.outcome);
-    this.seen = new Map([...(this.seen ?? []), ...events.map((event) => [event.id, event.outcome])]);
-    if (first || fresh.length === 0) return;
+    const events = await this.draw.drawList(this.view, { quietly: true, isNew: (event) => this.isNew(event) });
+    if (stop === null || stop.signal.aborted || events === null) return;
+    const before = this.seen;
+    this.seen = new Map([...(before ?? []), ...outcomesOf(events)]);
+    const fresh = before === null ? [] : events.filter((event) => before.get(event.id) !== event.outcome);
+    if (fresh.length === 0) return;
     const [newest] = fresh;
     const words = { count: fresh.length, outcome: say(`outcome.${newest.outcome}`), operation: say(`operation.${newest.operation}`), image: newest.image_id };
     this.view.told.textContent = say(fresh.length === 1 ? "changes.live.one" : "changes.live.several", words);
   }
 
   /** Whether an event came, or ended, a moment ago. */
-  compare(event) {
+  isNew(event) {
     if (this.seen === null) return false;
     const now = Date.now();
     if (this.seen.get(event.id) !== event.outcome) this.since.set(event.id, now);
     return now - (this.since.get(event.id) ?? 0) < NEW_MS;
   }
 }
+
+const outcomesOf = (events) => new Map(events.map((event) => [event.id, event.outcome]));
