@@ -117,7 +117,10 @@ async fn people_look_through_the_trail_in_the_console() {
     let event = bulk.json()["results"][0]["audit_id"].clone();
 
     // A subject that turns text around and is as long as a page, and a reason that would be HTML.
-    let long = format!("repo:{}:bob\u{202e}gnp.exe", "organisation-".repeat(80));
+    let long = format!(
+        "repo:{}:bob\u{202e}gnp\u{3164}.exe",
+        "organisation-".repeat(80)
+    );
     let hostile = "img-hostile";
     let change = gateway.with(token(&long, "shares:write"));
     let reason = "%3Cimg%20src%3Dx%20onerror%3D%22hostile%3D1%22%3E";

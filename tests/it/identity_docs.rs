@@ -7,7 +7,7 @@ use image_share_gateway::authorization::Policies;
 use image_share_gateway::config::{Config, Sources};
 use serde_json::{Value, json};
 
-use crate::support::{Gateway, Reply, SECRET, Scripted, set_of, token_with};
+use crate::support::{Gateway, Reply, SECRET, Scripted, binary, set_of, token_with};
 
 /// A page, the issuer's name in it, and claims that are not to pass in place of its own, each with the problem.
 type Page = (
@@ -183,6 +183,46 @@ fn every_configuration_is_right_and_all_of_them_are_right_together() {
         .collect();
     let policies = Policies::parse(&policies).unwrap_or_else(|faults| panic!("{faults}"));
     assert_eq!(policies.warnings(), [""; 0]);
+}
+
+/// The blocks of `docs/identity/README.md` that name no language: a condition, and what a refused token is told.
+#[test]
+fn the_first_page_shows_a_condition_that_holds_and_a_refusal_as_it_is_told() {
+    let text = std::fs::read_to_string(folder().join("README.md")).unwrap();
+    let bare: Vec<&str> = text
+        .split("\n```\n")
+        .enumerate()
+        .filter_map(|(number, part)| (number % 2 == 1).then_some(part))
+        .filter(|part| !part.starts_with("```"))
+        .collect();
+    let condition = bare.iter().find(|part| part.contains("hasTag")).unwrap();
+    let policy = format!("permit (principal, action, resource) when {{ {condition} }};");
+    let policies = Policies::parse(&policy).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(policies.warnings(), [""; 0]);
+
+    let told = bare.iter().find(|part| part.contains("(iss)")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let file = directory.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.display().to_string()
+    };
+    let configuration = "[auth]\nissuer = \"https://login.example.com\"\naudience = \"gateway\"\noidc_discovery = true\n";
+    let token = token_with("k", SECRET, &json!({"iss": "https://login.example.com/"}));
+    let checked = binary()
+        .args(["policy", "check", "--method", "PUT"])
+        .args(["--path", "/images/img/shares/7", "--token", &token])
+        .args(["--config", &write("gateway.toml", configuration)])
+        .args(["--policy", &write("policies.cedar", &policy)])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(checked.stdout).unwrap();
+    assert_eq!(
+        said,
+        format!("deny: {told}\n"),
+        "{}",
+        String::from_utf8_lossy(&checked.stderr)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

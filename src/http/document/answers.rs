@@ -19,8 +19,8 @@ const BEFORE_LIMITS: [&str; 7] = ["400", "401", "406", "408", "413", "415", "431
 /// Statuses of what is refused before an intent is written or although none is, where it is about one account.
 const WITHOUT_EVENT: [&str; 8] = ["400", "401", "406", "408", "413", "415", "429", "431"];
 
-/// Completes an operation by its row of the table.
-pub(super) fn complete(route: &Route, operation: &mut Operation) {
+/// Completes an operation on `path` by its row of the table.
+pub(super) fn complete(path: &str, route: &Route, operation: &mut Operation) {
     operation.security = Some(vec![security(route)]);
     let summary = operation.summary.as_deref().unwrap_or_default();
     operation.summary = Some(summary.trim_end_matches('.').to_owned());
@@ -36,7 +36,7 @@ pub(super) fn complete(route: &Route, operation: &mut Operation) {
     }
     let kinds = route.all_problems();
     for same_status in kinds.chunk_by(|one, other| one.status() == other.status()) {
-        let response = problem_response(route, same_status);
+        let response = problem_response(path, route, same_status);
         let status = same_status[0].status().to_string();
         let responses = &mut operation.responses.responses;
         responses.insert(status, RefOr::T(response));
@@ -134,12 +134,12 @@ fn tell_scopes(route: &Route, operation: &mut Operation) {
     operation.extensions = Some(extension.build());
 }
 
-fn problem_response(route: &Route, kinds: &[Kind]) -> Response {
+fn problem_response(path: &str, route: &Route, kinds: &[Kind]) -> Response {
     let mut content = Content::new(Some(problems::any_of(kinds)));
     for kind in kinds {
         let shown = ExampleBuilder::new()
             .summary(kind.title())
-            .value(Some(example(*kind, route)));
+            .value(Some(example(*kind, path, route)));
         content
             .examples
             .insert(kind.slug().to_owned(), shown.build().into());

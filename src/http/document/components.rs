@@ -24,21 +24,21 @@ pub(super) fn share(document: &mut Document) {
 }
 
 /// Names for what routes share: whatever is the same has one, made of `base` and, where there are several of that base, of
-/// the kin of the first route that has it. What has no name of its own is left where it stands.
+/// what its routes have in common. What finds no name of its own is left where it stands.
 struct Names<T> {
     named: Vec<(String, T, Option<String>)>,
 }
 
 impl<T: PartialEq + Clone> Names<T> {
-    fn of(all: &[(String, &'static str, T)]) -> Self {
-        let mut distinct: Vec<(String, T, Vec<&'static str>)> = Vec::new();
-        for (base, kin, value) in all {
+    fn of(all: &[(String, Permission, T)]) -> Self {
+        let mut distinct: Vec<(String, T, Vec<Permission>)> = Vec::new();
+        for (base, permission, value) in all {
             match distinct
                 .iter_mut()
                 .find(|(other, known, _)| other == base && known == value)
             {
-                Some((_, _, kins)) => kins.push(kin),
-                None => distinct.push((base.clone(), value.clone(), vec![kin])),
+                Some((_, _, permissions)) => permissions.push(*permission),
+                None => distinct.push((base.clone(), value.clone(), vec![*permission])),
             }
         }
         let alone = |base: &String| {
@@ -49,15 +49,13 @@ impl<T: PartialEq + Clone> Names<T> {
                 == 1
         };
         let mut taken = BTreeSet::new();
-        let named = distinct.iter().map(|(base, value, kins)| {
-            let mut candidates = if alone(base) {
-                vec![base.clone()]
+        let named = distinct.iter().map(|(base, value, permissions)| {
+            let name = if alone(base) {
+                base.clone()
             } else {
-                kins.iter().map(|kin| format!("{base}{kin}")).collect()
+                format!("{base}{}", common(permissions))
             };
-            candidates.retain(|name| !taken.contains(name));
-            let name = candidates.into_iter().next();
-            taken.extend(name.clone());
+            let name = taken.insert(name.clone()).then_some(name);
             (base.clone(), value.clone(), name)
         });
         Self {
@@ -86,7 +84,7 @@ fn share_examples(document: &mut Document, components: &mut Components) {
     for (_, route, operation) in operations(document) {
         for (slug, shown) in examples(operation) {
             if let RefOr::T(shown) = shown {
-                all.push((slug.clone(), kin(route.permission), shown.clone()));
+                all.push((slug.clone(), route.permission, shown.clone()));
             }
         }
     }
@@ -188,13 +186,29 @@ fn inline_parameters(operation: &Operation) -> impl Iterator<Item = &Parameter> 
     })
 }
 
-/// What routes are alike that share an answer.
+/// What routes have in common that share an answer; nothing, where some read and others change.
+fn common(permissions: &[Permission]) -> &'static str {
+    let [first, rest @ ..] = permissions else {
+        return "";
+    };
+    if rest.iter().all(|other| kin(*other) == kin(*first)) {
+        kin(*first)
+    } else if rest.iter().any(|other| other.changes() != first.changes()) {
+        ""
+    } else if first.changes() {
+        "ToAnyChange"
+    } else {
+        "ToAnyRead"
+    }
+}
+
+/// What routes are alike.
 fn kin(permission: Permission) -> &'static str {
     match permission {
         Permission::Anybody => "ToAnybody",
         Permission::KnowItself => "ToHolder",
-        Permission::Change(_) => "ToChange",
-        Permission::ChangeMany | Permission::ReplaceList => "ToBulk",
+        Permission::Change(_) => "ToSingleChange",
+        Permission::ChangeMany | Permission::ReplaceList => "ToBulkChange",
         Permission::ListImages | Permission::ListShares => "ToReader",
         Permission::ReadAudit => "ToAuditor",
     }
@@ -208,7 +222,7 @@ fn share_answers(document: &mut Document, components: &mut Components) {
             if let RefOr::T(response) = response
                 && let Some(reason) = reason(status, response)
             {
-                all.push((reason, kin(route.permission), response.clone()));
+                all.push((reason, route.permission, response.clone()));
             }
         }
     }

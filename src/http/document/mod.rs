@@ -34,7 +34,7 @@ static WHOLE: LazyLock<Document> = LazyLock::new(|| {
     add_bearer(&mut document);
     problems::add_schemas(&mut document);
     for (path, route, operation) in operations(&mut document) {
-        answers::complete(route, operation);
+        answers::complete(path, route, operation);
         links::add(path, &route.method, operation);
         answers::say_defaults(path, operation);
     }

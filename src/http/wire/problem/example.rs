@@ -1,19 +1,20 @@
 //! What problems look like, for the document.
 
+use crate::audit::InvalidBucket;
 use crate::authorization::Refusal;
 use crate::domain::{EventId, InvalidAccountId, InvalidImageId, Scope};
 use crate::problem::{Effect, ProblemKind};
 
 use super::details::Problem;
 use super::sent::UpstreamBody;
-use crate::http::wire::route::{Permission, Route};
+use crate::http::wire::route::{Permission, Route, path};
 
 const REQUEST_ID: &str = "4f0c2e9a-6c1b-4a55-9b0e-0c6f3a1d2b77";
 
-/// What a problem of `kind` looks like on a route.
-pub(in crate::http) fn example(kind: ProblemKind, route: &Route) -> serde_json::Value {
+/// What a problem of `kind` looks like on a route of `path`.
+pub(in crate::http) fn example(kind: ProblemKind, path: &str, route: &Route) -> serde_json::Value {
     let changes = route.permission.changes();
-    let mut problem = shown(kind, route);
+    let mut problem = shown(kind, path, route);
     let recorded = matches!(
         kind,
         ProblemKind::InsufficientScope
@@ -37,14 +38,21 @@ fn event_id() -> EventId {
 }
 
 /// What is wrong with a request that many send.
-fn invalid(permission: Permission) -> Problem {
+fn invalid(path: &str, permission: Permission) -> Problem {
     match permission {
         Permission::Anybody | Permission::KnowItself => {
             Problem::invalid_value("query", "verbose", "is not known here")
         }
-        Permission::ReadAudit => {
-            Problem::invalid_value("query", "limit", "must be an integer from 1 to 1000")
-        }
+        Permission::ReadAudit => match path {
+            path::EVENTS => {
+                Problem::invalid_value("query", "limit", "must be an integer from 1 to 1000")
+            }
+            path::ENTRIES => {
+                Problem::invalid_value("query", "tail", "must be an integer from 0 to 1000")
+            }
+            path::SUMMARY => Problem::invalid_value("query", "bucket", InvalidBucket.to_string()),
+            _ => Problem::invalid_value("query", "verbose", "is not known here"),
+        },
         Permission::ListImages => {
             Problem::invalid_value("query", "limit", "must be an integer from 1 to 100")
         }
@@ -61,7 +69,7 @@ fn invalid(permission: Permission) -> Problem {
     }
 }
 
-fn shown(kind: ProblemKind, route: &Route) -> Problem {
+fn shown(kind: ProblemKind, path: &str, route: &Route) -> Problem {
     let permission = route.permission;
     let scope = permission.scopes().last().copied();
     let reads = !permission.changes();
@@ -71,7 +79,7 @@ fn shown(kind: ProblemKind, route: &Route) -> Problem {
         message: Some(message.into()),
     };
     match kind {
-        ProblemKind::InvalidRequest => invalid(permission),
+        ProblemKind::InvalidRequest => invalid(path, permission),
         ProblemKind::Unauthenticated => plain("the token has ended"),
         ProblemKind::InsufficientScope => {
             let scope = scope.unwrap_or(Scope::SharesRead);
@@ -116,7 +124,7 @@ fn shown(kind: ProblemKind, route: &Route) -> Problem {
         ProblemKind::UpstreamUnavailable => plain("the upstream cannot be reached"),
         ProblemKind::AuditUnavailable => plain("the audit trail cannot be read"),
         ProblemKind::Overloaded if permission == Permission::ReadAudit => {
-            plain("too many streams of the subject are open")
+            plain("too many streams are open")
         }
         ProblemKind::Overloaded if reads => plain("too many reads are waiting"),
         ProblemKind::Overloaded => plain("too many changes are waiting; nothing was forwarded"),
