@@ -167,22 +167,23 @@ function go(view, parameters = {}) {
 
 // An entry of the history knows how far it was read; a new one begins at its top.
 history.scrollRestoration = "manual";
-let notes = true;
+let drawing = 0;
 let moved = false;
-addEventListener("scrollend", () => { if (notes) history.replaceState({ scroll: scrollY }, ""); }, { passive: true });
+addEventListener("scrollend", () => { if (drawing === 0) history.replaceState({ scroll: scrollY }, ""); }, { passive: true });
 for (const by of ["wheel", "touchmove", "keydown"]) addEventListener(by, () => { moved = true; }, { passive: true });
 
 addEventListener("hashchange", async () => {
   if (location.hash === "#main") return;
   const read = history.state?.scroll ?? 0;
   // While it is drawn the page is short: how far it is read then says nothing.
-  [notes, moved] = [false, false];
+  drawing += 1;
+  moved = false;
   const drawn = show({ focus: true });
   const turn = shown;
   scrollTo(0, 0);
   await drawn;
+  drawing -= 1;
   if (turn !== shown) return;
-  notes = true;
   if (read > 0 && !moved) scrollTo(0, read);
 });
 addEventListener("unhandledrejection", (rejected) => {
