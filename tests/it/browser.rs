@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Answer, Gateway, Program, generate, node_modules, python, token};
+use crate::support::{Answer, Gateway, Program, generate, node_modules, printed, python, token};
 
 /// Runs a driver of `tests/browser/`; all that it says where it fails.
 pub(crate) async fn drive(driver: &str, arguments: &[&str]) {
@@ -20,12 +20,7 @@ pub(crate) async fn driven(driver: &str, arguments: &[&str], more: &[&str]) -> S
         ))
         .args(arguments)
         .args(more);
-    let ended = tokio::task::spawn_blocking(move || command.output());
-    let ended = ended.await.unwrap().unwrap();
-    let told = String::from_utf8_lossy(&ended.stdout).into_owned();
-    let err = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success(), "{told}{err}");
-    told
+    printed(command).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

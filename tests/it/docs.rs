@@ -13,8 +13,8 @@ use image_share_gateway::problem::ProblemKind;
 use serde_json::Value;
 
 use crate::support::{
-    Certificates, Gateway, KeyAnswer, KeyServer, SECRET, beside_python, binary, python,
-    search_path, set_of, token,
+    Certificates, Gateway, KeyAnswer, KeyServer, SECRET, beside_python, binary, ended, python,
+    said, search_path, set_of, token,
 };
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -252,15 +252,8 @@ impl Stage {
             .envs(&self.environment)
             .stdin(Stdio::null())
             .current_dir(self.gateway.directory.path());
-        let ended = tokio::task::spawn_blocking(move || command.output());
-        let ended = ended
-            .await
-            .unwrap()
-            .unwrap_or_else(|error| panic!("{about}: {error}"));
-        let told = String::from_utf8_lossy(&ended.stdout).into_owned();
-        let err = String::from_utf8_lossy(&ended.stderr);
-        assert!(ended.status.success(), "{about}\n{told}\n{err}");
-        told + &err
+        let (out, err) = ended(command, about).await;
+        out + &err
     }
 }
 
@@ -360,16 +353,7 @@ async fn the_book_is_made_and_every_link_in_it_leads_somewhere() {
     let directory = tempfile::tempdir().unwrap();
     let run = async |mut command: Command| {
         command.env("PATH", search_path());
-        let about = format!("{command:?}");
-        let ended = tokio::task::spawn_blocking(move || command.output());
-        let ended = ended.await.unwrap().unwrap();
-        let told = format!(
-            "{}{}",
-            String::from_utf8_lossy(&ended.stdout),
-            String::from_utf8_lossy(&ended.stderr)
-        );
-        assert!(ended.status.success(), "{about}\n{told}");
-        told
+        said(command).await
     };
     let mut make = Command::new(Path::new(ROOT).join(".ci/docs"));
     make.arg(directory.path());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::{
-    Answer, Gateway, beside_python, committed_document, node_modules, python, token,
+    Answer, Gateway, beside_python, committed_document, node_modules, printed, python, said, token,
 };
 
 const FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openapi");
@@ -40,33 +40,6 @@ fn of_node(name: &str) -> Command {
     command
 }
 
-/// Runs it to its end, aside; all that it says. Fails where it does.
-async fn run(mut command: Command) -> String {
-    let about = format!("{command:?}");
-    let ended = tokio::task::spawn_blocking(move || command.output());
-    let ended = ended
-        .await
-        .unwrap()
-        .unwrap_or_else(|error| panic!("{about}: {error}"));
-    let (out, err) = (
-        String::from_utf8_lossy(&ended.stdout).into_owned(),
-        String::from_utf8_lossy(&ended.stderr).into_owned(),
-    );
-    assert!(ended.status.success(), "{about}\n{out}\n{err}");
-    out + &err
-}
-
-/// The same, of which stdout alone counts.
-async fn printed(mut command: Command) -> String {
-    let about = format!("{command:?}");
-    let ended = tokio::task::spawn_blocking(move || command.output());
-    let ended = ended.await.unwrap().unwrap();
-    let out = String::from_utf8_lossy(&ended.stdout).into_owned();
-    let err = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success(), "{about}\n{out}\n{err}");
-    out
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn spectral_redocly_and_the_specifications_validator_find_nothing() {
     let mut spectral = of_node("spectral");
@@ -79,7 +52,7 @@ async fn spectral_redocly_and_the_specifications_validator_find_nothing() {
         "--fail-severity",
         "hint",
     ]);
-    let told = run(spectral).await;
+    let told = said(spectral).await;
     assert!(told.contains("No results"), "{told}");
 
     // One that a gateway of other regions serves.
@@ -95,18 +68,18 @@ async fn spectral_redocly_and_the_specifications_validator_find_nothing() {
         .arg("lint")
         .arg(served)
         .args(["--ruleset", &ruleset, "--fail-severity", "hint"]);
-    let told = run(spectral).await;
+    let told = said(spectral).await;
     assert!(told.contains("No results"), "{told}");
 
     let mut redocly = of_node("redocly");
     // The rules of `recommended`, whose warnings fail too.
     redocly.args(["lint", DOCUMENT, "--extends=recommended-strict"]);
-    let told = run(redocly).await;
+    let told = said(redocly).await;
     assert!(told.contains("Your API description is valid"), "{told}");
 
     let mut validator = beside_python("openapi-spec-validator");
     validator.args(["--validation-errors", "all", DOCUMENT]);
-    let told = run(validator).await;
+    let told = said(validator).await;
     assert!(told.contains("OK"), "{told}");
 }
 
@@ -139,7 +112,7 @@ async fn schemathesis_finds_nothing_but_what_no_schema_can_say() {
         .env("ISG_TOKEN", token("team-a", EVERYTHING))
         .env("ISG_EVENT", share.header("audit-id").unwrap())
         .current_dir(gateway.directory.path());
-    let told = run(schemathesis).await;
+    let told = said(schemathesis).await;
     let operations = operations();
     let all = format!("Selected: {operations}/{operations}\n  Tested: {operations}\n");
     assert!(told.contains(&all), "{told}");
@@ -173,12 +146,12 @@ async fn a_python_client_is_made_is_typed_and_takes_twelve_steps() {
             "--output-path",
         ])
         .arg(&client);
-    run(generate).await;
+    said(generate).await;
     std::fs::copy(format!("{FILES}/scenario.py"), client.join("scenario.py")).unwrap();
     let mut mypy = beside_python("mypy");
     mypy.args(["--strict", "image_share_gateway_client", "scenario.py"])
         .current_dir(&client);
-    run(mypy).await;
+    said(mypy).await;
     let mut scenario = Command::new(python());
     scenario
         .args(["scenario.py", &gateway.base_url, &everything()])
@@ -198,11 +171,11 @@ async fn a_typescript_client_is_made_is_typed_and_takes_twelve_steps() {
     let mut generate = of_node("openapi-typescript");
     generate.arg(addressed(directory)).arg("--output");
     generate.arg(directory.join("api.d.ts"));
-    let told = run(generate).await;
+    let told = said(generate).await;
     assert!(!told.to_lowercase().contains("warn"), "{told}");
     let mut compile = of_node("tsc");
     compile.args(["--project", "."]).current_dir(directory);
-    run(compile).await;
+    said(compile).await;
     let mut scenario = Command::new("node");
     scenario
         .args(["dist/scenario.js", &gateway.base_url, &everything()])
@@ -219,7 +192,7 @@ async fn generate(language: &str, document: &Path, to: &Path, more: &[&str]) {
         .arg("-o")
         .arg(to)
         .args(more);
-    let told = run(generate).await;
+    let told = said(generate).await;
     let warns = |line: &&str| line.contains("WARN") || line.contains("ERROR");
     let warnings: Vec<&str> = told.lines().filter(warns).collect();
     let others = warnings
@@ -252,7 +225,7 @@ async fn a_go_client_is_made_without_a_warning_and_takes_twelve_steps() {
         .env("GOFLAGS", "")
         .env("GOCACHE", directory.join("go-cache"))
         .current_dir(&scenario);
-    run(build).await;
+    said(build).await;
     let mut steps = Command::new(scenario.join("scenario"));
     steps.args([&gateway.base_url, &everything()]);
     assert_eq!(printed(steps).await, TWELVE_STEPS);
@@ -289,7 +262,7 @@ async fn a_java_client_is_made_without_a_warning_and_takes_twelve_steps() {
         .args(["-cp", &class_path, "-sourcepath"])
         .arg(client.join("src/main/java"))
         .arg(format!("{FILES}/Scenario.java"));
-    run(compile).await;
+    said(compile).await;
     let mut steps = Command::new("java");
     steps.args([
         "-cp",

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::browser::driven;
-use crate::support::{Answer, Gateway, MISSING_ACCOUNTS, Reply, Scripted, refusal, token};
+use crate::support::{self, Answer, Gateway, MISSING_ACCOUNTS, Reply, Scripted, refusal, token};
 
 const EVERYTHING: &str = "shares:read shares:write audit:read";
 
@@ -162,15 +162,7 @@ fn questions(today: &str, tomorrow: &str) -> Vec<Question> {
 async fn printed(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> String {
     let mut command = Command::new(program);
     command.args(arguments).envs(environment.iter().copied());
-    let ended = tokio::task::spawn_blocking(move || command.output());
-    let ended = ended.await.unwrap().unwrap();
-    let told = String::from_utf8_lossy(&ended.stdout).into_owned();
-    assert!(
-        ended.status.success(),
-        "{arguments:?}: {told}{}",
-        String::from_utf8_lossy(&ended.stderr)
-    );
-    told
+    support::printed(command).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,6 +24,8 @@ const SHARE: &[(&str, &str)] = &[
 ];
 const EVENT: &[(&str, &str)] = &[("id", "$response.header.Audit-Id")];
 const EVENT_DESCRIBED: &str = "The change's event in the trail.";
+const NEXT_PAGE: &[(&str, &str)] = &[("cursor", "$response.body#/next_cursor")];
+const NEXT_PAGE_DESCRIBED: &str = "The next page, where `next_cursor` is not null.";
 
 const ALL: [Next; 9] = [
     Next {
@@ -86,8 +88,8 @@ const ALL: [Next; 9] = [
         status: "200",
         name: "next",
         operation: "list_images",
-        parameters: &[("cursor", "$response.body#/next_cursor")],
-        description: "The next page, where `next_cursor` is not null.",
+        parameters: NEXT_PAGE,
+        description: NEXT_PAGE_DESCRIBED,
     },
     Next {
         path: path::IMAGE,
@@ -104,8 +106,8 @@ const ALL: [Next; 9] = [
         status: "200",
         name: "next",
         operation: "list_events",
-        parameters: &[("cursor", "$response.body#/next_cursor")],
-        description: "The next page, where `next_cursor` is not null.",
+        parameters: NEXT_PAGE,
+        description: NEXT_PAGE_DESCRIBED,
     },
 ];
 

@@ -6,6 +6,7 @@ use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use utoipa::openapi::OpenApi;
 
+use crate::http::wire::params::IfNoneMatchHeader;
 use crate::http::wire::{Asset, Links, Parser, Problem, RequestBounds, path};
 
 pub(in crate::http) const JSON: &str = "application/json";
@@ -68,7 +69,7 @@ pub fn yaml(document: &OpenApi) -> Result<String, serde_saphyr::ser_error::Error
 /// The API of this gateway, with its regions. `/openapi.yaml` is the same as YAML.
 #[utoipa::path(
     get, path = path::OPENAPI, operation_id = "get_openapi_json", tag = "operations",
-    params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of the one that you have.", nullable = false)),
+    params(IfNoneMatchHeader),
     responses(
         (status = 200, description = "The OpenAPI document of this gateway", content_type = "application/json",
             body = Object, example = json!({"openapi": "3.1.0"})),
@@ -88,7 +89,7 @@ pub(in crate::http) async fn openapi_json(
 /// The same as `/openapi.json`, for readers of YAML 1.1 as of 1.2.
 #[utoipa::path(
     get, path = path::OPENAPI_YAML, operation_id = "get_openapi_yaml", tag = "operations",
-    params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of the one that you have.", nullable = false)),
+    params(IfNoneMatchHeader),
     responses(
         (status = 200, description = "The OpenAPI document of this gateway", content_type = "application/yaml",
             body = String, example = json!("openapi: \"3.1.0\"\n")),

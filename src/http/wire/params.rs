@@ -57,3 +57,11 @@ pub(in crate::http) struct PreferHeader {
     #[param(rename = "Prefer", nullable = false)]
     prefer: Option<String>,
 }
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(in crate::http) struct IfNoneMatchHeader {
+    /// The `ETag` of the one that you have.
+    #[param(rename = "If-None-Match", nullable = false)]
+    if_none_match: Option<String>,
+}

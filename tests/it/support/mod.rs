@@ -23,8 +23,8 @@ pub(crate) use gateway::{
 };
 pub(crate) use key_server::{KeyAnswer, KeyServer};
 pub(crate) use program::{
-    PROGRAM_PRIVATE_KEY, PROGRAM_PUBLIC_KEY, Program, beside_python, binary, environment,
-    node_modules, python, python_with, search_path,
+    PROGRAM_PRIVATE_KEY, PROGRAM_PUBLIC_KEY, Program, beside_python, binary, ended, environment,
+    node_modules, printed, python, python_with, said, search_path,
 };
 pub(crate) use upstream::{Call, MISSING_ACCOUNTS, Reply, Scripted, refusal};
 

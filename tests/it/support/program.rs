@@ -45,6 +45,32 @@ pub(crate) fn node_modules() -> PathBuf {
     std::env::var_os("ISG_TEST_NODE").map_or_else(|| otherwise.into(), PathBuf::from)
 }
 
+/// Runs a program to its end, aside; what it prints, and what it says on stderr. Fails where it does, and says `about`.
+pub(crate) async fn ended(mut command: Command, about: &str) -> (String, String) {
+    let ended = tokio::task::spawn_blocking(move || command.output());
+    let ended = ended
+        .await
+        .unwrap()
+        .unwrap_or_else(|error| panic!("{about}: {error}"));
+    let out = String::from_utf8_lossy(&ended.stdout).into_owned();
+    let err = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success(), "{about}\n{out}\n{err}");
+    (out, err)
+}
+
+/// The same; all that it says.
+pub(crate) async fn said(command: Command) -> String {
+    let about = format!("{command:?}");
+    let (out, err) = ended(command, &about).await;
+    out + &err
+}
+
+/// The same; what it prints on stdout alone.
+pub(crate) async fn printed(command: Command) -> String {
+    let about = format!("{command:?}");
+    ended(command, &about).await.0
+}
+
 /// What a Python program prints that is given this text.
 pub(crate) fn python_with(arguments: &[&str], input: &str) -> String {
     use std::io::Write as _;

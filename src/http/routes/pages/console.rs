@@ -7,28 +7,26 @@ use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 
-use super::{Assets, of_file};
+use super::{Page, of_file};
 use crate::auth::SandboxTokens;
 use crate::http::wire::Problem;
 use crate::pages;
-use crate::problem::ProblemKind;
 
 /// No script, style or image but the page's own, no other host, nothing inline.
 pub(super) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-static ASSETS: LazyLock<Assets> = LazyLock::new(Assets::default);
+static PAGE: LazyLock<Page> = LazyLock::new(|| {
+    Page::new(
+        |name| pages::console(name).map(of_file),
+        "the console has no such file",
+        CONTENT_SECURITY_POLICY,
+    )
+});
 
 /// The console, out of the gateway itself.
 pub(in crate::http) async fn console(request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let absent = || Problem::new(ProblemKind::NotFound, "the console has no such file");
-    let name = match request.match_info().get("file").unwrap_or_default() {
-        "" => "index.html",
-        name => name,
-    };
-    let load = || pages::console(name).map(of_file);
-    let asset = ASSETS.get(name, load).ok_or_else(absent)?;
-    Ok(asset.answer(&request, Some(CONTENT_SECURITY_POLICY)))
+    PAGE.answer(&request)
 }
 
 /// A token as pages offer it.

@@ -5,10 +5,9 @@ use std::sync::{Arc, LazyLock};
 use actix_web::{HttpRequest, HttpResponse};
 use utoipa_swagger_ui::Config;
 
-use super::{Assets, of_file};
+use super::{Page, of_file};
 use crate::http::wire::{Asset, Problem};
 use crate::pages;
-use crate::problem::ProblemKind;
 
 /// No script or style but the page's own, no other host. The hash is that of Swagger UI's one inline style
 /// and changes with its version; the browser's console names the new one.
@@ -18,17 +17,12 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 
 /// Its own files need none: the page tells it what it shows.
 static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(Arc::default);
-static ASSETS: LazyLock<Assets> = LazyLock::new(Assets::default);
+static PAGE: LazyLock<Page> =
+    LazyLock::new(|| Page::new(load, "Swagger UI has no such file", CONTENT_SECURITY_POLICY));
 
 /// Swagger UI, out of the gateway itself.
 pub(in crate::http) async fn swagger_ui(request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let absent = || Problem::new(ProblemKind::NotFound, "Swagger UI has no such file");
-    let name = match request.match_info().get("file").unwrap_or_default() {
-        "" => "index.html",
-        name => name,
-    };
-    let asset = ASSETS.get(name, || load(name)).ok_or_else(absent)?;
-    Ok(asset.answer(&request, Some(CONTENT_SECURITY_POLICY)))
+    PAGE.answer(&request)
 }
 
 fn load(name: &str) -> Option<Asset> {
