@@ -6,63 +6,82 @@ use std::time::{Duration, Instant};
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{Connection as _, QueryBuilder, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
-use super::callers::{Images, drive};
-use super::load;
-use super::process::{ISSUER, Process, cpu_of};
+use super::callers::Asks;
+use super::measured::{self, changes};
+use super::process::{Process, cpu_of};
+use super::row::{self, Row, TABLE};
 
 const CALLERS: usize = 64;
 const CALLS: usize = 20_000;
 const GROUPS: usize = 400;
 const GROUP_ROWS: usize = 64;
+/// Commits, and calls, of one after another.
+const ALONE: u64 = 2000;
 
-/// CPU microseconds of each part.
+/// CPU microseconds of each part, and times of what one caller waits for.
 pub(crate) struct Floor {
-    route: f64,
+    /// An actix route that only answers.
+    pub(crate) route: f64,
     call: f64,
     rows: f64,
+    plain_rows: f64,
+    /// Milliseconds that two commits and a call take, one after another, each at its median.
+    pub(crate) alone_ms: f64,
 }
 
 impl Floor {
+    /// With rows as the trail has them.
     pub(crate) fn sum(&self) -> f64 {
         self.route + self.call + self.rows
+    }
+
+    /// With rows of a table that has nothing but them.
+    pub(crate) fn plain_sum(&self) -> f64 {
+        self.route + self.call + self.plain_rows
     }
 }
 
 /// Measures all parts, one after another.
 pub(crate) async fn measure(upstream: &str, directory: &Path, duration: Duration) -> Floor {
-    let server = Process::floor_route();
-    drive(&load(
+    let server = Process::part("route", &[]);
+    let load = changes(
         &server.url,
         CALLERS,
-        Images::Distinct,
-        Duration::from_secs(1),
-    ))
-    .await;
-    let before = server.cpu();
-    let answered = drive(&load(
-        &server.url,
-        CALLERS,
-        Images::Distinct,
+        Asks::DistinctImages,
         duration.min(Duration::from_secs(5)),
-    ))
-    .await;
-    let route = server.cpu().saturating_sub(before).as_secs_f64() * 1e6 / answered.answers as f64;
-    drop(server);
-    let call = figure(
-        Command::new(std::env::current_exe().unwrap()).args(["--floor", "call", "--url", upstream]),
     );
-    let mut rows = Command::new(std::env::current_exe().unwrap());
-    let rows = figure(rows.args(["--floor", "rows", "--directory"]).arg(directory));
-    let floor = Floor { route, call, rows };
+    let route = measured::measure(&server, &load).await.cpu;
+    drop(server);
+    let part = |name: &str| {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--floor", name, "--url", upstream]);
+        figure(command.arg("--directory").arg(directory))
+    };
+    let floor = Floor {
+        route,
+        call: part("call"),
+        rows: part("rows"),
+        plain_rows: part("plain-rows"),
+        alone_ms: part("alone"),
+    };
     println!("floor: CPU a part");
     println!("  an actix route that only answers  {route:>9.1} µs");
-    println!("  one pooled upstream call          {call:>9.1} µs");
-    println!("  two rows in a group of 64         {rows:>9.1} µs");
+    println!("  one pooled upstream call          {:>9.1} µs", floor.call);
+    println!("  two rows in a group of 64         {:>9.1} µs", floor.rows);
     println!(
-        "  sum                               {:>9.1} µs",
-        floor.sum()
+        "  two rows without indexes          {:>9.1} µs",
+        floor.plain_rows
+    );
+    println!(
+        "  sum, and without indexes          {:>9.1} µs, {:.1} µs",
+        floor.sum(),
+        floor.plain_sum()
+    );
+    println!(
+        "  two commits and a call, waited for{:>9.3} ms",
+        floor.alone_ms
     );
     floor
 }
@@ -75,7 +94,7 @@ fn figure(command: &mut Command) -> f64 {
         .unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
 }
 
-fn on_runtime<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn on_runtime<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -106,31 +125,19 @@ pub(crate) fn route() {
     });
 }
 
+/// A call's form.
+pub(crate) const FORM: &str = "Action=ModifyCompShareImageShareAccount&Region=cn-wlcb&CompShareImageId=bench-1\
+    &AddAccounts.0=1&PublicKey=bench-public-key&Signature=ee390e9486ac5ab5deb5e5bfc021dc99f52fccf3";
+
 /// Pooled calls of the size of a change's, 64 at a time; prints CPU microseconds a call.
 pub(crate) fn call(url: &str) {
-    const FORM: &str = "Action=ModifyCompShareImageShareAccount&Region=cn-wlcb&CompShareImageId=bench-1&AddAccounts.0=1\
-        &PublicKey=bench-public-key&Signature=ee390e9486ac5ab5deb5e5bfc021dc99f52fccf3";
     on_runtime(async {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .tls_certs_only([])
-            .build()
-            .unwrap();
+        let client = client();
         let some_calls = |count: usize| {
             let (client, url) = (client.clone(), url.to_owned());
             async move {
                 for _ in 0..count {
-                    let request = client
-                        .post(&url)
-                        .header("Content-Type", "application/x-www-form-urlencoded");
-                    request
-                        .body(FORM)
-                        .send()
-                        .await
-                        .unwrap()
-                        .bytes()
-                        .await
-                        .unwrap();
+                    post(&client, &url).await;
                 }
             }
         };
@@ -151,20 +158,31 @@ pub(crate) fn call(url: &str) {
     });
 }
 
-/// Groups of 64 rows, an intent and its outcome in turn, into the trail's own schema; prints CPU
-/// microseconds for two rows.
-pub(crate) fn rows(directory: &Path) {
+fn client() -> reqwest::Client {
+    let builder = reqwest::Client::builder().no_proxy().tls_certs_only([]);
+    builder.build().unwrap()
+}
+
+async fn post(client: &reqwest::Client, url: &str) {
+    let request = client
+        .post(url)
+        .header("Content-Type", "application/x-www-form-urlencoded");
+    let answer = request.body(FORM).send().await.unwrap();
+    answer.bytes().await.unwrap();
+}
+
+/// Groups of 64 rows, an intent and its outcome in turn, into the trail's own schema or into a table without indexes;
+/// prints CPU microseconds for two rows.
+pub(crate) fn rows(directory: &Path, plain: bool) {
     on_runtime(async {
-        let options = SqliteConnectOptions::new()
-            .filename(directory.join("floor.db"))
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full);
-        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
-        sqlx::migrate!("migrations/sqlite")
-            .run(&mut connection)
-            .await
-            .unwrap();
+        let name = if plain { "plain-rows.db" } else { "rows.db" };
+        let mut connection = open(&directory.join(name)).await;
+        if plain {
+            sqlx::raw_sql(TABLE).execute(&mut connection).await.unwrap();
+        } else {
+            let migrations = sqlx::migrate!("migrations/sqlite");
+            migrations.run(&mut connection).await.unwrap();
+        }
         let (mut sequence, begun) = (0, Instant::now());
         for _ in 0..20 {
             insert_group(&mut connection, &mut sequence).await;
@@ -185,46 +203,64 @@ pub(crate) fn rows(directory: &Path) {
     });
 }
 
+async fn open(path: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full);
+    SqliteConnection::connect_with(&options).await.unwrap()
+}
+
 async fn insert_group(connection: &mut SqliteConnection, sequence: &mut i64) {
-    const INTENT: &str = "INSERT INTO audit_entries (version, chain_id, sequence, kind, event_id, recorded_at, subject, \
-        issuer, token_id, client_ip, user_agent, request_id, operation, image_id, account_id, region, policy_ids, \
-        outcome, http_status, upstream_ret_code, upstream_request_id, upstream_calls, duration_ms, hash) ";
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
-    let mut insert = QueryBuilder::new(INTENT);
-    let mut event_id = String::new();
-    insert.push_values(0..GROUP_ROWS, |mut row, _| {
-        let intent = *sequence % 2 == 0;
-        *sequence += 1;
-        if intent {
-            event_id = uuid::Uuid::now_v7().to_string();
+    let text = row::statement(GROUP_ROWS);
+    let mut insert = sqlx::query(AssertSqlSafe(text));
+    for _ in 0..GROUP_ROWS / 2 {
+        let event_id = uuid::Uuid::now_v7().to_string();
+        let account_id = u64::try_from(*sequence).unwrap() + 1;
+        for row in [
+            Row::intent(&event_id, account_id),
+            Row::outcome(&event_id, account_id),
+        ] {
+            *sequence += 1;
+            insert = row.at(*sequence).bind(insert);
         }
-        let only_intent = |text: &'static str| intent.then_some(text);
-        let only_outcome = |number: i64| (!intent).then_some(number);
-        row.push_bind(1_i64)
-            .push_bind("main")
-            .push_bind(*sequence)
-            .push_bind(if intent { "intent" } else { "outcome" })
-            .push_bind(event_id.clone())
-            .push_bind(1_800_000_000_000_000_i64 + *sequence)
-            .push_bind(format!("team-{}", *sequence % 64))
-            .push_bind(only_intent(ISSUER))
-            .push_bind(only_intent("2c0f6a51-5a0b-4a55-9b0e-0c6f3a1d2b77"))
-            .push_bind(only_intent("127.0.0.1"))
-            .push_bind(None::<&str>)
-            .push_bind(uuid::Uuid::new_v4().to_string())
-            .push_bind("share")
-            .push_bind(format!("bench-{}", *sequence % 64))
-            .push_bind(*sequence)
-            .push_bind("cn-wlcb")
-            .push_bind(only_intent("[]"))
-            .push_bind((!intent).then_some("succeeded"))
-            .push_bind(only_outcome(200))
-            .push_bind(only_outcome(0))
-            .push_bind((!intent).then_some("4f2a6c1e-0000-4000-8000-000000000001"))
-            .push_bind(only_outcome(1))
-            .push_bind(only_outcome(7))
-            .push_bind("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08");
-    });
-    insert.build().execute(&mut *transaction).await.unwrap();
+    }
+    insert.execute(&mut *transaction).await.unwrap();
     transaction.commit().await.unwrap();
+}
+
+/// What one caller waits for, each by itself: a commit of one row without indexes, and a call; prints the milliseconds of two
+/// commits and a call, each at its median.
+pub(crate) fn alone(url: &str, directory: &Path) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let ms = runtime.block_on(async {
+        let mut connection = open(&directory.join("alone.db")).await;
+        sqlx::raw_sql(TABLE).execute(&mut connection).await.unwrap();
+        let (mut commits, mut calls) = (Vec::new(), Vec::new());
+        for account_id in 0..ALONE {
+            let event_id = uuid::Uuid::now_v7().to_string();
+            let begun = Instant::now();
+            Row::intent(&event_id, account_id)
+                .insert(&mut connection)
+                .await;
+            commits.push(begun.elapsed());
+        }
+        let client = client();
+        for _ in 0..ALONE {
+            let begun = Instant::now();
+            post(&client, url).await;
+            calls.push(begun.elapsed());
+        }
+        let median = |times: &mut Vec<Duration>| {
+            times.sort_unstable();
+            times[times.len() / 2].as_secs_f64() * 1000.0
+        };
+        2.0 * median(&mut commits) + median(&mut calls)
+    });
+    println!("{ms}");
 }

@@ -32,7 +32,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use arguments::after;
-use callers::{Images, Load, drive};
+use callers::{Asks, Load, drive};
 use process::Process;
 
 const EVENTS: u64 = 1_000_000;
@@ -268,7 +268,8 @@ async fn cost_of_a_change(gateway: &Process, tokens: &[String]) -> f64 {
     let load = Load {
         address: gateway.url.strip_prefix("http://").unwrap().to_owned(),
         tokens: tokens.to_vec(),
-        images: Images::Distinct,
+        asks: Asks::DistinctImages,
+        expects: 200,
         duration: ROUND,
     };
     let before = gateway.cpu();

@@ -12,7 +12,9 @@ use tokio::net::TcpStream;
 pub(crate) struct Load {
     pub(crate) address: String,
     pub(crate) tokens: Vec<String>,
-    pub(crate) images: Images,
+    pub(crate) asks: Asks,
+    /// The status of each answer; others are errors.
+    pub(crate) expects: u16,
     pub(crate) duration: Duration,
 }
 
@@ -26,20 +28,24 @@ impl Load {
     }
 }
 
-/// Which images the callers share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Images {
-    /// Each caller its own.
-    Distinct,
-    /// All callers the same one.
-    Hot,
+/// What the callers ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// Shares of images, each caller's its own.
+    DistinctImages,
+    /// Shares of one image.
+    OneImage,
+    /// The same target again and again.
+    Get(String),
 }
 
-impl Images {
-    fn of(self, caller: usize) -> String {
+impl Asks {
+    /// A caller's request for an account, up to its headers.
+    fn line(&self, caller: usize, account: u64) -> String {
         match self {
-            Self::Distinct => format!("bench-{caller}"),
-            Self::Hot => "bench-hot".to_owned(),
+            Self::DistinctImages => format!("PUT /images/bench-{caller}/shares/{account}"),
+            Self::OneImage => format!("PUT /images/bench-hot/shares/{account}"),
+            Self::Get(target) => format!("GET {target}"),
         }
     }
 }
@@ -72,13 +78,7 @@ pub(crate) async fn drive(load: &Load) -> Outcome {
     let until = Instant::now() + load.duration;
     let callers = load.tokens.iter().enumerate().map(|(number, token)| {
         let accounts = number as u64 * ACCOUNTS_PER_CALLER;
-        call(
-            &load.address,
-            load.images.of(number),
-            accounts,
-            token,
-            until,
-        )
+        call(load, number, accounts, token, until)
     });
     let (mut latencies, mut errors) = (Vec::new(), 0);
     for (of_one, errors_of_one) in futures_util::future::join_all(callers).await {
@@ -94,25 +94,25 @@ pub(crate) async fn drive(load: &Load) -> Outcome {
 }
 
 async fn call(
-    address: &str,
-    image: String,
+    load: &Load,
+    caller: usize,
     mut account: u64,
     token: &str,
     until: Instant,
 ) -> (Vec<Duration>, usize) {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut stream = TcpStream::connect(&load.address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let (mut latencies, mut errors) = (Vec::new(), 0);
     let mut buffer = Vec::with_capacity(4096);
     while Instant::now() < until {
         account += 1;
+        let line = load.asks.line(caller, account);
         let request = format!(
-            "PUT /images/{image}/shares/{account} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\
-             Content-Length: 0\r\n\r\n"
+            "{line} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n\r\n"
         );
         let begun = Instant::now();
         stream.write_all(request.as_bytes()).await.unwrap();
-        if read_answer(&mut stream, &mut buffer).await != 200 {
+        if read_answer(&mut stream, &mut buffer).await != load.expects {
             errors += 1;
         }
         latencies.push(begun.elapsed());

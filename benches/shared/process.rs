@@ -1,5 +1,6 @@
 //! Processes under measurement: their CPU time and memory, and what the gateway counts.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,24 +15,51 @@ const PRIVATE_KEY: &str = "bench-private-key";
 
 /// Tokens of so many subjects that may share.
 pub(crate) fn tokens(subjects: usize) -> Vec<String> {
-    let mint = Mint::from_set(KEYS, None).unwrap();
     let token = |number| {
-        let subject = format!("team-{number}");
-        let ttl = Duration::from_hours(1);
-        let grant = Grant {
-            subject: &subject,
-            scope: "shares:write",
-            issuer: ISSUER,
-            audience: AUDIENCE,
-            ttl,
-        };
-        mint.sign(&grant).unwrap()
+        token(
+            &format!("team-{number}"),
+            "shares:write",
+            Duration::from_hours(1),
+        )
     };
     (0..subjects).map(token).collect()
 }
 
+/// A token of so long a life.
+pub(crate) fn token(subject: &str, scope: &str, ttl: Duration) -> String {
+    let mint = Mint::from_set(KEYS, None).unwrap();
+    let grant = Grant {
+        subject,
+        scope,
+        issuer: ISSUER,
+        audience: AUDIENCE,
+        ttl,
+    };
+    mint.sign(&grant).unwrap()
+}
+
 /// A P-256 key made for the benches alone.
 pub(crate) const KEYS: &str = include_str!("keys.json");
+
+/// Tells a gateway, by its environment, to serve in front of `upstream` on ports of its own.
+pub(crate) fn configure(command: &mut Command, directory: &Path, upstream: &str, trail: &Path) {
+    std::fs::write(directory.join("keys.json"), KEYS).unwrap();
+    command.current_dir(directory).envs([
+        ("ISG__SERVER__BIND", "127.0.0.1:0"),
+        ("ISG__SERVER__ADMIN_BIND", "127.0.0.1:0"),
+        ("ISG__AUTH__ISSUER", ISSUER),
+        ("ISG__AUTH__AUDIENCE", AUDIENCE),
+        ("ISG__AUTH__JWKS_FILE", "keys.json"),
+        ("ISG__UPSTREAM__BASE_URL", upstream),
+        ("ISG__UPSTREAM__PUBLIC_KEY", PUBLIC_KEY),
+        ("ISG__UPSTREAM__PRIVATE_KEY", PRIVATE_KEY),
+        ("ISG__LIMITS__REQUESTS_PER_SECOND", "0"),
+        (
+            "ISG__AUDIT__DATABASE_URL",
+            &format!("sqlite://{}", trail.display()),
+        ),
+    ]);
+}
 
 /// Linux counts CPU time in these (`getconf CLK_TCK`).
 const TICKS_PER_SECOND: u64 = 100;
@@ -69,9 +97,9 @@ impl Process {
     }
 
     /// A part of the floor that serves, ready.
-    pub(crate) fn floor_route() -> Self {
+    pub(crate) fn part(name: &str, arguments: &[&OsStr]) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--floor", "route"]);
+        command.args(["--floor", name]).args(arguments);
         Self::printing_its_url(command)
     }
 
@@ -97,6 +125,13 @@ impl Process {
         Self::gateway_with_trail(directory, upstream, &directory.join("data/audit.db"))
     }
 
+    /// The same with more in its environment.
+    pub(crate) fn gateway_with(directory: &Path, upstream: &str, more: &[(&str, &str)]) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_image-share-gateway"));
+        let trail = directory.join("data/audit.db");
+        Self::gateway_of(program, directory, upstream, &trail, more)
+    }
+
     /// The same with the trail somewhere else.
     pub(crate) fn gateway_with_trail(directory: &Path, upstream: &str, trail: &Path) -> Self {
         let program = Path::new(env!("CARGO_BIN_EXE_image-share-gateway"));
@@ -111,24 +146,10 @@ impl Process {
         trail: &Path,
         more: &[(&str, &str)],
     ) -> Self {
-        std::fs::write(directory.join("keys.json"), KEYS).unwrap();
         let log = directory.join("log");
         let mut command = Command::new(program);
-        command.arg("serve").current_dir(directory).envs([
-            ("ISG__SERVER__BIND", "127.0.0.1:0"),
-            ("ISG__SERVER__ADMIN_BIND", "127.0.0.1:0"),
-            ("ISG__AUTH__ISSUER", ISSUER),
-            ("ISG__AUTH__AUDIENCE", AUDIENCE),
-            ("ISG__AUTH__JWKS_FILE", "keys.json"),
-            ("ISG__UPSTREAM__BASE_URL", upstream),
-            ("ISG__UPSTREAM__PUBLIC_KEY", PUBLIC_KEY),
-            ("ISG__UPSTREAM__PRIVATE_KEY", PRIVATE_KEY),
-            ("ISG__LIMITS__REQUESTS_PER_SECOND", "0"),
-            (
-                "ISG__AUDIT__DATABASE_URL",
-                &format!("sqlite://{}", trail.display()),
-            ),
-        ]);
+        command.arg("serve");
+        configure(&mut command, directory, upstream, trail);
         command.envs(more.iter().copied());
         let stderr = std::fs::File::create(&log).unwrap();
         let mut child = command
@@ -167,6 +188,19 @@ impl Process {
     /// User and system time so far.
     pub(crate) fn cpu(&self) -> Duration {
         cpu_of(&self.child.id().to_string())
+    }
+
+    /// How often threads of it that still run went to sleep.
+    pub(crate) fn voluntary_switches(&self) -> u64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let of = |path: std::path::PathBuf| {
+            let status = std::fs::read_to_string(path.join("status")).ok()?;
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            line.trim().parse::<u64>().ok()
+        };
+        tasks.filter_map(|task| of(task.ok()?.path())).sum()
     }
 
     /// Resident memory.
@@ -279,8 +313,9 @@ impl Commits {
         }
     }
 
-    pub(crate) fn calls(&self) -> f64 {
-        self.calls
+    /// Each change has two entries.
+    pub(crate) fn changes_a_call(&self) -> f64 {
+        self.entries / 2.0 / self.calls
     }
 
     pub(crate) fn entries_each(&self) -> f64 {
