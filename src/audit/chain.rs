@@ -70,12 +70,19 @@ impl Hash {
     pub(super) const GENESIS: Self = Self([0; 32]);
 
     /// The hash of the row of `cells` that follows the row with this hash.
-    pub(super) fn next(self, cells: &[Cell]) -> Self {
+    pub(super) fn next(self, cells: &[Cell<'_>]) -> Self {
         let mut following = Following::new(self);
         for cell in cells {
             following.add(cell.borrowed());
         }
         following.finish()
+    }
+
+    /// Writes it as it prints, and gives that.
+    pub(super) fn write_hex<'a>(&self, text: &'a mut [u8; 64]) -> &'a str {
+        let written = hex::encode_to_slice(self.0, text.as_mut_slice());
+        written.expect("two digits a byte fit into 64");
+        std::str::from_utf8(text).expect("hexadecimal digits are ASCII")
     }
 
     /// The first bytes, enough to tell rows apart.
@@ -121,7 +128,7 @@ impl Following {
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
+        f.write_str(self.write_hex(&mut [0; 64]))
     }
 }
 
@@ -189,10 +196,10 @@ impl fmt::Display for Head {
     }
 }
 
-/// A row that is ready to be stored.
-pub(super) struct Sealed {
+/// A row that is ready to be stored; what it says is mostly its draft's.
+pub(super) struct Sealed<'a> {
     pub(super) place: RowPlace,
-    pub(super) cells: [Cell; COLUMNS.len()],
+    pub(super) cells: [Cell<'a>; COLUMNS.len()],
     pub(super) hash: Hash,
 }
 
@@ -237,16 +244,8 @@ impl Tip {
         self.last_event.map(id_time)
     }
 
-    /// Seals one row after another. All rows of a group bear the same time, the clock's own.
-    pub(super) fn seal<'a>(
-        &mut self,
-        drafts: impl Iterator<Item = &'a Draft>,
-        now: Timestamp,
-    ) -> Vec<Sealed> {
-        drafts.map(|draft| self.seal_one(draft, now)).collect()
-    }
-
-    fn seal_one(&mut self, draft: &Draft, now: Timestamp) -> Sealed {
+    /// Seals the next row. All rows of a group bear the same time, the clock's own.
+    pub(super) fn seal<'a>(&mut self, draft: &'a Draft, now: Timestamp) -> Sealed<'a> {
         let event_id = draft.event_id().unwrap_or_else(|| {
             let id = following_id(self.last_event, now);
             self.last_event = Some(id);
@@ -295,7 +294,7 @@ mod tests {
 
     #[test]
     fn the_encoding_is_the_documented_one() {
-        let text = |text: &str| Cell::from(text);
+        let text = |text: &'static str| Cell::from(text);
         let row = [
             Cell::from(1),
             text("main"),
@@ -350,7 +349,7 @@ mod tests {
         assert_eq!("".parse::<Hash>(), Err(InvalidHash));
     }
 
-    fn cell() -> impl Strategy<Value = Cell> {
+    fn cell() -> impl Strategy<Value = Cell<'static>> {
         prop_oneof![
             Just(Cell::Null),
             any::<i64>().prop_map(Cell::Integer),

@@ -87,9 +87,9 @@ event_columns!(columns);
 
 /// A row in the making: a cell a column, null unless it is set.
 #[derive(Debug)]
-pub(super) struct Cells([Cell; COLUMNS.len()]);
+pub(super) struct Cells<'a>([Cell<'a>; COLUMNS.len()]);
 
-impl Default for Cells {
+impl Default for Cells<'_> {
     fn default() -> Self {
         Self([const { Cell::Null }; COLUMNS.len()])
     }
@@ -101,14 +101,14 @@ impl Column {
     }
 }
 
-impl Cells {
+impl<'a> Cells<'a> {
     /// Sets a column.
-    pub(super) fn set(&mut self, column: Column, value: impl Into<Cell>) {
+    pub(super) fn set(&mut self, column: Column, value: impl Into<Cell<'a>>) {
         self.0[column as usize] = value.into();
     }
 
     /// In the order of [`COLUMNS`].
-    pub(super) fn into_array(self) -> [Cell; COLUMNS.len()] {
+    pub(super) fn into_array(self) -> [Cell<'a>; COLUMNS.len()] {
         self.0
     }
 }

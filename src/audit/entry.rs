@@ -1,5 +1,6 @@
 //! What is written to the trail: intents, outcomes and denials, and the columns they fill.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,13 +24,12 @@ pub(super) const CHAIN_ID: &str = "main";
 /// What every draft takes: ids, numbers, the draft itself.
 const DRAFT_BYTES: usize = 512;
 
-/// One value that is about to be written.
+/// One value that is about to be written; text is mostly its draft's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Cell {
+pub(super) enum Cell<'a> {
     Null,
     Integer(i64),
-    /// Shared with the statement that writes it.
-    Text(Arc<str>),
+    Text(Cow<'a, str>),
 }
 
 /// One value as a row of the file holds it. Text is bytes, since a damaged file may hold text that is not
@@ -43,7 +43,7 @@ pub enum CellRef<'a> {
     Foreign,
 }
 
-impl Cell {
+impl Cell<'_> {
     pub(super) fn borrowed(&self) -> CellRef<'_> {
         match self {
             Self::Null => CellRef::Null,
@@ -53,25 +53,25 @@ impl Cell {
     }
 }
 
-impl From<&str> for Cell {
-    fn from(text: &str) -> Self {
+impl<'a> From<&'a str> for Cell<'a> {
+    fn from(text: &'a str) -> Self {
         Self::Text(text.into())
     }
 }
 
-impl From<String> for Cell {
+impl From<String> for Cell<'_> {
     fn from(text: String) -> Self {
         Self::Text(text.into())
     }
 }
 
-impl From<i64> for Cell {
+impl From<i64> for Cell<'_> {
     fn from(number: i64) -> Self {
         Self::Integer(number)
     }
 }
 
-impl<T: Into<Self>> From<Option<T>> for Cell {
+impl<T: Into<Self>> From<Option<T>> for Cell<'_> {
     fn from(value: Option<T>) -> Self {
         value.map_or(Self::Null, Into::into)
     }
@@ -117,10 +117,10 @@ impl HttpStatus {
         open
     }
 
-    fn seal(&self) -> Cell {
+    fn seal(&self) -> i64 {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.1 = Sealing::Sealed;
-        Cell::from(i64::from(state.0))
+        i64::from(state.0)
     }
 }
 
@@ -331,7 +331,7 @@ impl Draft {
     }
 
     /// The row's cells, in the order of [`COLUMNS`].
-    pub(super) fn cells(&self, place: RowPlace) -> [Cell; COLUMNS.len()] {
+    pub(super) fn cells(&self, place: RowPlace) -> [Cell<'_>; COLUMNS.len()] {
         let mut cells = Cells::default();
         cells.set(Column::Version, ENCODING_VERSION);
         cells.set(Column::ChainId, CHAIN_ID);
@@ -342,13 +342,18 @@ impl Draft {
             Self::Intent(intent) => {
                 cells.set(Column::Kind, INTENT);
                 let asked = AskedFor::of(&intent.change);
-                fill_asked(&mut cells, &intent.author, &asked, &intent.policy_ids);
+                fill_asked(&mut cells, asked, &intent.policy_ids);
+                cells.set(Column::Subject, intent.author.subject());
+                if let Some(caller) = intent.author.caller() {
+                    fill_caller(&mut cells, caller);
+                }
             }
             Self::Denial(denial) => {
                 cells.set(Column::Kind, DENIAL);
-                let author = Author::Caller(Arc::clone(&denial.caller));
                 let asked = AskedFor::of_refused(&denial.refused);
-                fill_asked(&mut cells, &author, &asked, &denial.policy_ids);
+                fill_asked(&mut cells, asked, &denial.policy_ids);
+                cells.set(Column::Subject, denial.caller.principal.subject.as_str());
+                fill_caller(&mut cells, &denial.caller);
                 cells.set(Column::Outcome, Outcome::Denied.as_str());
                 cells.set(Column::HttpStatus, denial.http_status.seal());
                 cells.set(Column::UpstreamCalls, 0);
@@ -415,18 +420,19 @@ impl<'a> AskedFor<'a> {
     }
 }
 
-/// Who asked and for what, of an intent or a denial.
-fn fill_asked(cells: &mut Cells, author: &Author, asked: &AskedFor<'_>, policy_ids: &[String]) {
-    cells.set(Column::Subject, author.subject());
-    if let Some(caller) = author.caller() {
-        cells.set(Column::Issuer, caller.principal.issuer.as_str());
-        cells.set(Column::TokenId, caller.principal.token_id.as_deref());
-        cells.set(Column::ClientIp, caller.client_ip.map(|ip| ip.to_string()));
-        cells.set(Column::UserAgent, caller.user_agent.as_deref());
-        cells.set(Column::RequestId, caller.request_id.as_str());
-        let trace_id = caller.trace_id.as_ref().map(TraceId::as_str);
-        cells.set(Column::TraceId, trace_id);
-    }
+/// Where a caller's request came from.
+fn fill_caller<'a>(cells: &mut Cells<'a>, caller: &'a Caller) {
+    cells.set(Column::Issuer, caller.principal.issuer.as_str());
+    cells.set(Column::TokenId, caller.principal.token_id.as_deref());
+    cells.set(Column::ClientIp, caller.client_ip.map(|ip| ip.to_string()));
+    cells.set(Column::UserAgent, caller.user_agent.as_deref());
+    cells.set(Column::RequestId, caller.request_id.as_str());
+    let trace_id = caller.trace_id.as_ref().map(TraceId::as_str);
+    cells.set(Column::TraceId, trace_id);
+}
+
+/// What was asked for, of an intent or a denial.
+fn fill_asked<'a>(cells: &mut Cells<'a>, asked: AskedFor<'a>, policy_ids: &[String]) {
     cells.set(Column::Operation, asked.operation);
     cells.set(Column::ImageId, asked.image_id.as_str());
     cells.set(Column::AccountId, asked.account_id.map(account));
@@ -434,12 +440,16 @@ fn fill_asked(cells: &mut Cells, author: &Author, asked: &AskedFor<'_>, policy_i
     cells.set(Column::Reason, asked.reason.as_ref().map(Reason::as_str));
     // Until shares can end by themselves.
     cells.set(Column::ExpiresAt, None::<i64>);
-    let policy_ids = serde_json::Value::from(policy_ids).to_string();
-    cells.set(Column::PolicyIds, policy_ids);
+    if policy_ids.is_empty() {
+        cells.set(Column::PolicyIds, "[]");
+    } else {
+        let policy_ids = serde_json::Value::from(policy_ids).to_string();
+        cells.set(Column::PolicyIds, policy_ids);
+    }
 }
 
 /// The same of an outcome: what filters need, nothing more.
-fn fill_recalled(cells: &mut Cells, recalled: &Recalled) {
+fn fill_recalled<'a>(cells: &mut Cells<'a>, recalled: &'a Recalled) {
     cells.set(Column::Subject, recalled.subject.as_str());
     cells.set(Column::RequestId, recalled.request_id.as_deref());
     cells.set(Column::Operation, recalled.operation.as_str());

@@ -110,35 +110,39 @@ pub async fn open(
         // Before an empty trail is made in its place.
         return Err(cut(path, noted, "there is no such file"));
     }
-    let mut appender = store::Appender::open(path).await?;
-    let checked = check(path, &mut appender, noted, &head_file, accepted).await;
-    let tip = match checked {
+    let sequence = match &noted {
+        Some(Ok(noted)) => noted.sequence,
+        Some(Err(InvalidHead)) | None => 0,
+    };
+    let (appender, found) = store::Appender::open(path, sequence).await?;
+    let tip = match check(path, found, noted, &head_file, accepted).await {
         Ok(tip) => tip,
         Err(error) => {
             // Nothing is left beside a trail that is not used.
-            let _ = appender.close().await;
+            let _ = tokio::task::spawn_blocking(|| appender.close()).await;
             return Err(error);
         }
     };
     let connections = store::ReadConnections::open(path, true).await?;
     let gate = connections.gate();
-    let (writer, task, committed) = Writer::start(appender, tip, head_file, gate, metrics);
+    let started = Writer::start(appender, tip, head_file, gate, metrics);
+    let (writer, task, committed) = started.map_err(|error| StoreError::open(path, error))?;
     Ok((writer, task, Reader::beside(connections, committed)))
 }
 
 /// Whether the trail is what this host knows of it, and the clock what the trail's ids say.
 async fn check(
     path: &Path,
-    appender: &mut store::Appender,
+    found: store::Found,
     noted: Option<Result<Head, InvalidHead>>,
     head_file: &heads::HeadFile,
     accepted: Accepted,
 ) -> Result<Tip, StoreError> {
-    let tip = appender.tip().await?;
+    let store::Found { tip, hash } = found;
     let known = matches!(&noted, Some(Ok(noted)) if *noted == tip.head());
     if let Some(noted) = noted {
         let holds = match &noted {
-            Ok(noted) => holds(appender, noted).await?,
+            Ok(noted) => noted.sequence == 0 || hash == Some(noted.hash.to_string()),
             Err(InvalidHead) => false,
         };
         let ends = format!("it ends at {}", tip.head());
@@ -174,15 +178,6 @@ fn cut(path: &Path, noted: &Result<Head, InvalidHead>, found: &str) -> StoreErro
             .map_or_else(|_| "(unreadable)".to_owned(), ToString::to_string),
         found: found.to_owned(),
     }
-}
-
-/// Whether the trail has the row that was noted.
-async fn holds(appender: &mut store::Appender, noted: &Head) -> Result<bool, StoreError> {
-    if noted.sequence == 0 {
-        return Ok(true);
-    }
-    let found = appender.hash_at(noted.sequence).await?;
-    Ok(found == Some(noted.hash.to_string()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! What is true upstream: each look is a call of its own, so that a caller reads what it just wrote.
+//! What is true upstream: each look is a call that begins after it was asked for, so that a caller reads what it just
+//! wrote.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,7 +7,8 @@ use std::sync::Arc;
 use crate::domain::{AccountId, Deadline, ImageId, Party, Region};
 use crate::upstream::SharedAccount;
 
-use super::lanes::{NoTurn, ReadError, ReadTerms};
+use super::lanes::{LaneKey, NoTurn, ReadError, ReadTerms};
+use super::lists::List;
 use super::provenance::origins;
 use super::{Access, ListError, Parts, Shares, Sharing};
 
@@ -54,8 +56,12 @@ impl Sharing {
         let parts = Arc::clone(&self.0);
         let looked = async move {
             let read = ReadTerms::of(asker, deadline);
-            let mut accounts = parts.accounts(&region, &image_id, read).await?;
-            accounts.retain(|account| only.is_none_or(|only| only == account.account_id));
+            let key = (region, image_id);
+            let listed = parts.shared_list(&key, read).await?;
+            let (region, image_id) = key;
+            let wanted =
+                |account: &&SharedAccount| only.is_none_or(|only| only == account.account_id);
+            let accounts: Vec<SharedAccount> = listed.iter().filter(wanted).cloned().collect();
             let ids: Vec<AccountId> = accounts.iter().map(|account| account.account_id).collect();
             // Terms after the upstream: what it lists by then has mostly its outcome in the trail.
             let origins = origins(&parts.reader, &region, &image_id, &ids).await;
@@ -84,7 +90,17 @@ impl Sharing {
 }
 
 impl Parts {
-    /// Who has access now, ascending and each once.
+    /// As [`Self::accounts`], by a call that others share who ask at the same time.
+    async fn shared_list(&self, key: &LaneKey, asked: ReadTerms) -> Result<List, ListError> {
+        let (region, image_id) = key;
+        let call = |connection| async move {
+            let listed = self.upstream.describe(region, image_id, connection).await;
+            listed.map(|accounts| in_order(accounts).into())
+        };
+        Ok(self.lists.read(&self.lanes, key, asked, call).await?)
+    }
+
+    /// Who has access now, ascending and each once, by a call of its own.
     pub(super) async fn accounts(
         &self,
         region: &Region,
@@ -94,10 +110,7 @@ impl Parts {
         let listed = self.lanes.read(asked, |connection| {
             self.upstream.describe(region, image_id, connection)
         });
-        let mut accounts = listed.await?;
-        accounts.sort_by_key(|account| account.account_id);
-        accounts.dedup_by_key(|account| account.account_id);
-        Ok(accounts)
+        Ok(in_order(listed.await?))
     }
 
     /// As [`Self::accounts`], without their names.
@@ -110,6 +123,14 @@ impl Parts {
         let listed = self.accounts(region, image_id, asked).await?;
         Ok(listed.iter().map(|account| account.account_id).collect())
     }
+}
+
+/// Ascending and each once.
+fn in_order(accounts: Vec<SharedAccount>) -> Vec<SharedAccount> {
+    let mut accounts = accounts;
+    accounts.sort_by_key(|account| account.account_id);
+    accounts.dedup_by_key(|account| account.account_id);
+    accounts
 }
 
 impl From<ReadError> for ListError {

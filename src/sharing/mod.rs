@@ -11,6 +11,7 @@ mod completion;
 mod images;
 mod lanes;
 mod listing;
+mod lists;
 mod provenance;
 mod reconciliation;
 mod recovery;
@@ -33,6 +34,7 @@ pub use bulk::{Bulk, BulkError, BulkResult};
 pub use completion::Told;
 pub use images::Images;
 use lanes::{AdmitError, Lanes, Limits};
+use lists::Lists;
 pub use provenance::{Origin, Standing};
 pub use rehearsal::{RehearsalError, Rehearsed};
 pub use replacement::{DifferenceError, Replacement};
@@ -48,6 +50,7 @@ struct Parts {
     reader: Reader,
     upstream: Arc<Upstream>,
     lanes: Lanes,
+    lists: Lists,
     tasks: Tasks,
     metrics: Metrics,
     traces: Traces,
@@ -194,6 +197,7 @@ impl Sharing {
             reader,
             upstream,
             lanes,
+            lists: Lists::default(),
             tasks,
             metrics,
             traces,

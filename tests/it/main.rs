@@ -51,6 +51,7 @@ mod rehearsal;
 mod sandbox;
 mod secrets;
 mod service_manager;
+mod shared_lists;
 mod storage;
 mod streams;
 mod support;

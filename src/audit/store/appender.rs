@@ -1,23 +1,29 @@
 //! Appending: SQLite in WAL mode with `synchronous=FULL`: a commit is on disk when it returns.
 //!
-//! The file is only ever opened through SQLite: one plain open and close would drop its POSIX locks.
+//! Everything here blocks, on the thread that the writer has for itself: a driver with a thread of its own would be
+//! woken, and wake the writer, for each statement, which takes one caller alone longer than the rows do. The file is only
+//! ever opened through SQLite: one plain open and close would drop its POSIX locks.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
+use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension as _, params};
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{Arguments as _, AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::domain::{EventId, Timestamp};
 
 use super::StoreError;
+use super::beside;
 use super::files::{Files, take_lock};
+use super::reading::options;
 use crate::audit::chain::{Hash, Sealed, Tip};
 use crate::audit::columns::COLUMNS;
-use crate::audit::entry::{Cell, LookedAfter};
+use crate::audit::entry::{Cell, CellRef, LookedAfter};
 use crate::audit::writer::LOG_BYTES_MAX;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -28,95 +34,46 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most rows, from the end of the trail, that a start looks through for changes that may take effect late.
 pub(super) const LOOKED_THROUGH_ROWS_MAX: i64 = 100_000;
 
-/// Most rows of one INSERT. There is a statement for each number of rows up to it, prepared when it is first
-/// needed: each statement is a message to the connection's thread and back, which costs more than some rows.
-const INSERT_ROWS_MAX: usize = 64;
-/// What a row binds.
-const ROW_PARAMETERS: usize = COLUMNS.len() + 1;
-/// SQLite's bound on the parameters of one statement.
-const PARAMETERS_MAX: usize = 32_766;
-const _: () = assert!(
-    INSERT_ROWS_MAX * ROW_PARAMETERS <= PARAMETERS_MAX,
-    "a full INSERT fits"
-);
-/// Prepared statements that are kept: every INSERT, and what else there is.
-const STATEMENTS_MAX: usize = INSERT_ROWS_MAX + 16;
-
-/// By the number of their rows, from 1. Each commits what the transaction holds, in one go with its rows.
-static LAST_INSERTS: [OnceLock<String>; INSERT_ROWS_MAX] =
-    [const { OnceLock::new() }; INSERT_ROWS_MAX];
-static FULL_INSERT: LazyLock<String> = LazyLock::new(|| insert(INSERT_ROWS_MAX));
+/// Prepared statements that are kept: all there are.
+const STATEMENTS_MAX: usize = 16;
 
 /// A failure takes the whole transaction back, not only its own statement: SQLite then need not keep a copy of
 /// each page that the statement changes.
-fn insert(rows: usize) -> String {
-    let row = format!("({})", ["?"; ROW_PARAMETERS].join(","));
-    format!(
-        "INSERT OR ROLLBACK INTO audit_entries ({}, hash) VALUES {}",
-        COLUMNS.join(", "),
-        vec![row; rows].join(",")
-    )
-}
+static INSERT: LazyLock<String> = LazyLock::new(|| {
+    let values = ["?"; COLUMNS.len() + 1].join(",");
+    let columns = COLUMNS.join(", ");
+    format!("INSERT OR ROLLBACK INTO audit_entries ({columns}, hash) VALUES ({values})")
+});
 
-/// What inserts the next of `rows`, and whether it is the last: then it commits.
-fn next_insert(rows: &[Sealed]) -> (&'static str, &[Sealed], &[Sealed]) {
-    match rows.split_at_checked(INSERT_ROWS_MAX) {
-        Some((full, rest)) if !rest.is_empty() => (FULL_INSERT.as_str(), full, rest),
-        _ => {
-            let last = LAST_INSERTS
-                .get(rows.len().wrapping_sub(1))
-                .map(|text| text.get_or_init(|| format!("{}; COMMIT", insert(rows.len()))));
-            (last.map_or("COMMIT", String::as_str), rows, &[])
-        }
-    }
-}
-
-fn arguments(rows: &[Sealed]) -> Result<SqliteArguments, sqlx::Error> {
-    let mut arguments = SqliteArguments::default();
-    arguments.reserve(rows.len() * ROW_PARAMETERS, 0);
-    for row in rows {
-        for cell in &row.cells {
-            match cell {
-                Cell::Null => arguments.add(None::<i64>),
-                Cell::Integer(number) => arguments.add(*number),
-                Cell::Text(text) => arguments.add(Arc::clone(text)),
-            }
-            .map_err(sqlx::Error::Encode)?;
-        }
-        arguments
-            .add(row.hash.to_string())
-            .map_err(sqlx::Error::Encode)?;
-    }
-    Ok(arguments)
-}
-
-pub(super) fn options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .busy_timeout(BUSY_TIMEOUT)
-        .synchronous(SqliteSynchronous::Full)
-        .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(5))
-}
-
-fn appending(path: &Path) -> SqliteConnectOptions {
-    options(path)
-        .journal_mode(SqliteJournalMode::Wal)
-        .statement_cache_capacity(STATEMENTS_MAX)
-        // Should a statement need room of its own, then not in a file beside the trail.
-        .pragma("temp_store", "MEMORY")
-        // 16 MiB: the pages of a group, and those above them, are mostly there already.
-        .pragma("cache_size", "-16384")
-        // 16 MiB of log before it is folded in: a page that many changes touch is folded in once.
-        .pragma("wal_autocheckpoint", "4096")
-        // Should it have become longer, then it is cut as it begins anew.
-        .pragma("journal_size_limit", LOG_BYTES_MAX.to_string())
+fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
+    // No mutex: the connection never leaves its thread.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    let set = |name: &str, value: &dyn ToSql| connection.pragma_update(None, name, value);
+    set("journal_mode", &"WAL")?;
+    set("synchronous", &"FULL")?;
+    // Should a statement need room of its own, then not in a file beside the trail.
+    set("temp_store", &"MEMORY")?;
+    // In KiB, 4 MiB: the pages of a group, and those above them. What else it needs the system's cache has.
+    set("cache_size", &-4096)?;
+    // In pages, 16 MiB of log before it is folded in: a page that many changes touch is folded in once.
+    set("wal_autocheckpoint", &4096)?;
+    // Should it have become longer, then it is cut as it begins anew.
+    set(
+        "journal_size_limit",
+        &i64::try_from(LOG_BYTES_MAX).unwrap_or(i64::MAX),
+    )?;
+    Ok(connection)
 }
 
 /// The one connection that appends, and the lock that keeps other gateways out.
 #[derive(Debug)]
 pub(crate) struct Appender {
-    connection: SqliteConnection,
+    connection: Connection,
     path: PathBuf,
+    log_path: PathBuf,
     /// The files that were opened; a commit into others is none.
     files: Files,
     log_bytes: u64,
@@ -124,49 +81,58 @@ pub(crate) struct Appender {
     _lock: File,
 }
 
+/// What a trail says of itself as it is opened.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Its end.
+    pub(crate) tip: Tip,
+    /// The hash of the row that was asked for, as the row claims it; `None` where there is none.
+    pub(crate) hash: Option<String>,
+}
+
 impl Appender {
-    /// Opens the trail for writing; makes it, and its directory, where it does not exist.
-    pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
+    /// Opens the trail for writing; makes it, and its directory, where it does not exist. Also looks at its end, and at the
+    /// row with this sequence.
+    pub(crate) async fn open(path: &Path, sequence: i64) -> Result<(Self, Found), StoreError> {
+        let died = |error| StoreError::open(Path::new(""), error);
         let lock = {
             let path = path.to_owned();
             let locked = tokio::task::spawn_blocking(move || take_lock(&path)).await;
-            locked.map_err(|error| StoreError::open(Path::new(""), error))??
+            locked.map_err(died)??
         };
-        let options = appending(path).create_if_missing(true);
-        let mut connection = options
-            .connect()
-            .await
-            .map_err(|error| StoreError::open(path, error))?;
-        MIGRATIONS
-            .run(&mut connection)
-            .await
-            .map_err(|error| match error {
-                MigrateError::VersionMissing(migration) => StoreError::Newer {
-                    path: path.into(),
-                    migration,
-                },
-                other => StoreError::open(path, other),
-            })?;
-        let (files, log_bytes) = Files::at(path).await?;
-        Ok(Self {
-            connection,
-            path: path.into(),
-            files,
-            log_bytes,
-            _lock: lock,
-        })
+        migrate(path).await?;
+        let path = path.to_owned();
+        let open = move || {
+            let connection = connect(&path).map_err(|error| StoreError::open(&path, error))?;
+            let log_path = beside(&path, "-wal");
+            // The log is made by whoever reads first.
+            let found = Found {
+                tip: tip(&connection)?,
+                hash: hash_at(&connection, sequence)?,
+            };
+            let (files, log_bytes) = Files::at(&path, &log_path)?;
+            let appender = Self {
+                connection,
+                path,
+                log_path,
+                files,
+                log_bytes,
+                _lock: lock,
+            };
+            Ok((appender, found))
+        };
+        tokio::task::spawn_blocking(open).await.map_err(died)?
     }
 
     /// Opens a new connection in place of one that failed, to the same files.
-    pub(crate) async fn reopen(&mut self) -> Result<(), StoreError> {
-        let options = appending(&self.path).create_if_missing(false);
-        self.connection = options.connect().await?;
+    pub(crate) fn reopen(&mut self) -> Result<(), StoreError> {
+        self.connection = connect(&self.path)?;
         Ok(())
     }
 
     /// Whether the files at the path are still those that were opened.
-    pub(crate) async fn check_files(&mut self) -> Result<(), StoreError> {
-        let (files, log_bytes) = Files::at(&self.path).await?;
+    pub(crate) fn check_files(&mut self) -> Result<(), StoreError> {
+        let (files, log_bytes) = Files::at(&self.path, &self.log_path)?;
         self.log_bytes = log_bytes;
         if files == self.files {
             Ok(())
@@ -181,133 +147,165 @@ impl Appender {
     }
 
     /// The end of the chain as the database holds it.
-    pub(crate) async fn tip(&mut self) -> Result<Tip, StoreError> {
-        let last = "SELECT sequence, hash FROM audit_entries ORDER BY sequence DESC LIMIT 1";
-        let last: Option<(i64, String)> = sqlx::query_as(last)
-            .fetch_optional(&mut self.connection)
-            .await?;
-        let event = "SELECT MAX(event_id) FROM audit_entries";
-        let event: Option<String> = sqlx::query_scalar(event)
-            .fetch_one(&mut self.connection)
-            .await?;
-        let Some((sequence, hash)) = last else {
-            return Ok(Tip::new(0, Hash::GENESIS, None));
-        };
-        let hash = hash.parse().map_err(|_| StoreError::Row {
-            sequence,
-            column: "hash",
-        })?;
-        let event = event.map(|text| text.parse().map(EventId::new)).transpose();
-        let event = event.map_err(|_| StoreError::Row {
-            sequence,
-            column: "event_id",
-        })?;
-        Ok(Tip::new(sequence, hash, event))
-    }
-
-    /// The hash of a row, as the row claims it.
-    pub(crate) async fn hash_at(&mut self, sequence: i64) -> Result<Option<String>, StoreError> {
-        let hash = sqlx::query_scalar("SELECT hash FROM audit_entries WHERE sequence = ?");
-        let hash = hash.bind(sequence).fetch_optional(&mut self.connection);
-        Ok(hash.await?)
+    pub(crate) fn tip(&self) -> Result<Tip, StoreError> {
+        tip(&self.connection)
     }
 
     /// Notes what was looked after, beside the trail; what is too old to be asked for is forgotten.
-    pub(crate) async fn note_looked_after(
-        &mut self,
-        notes: &[LookedAfter],
-    ) -> Result<(), StoreError> {
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
-        for note in notes {
-            let statement = "INSERT INTO audit_looked_after (region, image_id, account_id, through) \
-                             SELECT ?1, ?2, a.value, ?4 FROM json_each(?3) AS a WHERE TRUE \
-                             ON CONFLICT DO UPDATE SET through = MAX(through, excluded.through)";
-            let accounts: Vec<u64> = note.accounts.iter().map(|account| account.get()).collect();
-            sqlx::query(statement)
-                .bind(note.region.as_str())
-                .bind(note.image_id.as_str())
-                .bind(serde_json::Value::from(accounts).to_string())
-                .bind(note.through.to_string())
-                .execute(&mut *transaction)
-                .await?;
-        }
+    pub(crate) fn note_looked_after(&mut self, notes: &[LookedAfter]) -> Result<(), StoreError> {
+        let note = "INSERT INTO audit_looked_after (region, image_id, account_id, through) \
+                    SELECT ?1, ?2, a.value, ?4 FROM json_each(?3) AS a WHERE TRUE \
+                    ON CONFLICT DO UPDATE SET through = MAX(through, excluded.through)";
         let old = "DELETE FROM audit_looked_after WHERE through <= (SELECT event_id FROM audit_entries \
                    WHERE sequence = (SELECT MAX(sequence) FROM audit_entries) - ?)";
-        sqlx::query(old)
-            .bind(LOOKED_THROUGH_ROWS_MAX)
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-        Ok(())
+        self.in_transaction(|connection| {
+            let mut noting = connection.prepare_cached(note)?;
+            for note in notes {
+                let accounts: Vec<u64> =
+                    note.accounts.iter().map(|account| account.get()).collect();
+                noting.execute(params![
+                    note.region.as_str(),
+                    note.image_id.as_str(),
+                    serde_json::Value::from(accounts).to_string(),
+                    note.through.to_string(),
+                ])?;
+            }
+            connection
+                .prepare_cached(old)?
+                .execute([LOOKED_THROUGH_ROWS_MAX])?;
+            Ok(())
+        })
     }
 
     /// Folds the write-ahead log into the database as far as nobody reads from it, so that it begins anew.
-    pub(crate) async fn fold_log(&mut self) -> Result<(), StoreError> {
-        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
-            .execute(&mut self.connection)
-            .await?;
+    pub(crate) fn fold_log(&self) -> Result<(), StoreError> {
+        let ignored = |_: &rusqlite::Row<'_>| Ok(());
+        self.connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], ignored)?;
         Ok(())
     }
 
-    /// Appends a group in one transaction. `seal` makes its rows once the database is locked for writing, so
+    /// Appends a group in one transaction. `fill` makes its rows once the database is locked for writing, so
     /// that what they say is as late as can be. When it returns `Ok`, the group is on disk; after a failure
     /// [`Self::reopen`] has to come first.
-    pub(crate) async fn append(
+    pub(crate) fn append(
         &mut self,
-        seal: impl FnOnce() -> Vec<Sealed>,
-    ) -> Result<Vec<Sealed>, StoreError> {
-        let appended = self.insert_group(seal).await;
-        if appended.is_err() {
-            // Where SQLite did not end the transaction by itself: others want the lock that it holds.
-            let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
-        }
-        let group = appended?;
-        self.check_files().await?;
-        Ok(group)
+        fill: impl FnOnce(&mut Rows<'_>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.in_transaction(|connection| fill(&mut Rows(connection.prepare_cached(&INSERT)?)))?;
+        self.check_files()
     }
 
-    async fn insert_group(
-        &mut self,
-        seal: impl FnOnce() -> Vec<Sealed>,
-    ) -> Result<Vec<Sealed>, StoreError> {
-        sqlx::query("BEGIN IMMEDIATE")
-            .execute(&mut self.connection)
-            .await?;
-        let group = seal();
-        let mut rest = group.as_slice();
-        loop {
-            let (statement, rows, after) = next_insert(rest);
-            sqlx::query_with(AssertSqlSafe(statement), arguments(rows)?)
-                .execute(&mut self.connection)
-                .await?;
-            rest = after;
-            if rest.is_empty() {
-                return Ok(group);
-            }
+    fn in_transaction(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let execute = |statement| -> Result<(), StoreError> {
+            self.connection.prepare_cached(statement)?.execute([])?;
+            Ok(())
+        };
+        execute("BEGIN IMMEDIATE")?;
+        let done = work(&self.connection).and_then(|()| execute("COMMIT"));
+        if done.is_err() {
+            // Where SQLite did not end the transaction by itself: others want the lock that it holds.
+            let _ = execute("ROLLBACK");
         }
+        done
     }
 
     /// Whether an event has its outcome on disk.
-    pub(crate) async fn has_outcome(&mut self, event_id: EventId) -> Result<bool, StoreError> {
+    pub(crate) fn has_outcome(&self, event_id: EventId) -> Result<bool, StoreError> {
         let statement = "SELECT 1 FROM audit_entries WHERE event_id = ? AND kind = 'outcome'";
-        let found = sqlx::query(statement).bind(event_id.to_string());
-        Ok(found.fetch_optional(&mut self.connection).await?.is_some())
+        let mut statement = self.connection.prepare_cached(statement)?;
+        Ok(statement.exists([event_id.to_string()])?)
     }
 
     /// Commits one small row, to learn whether the disk takes writes again.
-    pub(crate) async fn try_commit(&mut self, now: Timestamp) -> Result<(), StoreError> {
+    pub(crate) fn try_commit(&self, now: Timestamp) -> Result<(), StoreError> {
         let statement = "INSERT INTO audit_writer (id, tried_at) VALUES (1, ?) \
                          ON CONFLICT (id) DO UPDATE SET tried_at = excluded.tried_at";
-        sqlx::query(statement)
-            .bind(now.as_micros())
-            .execute(&mut self.connection)
-            .await?;
+        let mut statement = self.connection.prepare_cached(statement)?;
+        statement.execute([now.as_micros()])?;
         Ok(())
     }
 
     /// Folds the WAL into the database and closes it.
-    pub(crate) async fn close(self) -> Result<(), StoreError> {
-        self.connection.close().await?;
+    pub(crate) fn close(self) -> Result<(), StoreError> {
+        let closed = self.connection.close();
+        closed.map_err(|(_, error)| error.into())
+    }
+}
+
+/// Brings the trail's schema up to date, by a connection of its own.
+async fn migrate(path: &Path) -> Result<(), StoreError> {
+    let options: SqliteConnectOptions = options(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal);
+    let opened = options.connect().await;
+    let mut connection = opened.map_err(|error| StoreError::open(path, error))?;
+    let migrated = MIGRATIONS.run(&mut connection).await;
+    migrated.map_err(|error| match error {
+        MigrateError::VersionMissing(migration) => StoreError::Newer {
+            path: path.into(),
+            migration,
+        },
+        other => StoreError::open(path, other),
+    })?;
+    let closed = connection.close().await;
+    closed.map_err(|error| StoreError::open(path, error))
+}
+
+fn tip(connection: &Connection) -> Result<Tip, StoreError> {
+    let last = "SELECT sequence, hash FROM audit_entries ORDER BY sequence DESC LIMIT 1";
+    let last = connection.query_row(last, [], |row| Ok((row.get(0)?, row.get(1)?)));
+    let last: Option<(i64, String)> = last.optional()?;
+    let event = "SELECT MAX(event_id) FROM audit_entries";
+    let event: Option<String> = connection.query_row(event, [], |row| row.get(0))?;
+    let Some((sequence, hash)) = last else {
+        return Ok(Tip::new(0, Hash::GENESIS, None));
+    };
+    let hash = hash.parse().map_err(|_| StoreError::Row {
+        sequence,
+        column: "hash",
+    })?;
+    let event = event.map(|text| text.parse().map(EventId::new)).transpose();
+    let event = event.map_err(|_| StoreError::Row {
+        sequence,
+        column: "event_id",
+    })?;
+    Ok(Tip::new(sequence, hash, event))
+}
+
+/// The hash of a row, as the row claims it.
+fn hash_at(connection: &Connection, sequence: i64) -> Result<Option<String>, StoreError> {
+    let statement = "SELECT hash FROM audit_entries WHERE sequence = ?";
+    let hash = connection.query_row(statement, [sequence], |row| row.get(0));
+    Ok(hash.optional()?)
+}
+
+/// The rows of a group, on their way into the database.
+pub(crate) struct Rows<'a>(CachedStatement<'a>);
+
+impl Rows<'_> {
+    /// Inserts the next.
+    pub(crate) fn insert(&mut self, row: &Sealed<'_>) -> Result<(), StoreError> {
+        for (index, cell) in row.cells.iter().enumerate() {
+            self.0.raw_bind_parameter(index + 1, cell)?;
+        }
+        let mut hex = [0; 64];
+        let hash = row.hash.write_hex(&mut hex);
+        self.0.raw_bind_parameter(COLUMNS.len() + 1, hash)?;
+        self.0.raw_execute()?;
         Ok(())
+    }
+}
+
+impl ToSql for Cell<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self.borrowed() {
+            CellRef::Integer(number) => ToSqlOutput::Borrowed(ValueRef::Integer(number)),
+            CellRef::Text(text) => ToSqlOutput::Borrowed(ValueRef::Text(text)),
+            CellRef::Null | CellRef::Foreign => ToSqlOutput::Owned(Value::Null),
+        })
     }
 }

@@ -1,10 +1,11 @@
 //! Connections that only read, and the small look-ups over them.
 
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
-use sqlx::{Connection as _, QueryBuilder, SqlitePool};
+use sqlx::{AssertSqlSafe, QueryBuilder, SqlitePool};
 
 use crate::domain::{EventId, Party};
 
@@ -14,7 +15,7 @@ use super::events::{
     EventRow, EventsQuery, FIRST_ROWS, FROM_PENDING, IS_FIRST_ROW, SELECT_EVENT, WITH_OUTCOME,
     fetch_events,
 };
-use super::limits::{BoundedRead, ReadGate, Turns, read_failed};
+use super::limits::{BoundedRead, ReadGate, Turns, UnboundedRead, read_failed};
 use super::reading::{check_there, reading};
 use super::rows::{StoredRow, select_row_up_to, select_rows};
 
@@ -26,6 +27,8 @@ const EXPORTS_MAX: u32 = 2;
 const FEEDS_MAX: u32 = 2;
 /// Connections for indexed look-ups that changes and lists wait for.
 const LOOK_UPS_MAX: u32 = 2;
+/// Connections for single events, whose statements look up a few rows each and nothing else.
+const POINTS_MAX: u32 = 2;
 /// How long a statement of each may take beside a running gateway.
 const QUERY_TIME: Duration = Duration::from_secs(5);
 const EXPORT_TIME: Duration = Duration::from_secs(15);
@@ -35,6 +38,16 @@ const QUERIES_OF_PARTY_MAX: usize = 2;
 const EXPORTS_OF_PARTY_MAX: usize = 1;
 /// How long the page of an export waits for its turn and for a connection: as long as some others take.
 const EXPORT_WAIT: Duration = Duration::from_mins(1);
+
+/// An event, and its rows as a JSON array of [`PlaceRow`]s.
+static SELECT_EVENT_WITH_PLACES: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{SELECT_EVENT}, (SELECT json_group_array(json_array(p.kind, p.chain_id, p.sequence, p.recorded_at, p.hash)) \
+         FROM (SELECT kind, chain_id, sequence, recorded_at, hash FROM audit_entries \
+               WHERE event_id = ?1 ORDER BY sequence) AS p) \
+         {FIRST_ROWS} audit_entries_event {WITH_OUTCOME} WHERE f.event_id = ?1 AND {IS_FIRST_ROW}"
+    )
+});
 
 /// Kind, chain, sequence, time and hash of a row.
 pub(crate) type PlaceRow = (String, String, i64, i64, String);
@@ -48,6 +61,7 @@ pub(crate) struct ReadConnections {
     exports: SqlitePool,
     feeds: SqlitePool,
     look_ups: SqlitePool,
+    points: SqlitePool,
     gate: ReadGate,
     query_turns: Turns,
     export_turns: Turns,
@@ -86,7 +100,10 @@ impl ReadConnections {
             look_ups: pool(LOOK_UPS_MAX, BUSY_TIMEOUT, &options)
                 .await
                 .map_err(open)?,
-            gate: ReadGate::of(QUERIES_MAX + EXPORTS_MAX + FEEDS_MAX + LOOK_UPS_MAX),
+            points: pool(POINTS_MAX, BUSY_TIMEOUT, &options)
+                .await
+                .map_err(open)?,
+            gate: ReadGate::of(QUERIES_MAX + EXPORTS_MAX + FEEDS_MAX + LOOK_UPS_MAX + POINTS_MAX),
             query_turns: Turns::of(QUERIES_OF_PARTY_MAX, BUSY_TIMEOUT),
             export_turns: Turns::of(EXPORTS_OF_PARTY_MAX, EXPORT_WAIT),
             bounded,
@@ -146,7 +163,7 @@ impl ReadConnections {
     /// The steps of `EXPLAIN QUERY PLAN` for a statement, with nothing bound.
     #[cfg(test)]
     pub(crate) async fn plan(&self, statement: &str) -> Vec<String> {
-        use sqlx::{AssertSqlSafe, Row as _};
+        use sqlx::Row as _;
         let statement = format!("EXPLAIN QUERY PLAN {statement}");
         let steps = sqlx::raw_sql(AssertSqlSafe(statement))
             .fetch_all(&self.queries)
@@ -159,31 +176,21 @@ impl ReadConnections {
     }
 
     /// One event, and where its rows stand in the chain: kind, chain, sequence, time and hash, oldest first.
-    /// Both of one moment, so that they tell the same.
+    /// Both of one statement, so that they tell the same.
     pub(crate) async fn event(
         &self,
         id: EventId,
     ) -> Result<Option<(EventRow, Vec<PlaceRow>)>, StoreError> {
-        let mut read = self.look_up().await?;
-        let mut snapshot = read.connection().begin().await.map_err(read_failed)?;
-        let mut statement = QueryBuilder::new(SELECT_EVENT);
-        statement
-            .push(FIRST_ROWS)
-            .push("audit_entries_event")
-            .push(WITH_OUTCOME)
-            .push(" WHERE f.event_id = ")
-            .push_bind(id.to_string());
-        statement.push(" AND ").push(IS_FIRST_ROW);
-        let found = fetch_events(&mut *snapshot, statement).await?;
-        let Some(event) = found.into_iter().next() else {
+        let text = AssertSqlSafe(SELECT_EVENT_WITH_PLACES.as_str());
+        let statement = sqlx::query_as(text).bind(id.to_string());
+        let mut read = UnboundedRead::begin(&self.points, &self.gate).await?;
+        let found = statement.fetch_optional(read.connection()).await;
+        let found: Option<(Vec<u8>, Vec<u8>)> = found.map_err(read_failed)?;
+        let Some((event, places)) = found else {
             return Ok(None);
         };
-        let places = "SELECT kind, chain_id, sequence, recorded_at, hash FROM audit_entries \
-                      WHERE event_id = ? ORDER BY sequence";
-        let places = sqlx::query_as(places).bind(id.to_string());
-        let places = places.fetch_all(&mut *snapshot).await;
-        let places = places.map_err(read_failed)?;
-        snapshot.rollback().await.map_err(read_failed)?;
+        let event = serde_json::from_slice(&event).map_err(StoreError::Event)?;
+        let places = serde_json::from_slice(&places).map_err(StoreError::Event)?;
         Ok(Some((event, places)))
     }
 
@@ -225,7 +232,8 @@ impl ReadConnections {
             self.queries.close(),
             self.exports.close(),
             self.feeds.close(),
-            self.look_ups.close()
+            self.look_ups.close(),
+            self.points.close()
         );
     }
 }
@@ -238,6 +246,8 @@ async fn pool(
     let pool = SqlitePoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(wait)
+        // A file does not hang up; asking it would be a statement more for each read.
+        .test_before_acquire(false)
         // A connection that idles keeps its page cache; the next query can open a new one.
         .idle_timeout(Duration::from_mins(1));
     pool.connect_with(options.clone()).await

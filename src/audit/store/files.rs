@@ -1,9 +1,7 @@
 //! The trail's files: made for their owner alone, locked for one gateway, and known again.
 
 use std::fs::{DirBuilder, File, Permissions, TryLockError};
-use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use super::{StoreError, beside};
@@ -19,22 +17,33 @@ pub(super) struct Files {
 
 impl Files {
     /// Also gives the length of the log.
-    pub(super) async fn at(path: &Path) -> Result<(Self, u64), StoreError> {
-        let (path, log) = (path.to_owned(), beside(path, "-wal"));
-        let look = move || {
-            let (database, log) = (std::fs::metadata(&path)?, std::fs::metadata(&log)?);
-            let identity = |file: &std::fs::Metadata| (file.dev(), file.ino());
-            let files = Self {
-                database: identity(&database),
-                log: identity(&log),
-            };
-            Ok::<_, std::io::Error>((files, log.len()))
-        };
-        let looked = tokio::task::spawn_blocking(look).await;
-        looked
-            .map_err(|_| StoreError::Moved)?
-            .map_err(|_| StoreError::Moved)
+    pub(super) fn at(path: &Path, log: &Path) -> Result<(Self, u64), StoreError> {
+        let look = |path| look(path).map_err(|_| StoreError::Moved);
+        let (database, _) = look(path)?;
+        let (log, log_bytes) = look(log)?;
+        Ok((Self { database, log }, log_bytes))
     }
+}
+
+/// Which file lies there, and how long it is.
+///
+/// Nothing else is asked for: whoever asks Linux when a file was changed makes its next change bear a time of its own, and
+/// the next commit waits for that to be on disk too (multigrain timestamps, since Linux 6.13; measured: one wait and 40 µs
+/// of CPU a commit).
+#[cfg(target_os = "linux")]
+fn look(path: &Path) -> std::io::Result<((u64, u64), u64)> {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    let wanted = StatxFlags::INO | StatxFlags::SIZE;
+    let file = statx(CWD, path, AtFlags::empty(), wanted)?;
+    let device = u64::from(file.stx_dev_major) << 32 | u64::from(file.stx_dev_minor);
+    Ok(((device, file.stx_ino), file.stx_size))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn look(path: &Path) -> std::io::Result<((u64, u64), u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let file = std::fs::metadata(path)?;
+    Ok(((file.dev(), file.ino()), file.len()))
 }
 
 /// Files that nobody but their owner reads: they say who did what.

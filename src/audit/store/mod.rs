@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::domain::Timestamp;
 
-pub(super) use appender::Appender;
+pub(super) use appender::{Appender, Found};
 pub(super) use backup::copy;
 pub(super) use connections::{Asker, ReadConnections};
 pub(super) use events::{EventRow, EventsQuery};
@@ -106,14 +106,20 @@ pub enum StoreError {
         /// The time in the last id.
         last: Timestamp,
     },
-    /// The database refused a statement or a commit.
+    /// The database refused to be read.
     #[error("the audit database failed")]
     Database(#[source] sqlx::Error),
+    /// The database refused a row or a commit.
+    #[error("the audit database failed")]
+    Append(#[source] rusqlite::Error),
 }
 
 impl StoreError {
     /// The trail at `path` cannot be opened.
-    fn open(path: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub(super) fn open(
+        path: &Path,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
         Self::Open {
             path: path.into(),
             source: source.into(),
@@ -122,27 +128,36 @@ impl StoreError {
 
     /// Why the trail cannot be written, in words that anybody may read; the log has the database's own.
     pub(super) fn reason(&self) -> &'static str {
-        let error = match self {
-            Self::Database(error @ sqlx::Error::Database(_)) => error,
+        let code = match self {
+            Self::Database(error) => primary_code(error),
+            Self::Append(error) => error
+                .sqlite_error()
+                .map(|error| primary(error.extended_code)),
             Self::Moved => return "the audit database was moved, deleted or replaced",
-            _ => return "the audit database does not answer",
+            _ => None,
         };
-        match primary_code(error) {
+        match code {
+            None => "the audit database does not answer",
             Some(5 | 6) => "the audit database is locked by another process",
             Some(8) => "the audit database is read-only",
             Some(10) => "the audit database's disk has an I/O error",
             Some(11 | 26) => "the audit database is damaged",
             Some(13) => "the audit database's disk is full",
             Some(14) => "the audit database cannot be opened",
-            _ => "the audit database refuses to be written",
+            Some(_) => "the audit database refuses to be written",
         }
     }
 }
 
 /// SQLite's primary result code: extended ones keep it in their low byte (sqlite.org/rescode.html).
-fn primary_code(error: &sqlx::Error) -> Option<u32> {
+fn primary(code: i32) -> i32 {
+    code & 0xff
+}
+
+/// That of an error of a read.
+fn primary_code(error: &sqlx::Error) -> Option<i32> {
     let code = error.as_database_error()?.code()?;
-    code.parse::<u32>().ok().map(|code| code & 0xff)
+    code.parse().ok().map(primary)
 }
 
 /// The file that a path leads to, through symbolic links: SQLite keeps its own files beside that one, and so do the lock
@@ -173,6 +188,12 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Append(error)
+    }
 }
 
 impl From<sqlx::Error> for StoreError {

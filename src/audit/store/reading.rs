@@ -1,16 +1,26 @@
 //! How a trail is opened to be looked at: nothing is made, nothing is written.
 
 use std::path::Path;
+use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteLockingMode};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteLockingMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use super::appender::options;
+use super::appender::BUSY_TIMEOUT;
 use super::{StoreError, beside, primary_code, resolved};
 
 /// Rows that a connection may read ahead of whoever takes them: a page, so that the next page is read while
 /// this one is looked at.
 pub(super) const ROWS_AT_ONCE: usize = 512;
+
+/// What all connections have in common.
+pub(super) fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(BUSY_TIMEOUT)
+        .synchronous(SqliteSynchronous::Full)
+        .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(5))
+}
 
 /// Why there is nothing to look at, in words of its own where SQLite would say a code.
 pub(super) async fn check_there(path: &Path) -> Result<(), StoreError> {

@@ -223,11 +223,11 @@ async fn rows_bear_the_clocks_own_time_and_ids_grow_all_the_same() {
     let (wrong, right) = (at("2036-01-01T00:00:00Z"), at("2026-01-01T00:00:00Z"));
     let mut last = None;
     for now in [right, wrong, right, right] {
-        for row in tip.seal([draft(1)].iter(), now) {
-            assert_eq!(row.place.recorded_at, now);
-            assert!(Some(row.place.event_id) > last);
-            last = Some(row.place.event_id);
-        }
+        let draft = draft(1);
+        let row = tip.seal(&draft, now);
+        assert_eq!(row.place.recorded_at, now);
+        assert!(Some(row.place.event_id) > last);
+        last = Some(row.place.event_id);
     }
     assert_eq!(
         tip.last_event_at()

@@ -1,7 +1,8 @@
-//! One task, one connection, one chain.
+//! One thread, one connection, one chain.
 //!
 //! A commit waits for the disk, so whatever arrives meanwhile goes into the next one: throughput grows
-//! with concurrency, and one caller alone waits for no timer. Promise: a [`Ticket`] resolves with `Ok`
+//! with concurrency, and one caller alone waits for no timer. The thread is the writer's own and blocks as it commits:
+//! an entry wakes it once, and it wakes whoever waits. Promise: a [`Ticket`] resolves with `Ok`
 //! only when the commit that holds its entry is durable.
 //!
 //! A commit that fails fails its whole group and nobody else. The intents and denials in it were not
@@ -165,7 +166,9 @@ pub struct Writer {
 #[derive(Debug)]
 pub struct WriterTask {
     stop: CancellationToken,
-    task: tokio::task::JoinHandle<Closed>,
+    /// Nothing more is awaited.
+    abandon: CancellationToken,
+    closed: oneshot::Receiver<Closed>,
 }
 
 /// How the trail was left.
@@ -180,22 +183,22 @@ pub struct Closed {
 impl WriterTask {
     #[cfg(test)]
     pub(super) fn abort_for_a_test(&self) {
-        self.task.abort();
+        self.abandon.cancel();
     }
 
     /// Writes what waits, closes the database and says how it left it; `None` where that was not done by
     /// `deadline`.
     pub async fn stop(mut self, deadline: Deadline) -> Option<Closed> {
         self.stop.cancel();
-        match timeout_at(deadline.instant().into(), &mut self.task).await {
+        match timeout_at(deadline.instant().into(), &mut self.closed).await {
             Ok(Ok(closed)) => Some(closed),
-            Ok(Err(error)) => {
-                tracing::error!(error.message = %error, "the audit writer died");
+            Ok(Err(_)) => {
+                tracing::error!("the audit writer died");
                 None
             }
             Err(_) => {
                 tracing::error!("the audit trail could not be closed in time");
-                self.task.abort();
+                self.abandon.cancel();
                 None
             }
         }
@@ -203,17 +206,17 @@ impl WriterTask {
 }
 
 impl Writer {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the writer outlives all work and is waited for by itself"
-    )]
+    /// Starts its thread.
+    ///
+    /// # Errors
+    /// Where the system gives none.
     pub(super) fn start(
         appender: Appender,
         tip: Tip,
         head_file: HeadFile,
         reads: ReadGate,
         metrics: Metrics,
-    ) -> (Self, WriterTask, watch::Receiver<i64>) {
+    ) -> std::io::Result<(Self, WriterTask, watch::Receiver<i64>)> {
         tracing::info!(audit.head = %tip.head(), "the audit trail is open");
         let (queue, waiting) = mpsc::unbounded_channel();
         let (kept, kept_back) = mpsc::channel(KEPT_BACK_MAX);
@@ -244,7 +247,8 @@ impl Writer {
             metrics: metrics.clone(),
             stop: stop.clone(),
         };
-        let task = tokio::spawn(work.run());
+        let abandon = CancellationToken::new();
+        let closed = on_its_thread(work, abandon.clone())?;
         let writer = Self {
             queue,
             allowances: Allowances::default(),
@@ -254,7 +258,12 @@ impl Writer {
             last_event,
             metrics,
         };
-        (writer, WriterTask { stop, task }, last_committed)
+        let task = WriterTask {
+            stop,
+            abandon,
+            closed,
+        };
+        Ok((writer, task, last_committed))
     }
 
     /// Gives an intent its place in the queue at once, so that the order of calls is the order of rows.
@@ -373,4 +382,31 @@ impl Writer {
         }
         *self.health.borrow()
     }
+}
+
+/// Lets `work` run on a thread that it may block. What it waits for by name, it waits for on a runtime of that thread.
+fn on_its_thread(
+    work: Work,
+    abandon: CancellationToken,
+) -> std::io::Result<oneshot::Receiver<Closed>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
+    let (told, closed) = oneshot::channel();
+    let run = move || {
+        let ended = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = abandon.cancelled() => None,
+                closed = work.run() => Some(closed),
+            }
+        });
+        if let Some(closed) = ended {
+            // Whoever does not wait any more need not know.
+            let _ = told.send(closed);
+        }
+    };
+    let thread = std::thread::Builder::new().name("audit-writer".into());
+    thread.spawn(run)?;
+    Ok(closed)
 }

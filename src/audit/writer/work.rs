@@ -1,4 +1,4 @@
-//! The writer's task: takes what waits, commits it, answers, and keeps what could not be written.
+//! The writer's work: takes what waits, commits it, answers, and keeps what could not be written.
 
 mod beside;
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::chain::Tip;
+use crate::audit::chain::{Sealed, Tip};
 use crate::audit::entry::{Completion, Draft, LookedAfter};
 use crate::audit::store::{Appender, StoreError};
 use crate::domain::{EventId, Stopwatch, Timestamp};
@@ -68,7 +68,7 @@ impl Work {
                 () = self.heads.due(&self.last_tip) => self.heads.log(&self.last_tip).await,
                 closed = self.write_ahead_log.closed_to_reads() => {
                     if closed.is_some() {
-                        self.fold_log().await;
+                        self.fold_log();
                     }
                     drop(closed);
                 }
@@ -87,17 +87,17 @@ impl Work {
                     self.looked_after.close();
                 }
             }
-            self.commit(group).await;
-            self.note().await;
-            self.gather().await;
+            self.gather(&mut group);
+            self.commit(group);
+            self.note();
         }
         self.finish().await
     }
 
     /// After a failure the connection has to be opened anew, as after a failed commit.
-    async fn fold_log(&mut self) {
+    fn fold_log(&mut self) {
         if self.tip.is_some()
-            && let Err(error) = self.appender.fold_log().await
+            && let Err(error) = self.appender.fold_log()
         {
             tracing::warn!(error.message = %error, "the write-ahead log could not be folded in");
             self.tip = None;
@@ -105,18 +105,18 @@ impl Work {
     }
 
     /// Writes down what was looked after. It is tried again with a later commit where it fails.
-    async fn note(&mut self) {
+    fn note(&mut self) {
         while let Ok(note) = self.looked_after.try_recv() {
             self.unnoted.push(note);
         }
         while !self.unnoted.is_empty() && self.tip.is_some() {
-            self.note_some().await;
+            self.note_some();
         }
     }
 
-    async fn note_some(&mut self) {
+    fn note_some(&mut self) {
         let some = self.unnoted.len().min(NOTES_AT_ONCE);
-        match self.appender.note_looked_after(&self.unnoted[..some]).await {
+        match self.appender.note_looked_after(&self.unnoted[..some]) {
             Ok(()) => drop(self.unnoted.drain(..some)),
             Err(error) => {
                 tracing::warn!(error.message = %error, "what was looked after could not be noted; it is tried again");
@@ -127,13 +127,18 @@ impl Work {
 
     /// Lets those run who were just answered, as long as that brings more to write: else they would go into
     /// every second group. There is no timer in it: who cannot run is not waited for.
-    async fn gather(&self) {
+    fn gather(&mut self, group: &mut Vec<Waiting>) {
         for _ in 0..GATHER_ROUNDS_MAX {
             let waiting = self.waiting.len();
-            tokio::task::yield_now().await;
+            std::thread::yield_now();
             if self.waiting.len() == waiting {
-                return;
+                break;
             }
+        }
+        while group.len() < GROUP_ENTRIES_MAX
+            && let Ok(waiting) = self.waiting.try_recv()
+        {
+            group.push(waiting);
         }
     }
 
@@ -148,7 +153,7 @@ impl Work {
     }
 
     /// Takes what was kept, then what waits, into one transaction, and answers everybody in it.
-    async fn commit(&mut self, group: Vec<Waiting>) {
+    fn commit(&mut self, group: Vec<Waiting>) {
         while let Ok(kept) = self.kept_back.try_recv() {
             self.keep(kept);
         }
@@ -156,7 +161,7 @@ impl Work {
             return;
         }
         let took = Stopwatch::start();
-        match self.write(&group).await {
+        match self.write(&group) {
             Ok((kept, places)) => {
                 let entries = places.len();
                 self.metrics
@@ -184,25 +189,30 @@ impl Work {
     }
 
     /// Gives how many of those that were kept went along, and everybody's place, theirs first.
-    async fn write(&mut self, group: &[Waiting]) -> Result<(usize, Vec<Recorded>), StoreError> {
+    fn write(&mut self, group: &[Waiting]) -> Result<(usize, Vec<Recorded>), StoreError> {
         let mut tip = match &self.tip {
             Some(tip) => tip.clone(),
-            None => self.look_again().await?,
+            None => self.look_again()?,
         };
-        self.forget_recorded().await?;
+        self.forget_recorded()?;
         let kept = self.kept.len().min(GROUP_ENTRIES_MAX);
         let drafts = self
             .kept
             .iter()
             .take(kept)
             .chain(group.iter().flat_map(Waiting::drafts));
-        let sealed = if kept == 0 && group.is_empty() {
-            Vec::new()
-        } else {
-            self.appender
-                .append(|| tip.seal(drafts, Timestamp::now()))
-                .await?
-        };
+        let mut places = Vec::with_capacity(kept + group.len());
+        if kept > 0 || !group.is_empty() {
+            self.appender.append(|rows| {
+                let now = Timestamp::now();
+                for draft in drafts {
+                    let row = tip.seal(draft, now);
+                    rows.insert(&row)?;
+                    places.push(recorded(&row));
+                }
+                Ok(())
+            })?;
+        }
         self.committed.send_replace(tip.sequence());
         self.last_event.send_replace(tip.last_event());
         self.metrics.audit_last_event(tip.last_event_at());
@@ -210,22 +220,16 @@ impl Work {
         self.write_ahead_log.look(self.appender.log_bytes());
         self.last_tip = tip.clone();
         self.tip = Some(tip);
-        let places = sealed.iter().map(|row| Recorded {
-            event_id: row.place.event_id,
-            recorded_at: row.place.recorded_at,
-            sequence: row.place.sequence,
-            hash: row.hash,
-        });
-        Ok((kept, places.collect()))
+        Ok((kept, places))
     }
 
     /// Drops, of what was kept, outcomes that are on disk: a commit that failed may have got there all the
     /// same, and a second outcome of an event would fail every group from then on.
-    async fn forget_recorded(&mut self) -> Result<(), StoreError> {
+    fn forget_recorded(&mut self) -> Result<(), StoreError> {
         let mut index = 0;
         while index < self.kept.len().min(GROUP_ENTRIES_MAX) {
             let recorded = match self.kept[index].event_id() {
-                Some(event_id) => self.appender.has_outcome(event_id).await?,
+                Some(event_id) => self.appender.has_outcome(event_id)?,
                 None => false,
             };
             if recorded {
@@ -242,12 +246,12 @@ impl Work {
     /// By a new connection: SQLite ends a transaction by itself where the disk is full or fails, and the old
     /// connection would take itself to be in it for ever. Only where the files are those that were opened: a
     /// new connection would make a new log in place of one that was deleted, and what stood there would be lost.
-    async fn look_again(&mut self) -> Result<Tip, StoreError> {
-        self.appender.check_files().await?;
-        self.appender.reopen().await?;
-        self.appender.try_commit(Timestamp::now()).await?;
-        self.appender.check_files().await?;
-        self.appender.tip().await
+    fn look_again(&mut self) -> Result<Tip, StoreError> {
+        self.appender.check_files()?;
+        self.appender.reopen()?;
+        self.appender.try_commit(Timestamp::now())?;
+        self.appender.check_files()?;
+        self.appender.tip()
     }
 
     fn tell_writable(&self) {
@@ -271,8 +275,8 @@ impl Work {
 
     /// What was kept gets a last try; then the database is closed.
     async fn finish(mut self) -> Closed {
-        self.commit(Vec::new()).await;
-        self.note().await;
+        self.commit(Vec::new());
+        self.note();
         let lost_outcomes = self.lost_outcomes + self.kept.len();
         if lost_outcomes > 0 {
             tracing::error!(
@@ -282,7 +286,7 @@ impl Work {
         }
         self.heads.log(&self.last_tip).await;
         let head = self.last_tip.head();
-        if let Err(error) = self.appender.close().await {
+        if let Err(error) = self.appender.close() {
             tracing::warn!(error.message = %error, "the audit database did not close in order");
         }
         tracing::info!(audit.head = %head, "the audit trail is closed");
@@ -290,5 +294,15 @@ impl Work {
             head,
             lost_outcomes,
         }
+    }
+}
+
+/// Where a row stands once it is on disk.
+fn recorded(row: &Sealed<'_>) -> Recorded {
+    Recorded {
+        event_id: row.place.event_id,
+        recorded_at: row.place.recorded_at,
+        sequence: row.place.sequence,
+        hash: row.hash,
     }
 }
