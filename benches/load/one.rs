@@ -91,8 +91,9 @@ pub(crate) async fn refused(bench: &Bench) -> Vec<Mark> {
 /// The same token with another signature.
 fn forged(token: &str) -> String {
     let (signed, signature) = token.rsplit_once('.').unwrap();
-    let turned: String = signature.chars().rev().collect();
-    format!("{signed}.{turned}")
+    let (first, rest) = signature.split_at(1);
+    let other = if first == "A" { "B" } else { "A" };
+    format!("{signed}.{other}{rest}")
 }
 
 /// One event of the trail, again and again.

@@ -266,7 +266,7 @@ pub struct LookedAfter {
 pub(super) enum Draft {
     Intent(Box<Intent>),
     Denial(Box<Denial>),
-    Completion(Box<Completion>),
+    Completion(Arc<Completion>),
 }
 
 /// Where in the chain a draft goes, and when.

@@ -217,10 +217,11 @@ impl Parts {
         // Nobody is told of what the gateway does by itself.
         let written_status = intent.author.caller().map(|_| status.clone());
         let recalled = Recalled::of(&intent, event_id);
-        let mut completion = settled.completion(recalled, written_status, Elapsed::Since(since));
+        let completion = settled.completion(recalled, written_status, Elapsed::Since(since));
+        let completion = Arc::new(completion);
         let outcome = completion.outcome;
         let recording = self.traces.part("audit.outcome");
-        let mut writing = std::pin::pin!(self.writer.record(completion.clone()));
+        let mut writing = std::pin::pin!(self.writer.record(Arc::clone(&completion)));
         let patience = deadline.or_after(RECORD_GRACE).instant();
         let in_time = match timeout_at(patience.into(), &mut writing).await {
             Ok(written) => Some(written),
@@ -245,6 +246,7 @@ impl Parts {
         } else {
             let gone = telling.tell_not_recorded(event_id, settled.effect());
             let told = telling.told.map(|kind| HttpStatus::new(kind.status()));
+            let mut completion = Arc::unwrap_or_clone(completion);
             completion.http_status = intent.author.caller().and(told);
             self.writer.keep(completion).await;
             gone

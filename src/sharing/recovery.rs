@@ -64,9 +64,9 @@ pub(super) async fn close(parts: Arc<Parts>, pending: Vec<(Recalled, Timestamp)>
     };
     let closed = stream::poll_fn(|context| closed.poll_recv(context));
     let writing = closed.for_each_concurrent(ROWS_AT_ONCE, |completion: Completion| {
-        let writer = parts.writer.clone();
+        let (writer, completion) = (parts.writer.clone(), Arc::new(completion));
         async move {
-            if writer.record(completion.clone()).await.is_err() {
+            if writer.record(Arc::clone(&completion)).await.is_err() {
                 writer.keep(completion).await;
             }
         }

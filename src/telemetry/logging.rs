@@ -101,21 +101,46 @@ impl LostLines {
     }
 }
 
-/// Standard error, of which it is counted what was written and what could not be.
-struct Stderr(Arc<LineCounts>);
+/// Standard error, of which it is counted what was written and what could not be. Lines that wait together are written
+/// together: whoever writes here flushes once nothing waits.
+struct Stderr {
+    counts: Arc<LineCounts>,
+    buffer: Vec<u8>,
+    /// Lines in the buffer.
+    lines: u64,
+}
+
+/// So much is written at once, and a line more.
+const BUFFER_BYTES: usize = 32 * 1024;
+
+impl Stderr {
+    fn new(counts: Arc<LineCounts>) -> Self {
+        Self {
+            counts,
+            buffer: Vec::new(),
+            lines: 0,
+        }
+    }
+}
 
 impl Write for Stderr {
     /// Takes a line whole: what cannot be written is lost.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if io::stderr().write_all(line).is_err() {
-            self.0.unwritten.fetch_add(1, Ordering::Relaxed);
+        self.buffer.extend_from_slice(line);
+        self.lines += 1;
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.flush()?;
         }
-        self.0.ended.fetch_add(1, Ordering::Release);
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        // Stderr has no buffer of its own.
+        if io::stderr().write_all(&self.buffer).is_err() {
+            self.counts.unwritten.fetch_add(self.lines, Ordering::Relaxed);
+        }
+        self.counts.ended.fetch_add(self.lines, Ordering::Release);
+        self.lines = 0;
+        self.buffer.clear();
         Ok(())
     }
 }
@@ -144,7 +169,7 @@ pub fn start_logging(format: LogFormat, filter: Option<&str>) -> Logging {
         .lossy(true)
         .buffered_lines_limit(LINES_WAITING_MAX)
         .thread_name("log")
-        .finish(Stderr(Arc::clone(&counts)));
+        .finish(Stderr::new(Arc::clone(&counts)));
     let lines = Lines {
         unqueued: stderr.error_counter(),
         counts: Arc::clone(&counts),
@@ -197,8 +222,10 @@ impl Write for Queue {
     /// Takes a line whole, which is what the subscriber writes at once.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.counts.begun.fetch_add(1, Ordering::Release);
+        // What has to be escaped is none of ASCII's printable characters.
+        let may_hold_more = self.one_line && line.iter().any(|byte| *byte >= 0x7f);
         match std::str::from_utf8(line) {
-            Ok(text) if self.one_line => {
+            Ok(text) if may_hold_more => {
                 let mut whole = Vec::with_capacity(line.len());
                 write_on_one_line(&mut whole, text)?;
                 self.stderr.write_all(&whole)?;

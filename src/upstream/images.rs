@@ -36,8 +36,8 @@ impl Upstream {
         let mut form = self.form(Action::ListImages, region);
         self.push_zone(&mut form);
         let limit = limit.clamp(1, IMAGES_PER_CALL_MAX);
-        form.push("Offset", &offset.to_string());
-        form.push("Limit", &limit.to_string());
+        form.push("Offset", offset.to_string());
+        form.push("Limit", limit.to_string());
         let answer = self.call(Action::ListImages, form, connection).await?;
         read_page(&answer, offset).inspect_err(|error| log_failure(Action::ListImages, error))
     }

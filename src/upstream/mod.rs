@@ -168,26 +168,26 @@ impl Upstream {
         wire::read_accounts(&answer).inspect_err(|error| log_failure(Action::DescribeShares, error))
     }
 
-    fn form(&self, action: Action, region: &Region) -> Form {
+    fn form<'a>(&'a self, action: Action, region: &'a Region) -> Form<'a> {
         let mut form = Form::new(action);
         form.push("Region", region.as_str());
         if let Some(project_id) = &self.project_id {
-            form.push("ProjectId", project_id);
+            form.push("ProjectId", project_id.as_str());
         }
         form
     }
 
     /// Some schemas of the image list want it; no other action takes one.
-    fn push_zone(&self, form: &mut Form) {
+    fn push_zone<'a>(&'a self, form: &mut Form<'a>) {
         if let Some(zone) = &self.zone {
-            form.push("Zone", zone);
+            form.push("Zone", zone.as_str());
         }
     }
 
     async fn call(
         &self,
         action: Action,
-        form: Form,
+        form: Form<'_>,
         connection: Connection,
     ) -> Result<wire::Answer, CallError> {
         let keys = self.keys.load_full();

@@ -6,14 +6,16 @@
 
 use sha1::{Digest, Sha1};
 
+use super::wire::Parameter;
+
 /// Signs parameters as they are before percent-encoding.
-pub(super) fn sign(parameters: &[(String, String)], private_key: &str) -> String {
-    let mut sorted: Vec<&(String, String)> = parameters.iter().collect();
+pub(super) fn sign(parameters: &[Parameter<'_>], private_key: &str) -> String {
+    let mut sorted: Vec<&Parameter<'_>> = parameters.iter().collect();
     sorted.sort_by(|one, other| one.0.as_bytes().cmp(other.0.as_bytes()));
     let mut hash = Sha1::new();
     for (name, value) in sorted {
-        hash.update(name);
-        hash.update(value);
+        hash.update(name.as_bytes());
+        hash.update(value.as_bytes());
     }
     hash.update(private_key);
     hex::encode(hash.finalize())
@@ -36,7 +38,7 @@ mod tests {
             let encoded = vector["encoded"].as_object().expect("a map");
             let parameters: Vec<_> = encoded
                 .iter()
-                .map(|(name, value)| (name.clone(), text(value)))
+                .map(|(name, value)| (name.into(), text(value).into()))
                 .collect();
             let signature = sign(&parameters, &text(&vector["private_key"]));
             assert_eq!(signature, text(&vector["signature"]), "{}", vector["name"]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, ClientBuilder, StatusCode, redirect};
 use tower::util::MapRequestLayer;
 use url::Url;
@@ -17,6 +17,7 @@ use super::call_error::{CallError, Cause};
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Shorter than what servers commonly keep an idle connection for, so that few die as they are used again.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 const REQUEST_ID_HEADER: &str = "x-ucloud-request-uuid";
 
 /// No HTTP client can be made.
@@ -83,9 +84,7 @@ impl Transport {
             Connection::Pooled => &self.pooled,
             Connection::Fresh => &self.fresh,
         };
-        let request = client
-            .post(self.url.clone())
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let request = client.post(self.url.clone()).header(CONTENT_TYPE, FORM);
         let opened = Arc::new(AtomicBool::new(false));
         let sending = OPENED.scope(Arc::clone(&opened), request.body(form).send());
         let sent = sending.await;

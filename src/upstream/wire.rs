@@ -3,6 +3,8 @@
 //! Tolerances are for what the service and its documentation are known to differ in: ids and `RetCode` as
 //! number or text, lists that are missing, null or `{}` as empty, `Action` insisted on only with `RetCode` 0.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
@@ -42,36 +44,45 @@ impl Action {
 }
 
 /// The parameters of one call, before it is signed.
-pub(super) struct Form(Vec<(String, String)>);
+pub(super) struct Form<'a>(Vec<Parameter<'a>>);
 
-impl Form {
+/// A parameter's name and value.
+pub(super) type Parameter<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+/// Room for what most calls have, and for it encoded.
+const PARAMETERS: usize = 8;
+const ENCODED_BYTES: usize = 512;
+
+impl<'a> Form<'a> {
     pub(super) fn new(action: Action) -> Self {
-        Self(vec![("Action".to_owned(), action.name().to_owned())])
+        let mut form = Self(Vec::with_capacity(PARAMETERS));
+        form.push("Action", action.name());
+        form
     }
 
-    pub(super) fn push(&mut self, name: &str, value: &str) {
-        self.0.push((name.to_owned(), value.to_owned()));
+    pub(super) fn push(&mut self, name: &'a str, value: impl Into<Cow<'a, str>>) {
+        self.0.push((name.into(), value.into()));
     }
 
     /// `Name.0`, `Name.1`, …; nothing for an empty list.
     pub(super) fn push_list(&mut self, name: &str, accounts: &[AccountId]) {
         let numbered = accounts.iter().enumerate();
-        self.0.extend(
-            numbered.map(|(index, account)| (format!("{name}.{index}"), account.to_string())),
-        );
+        self.0.extend(numbered.map(|(index, account)| {
+            (format!("{name}.{index}").into(), account.to_string().into())
+        }));
     }
 
     /// Adds `PublicKey` and `Signature` and encodes the form; gives the signature too, so that an answer
     /// which repeats it can be told.
-    pub(super) fn signed(mut self, public_key: &str, private_key: &str) -> (String, String) {
+    pub(super) fn signed(mut self, public_key: &'a str, private_key: &str) -> (String, String) {
         self.push("PublicKey", public_key);
         let signature = signature::sign(&self.0, private_key);
-        self.push("Signature", &signature);
+        self.push("Signature", signature.clone());
         (self.encoded(), signature)
     }
 
     fn encoded(&self) -> String {
-        form_urlencoded::Serializer::new(String::new())
+        form_urlencoded::Serializer::new(String::with_capacity(ENCODED_BYTES))
             .extend_pairs(&self.0)
             .finish()
     }

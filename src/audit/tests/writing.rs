@@ -1,5 +1,7 @@
 //! The writer's door.
 
+use sqlx::ConnectOptions as _;
+
 use super::*;
 
 #[tokio::test]
@@ -63,6 +65,51 @@ async fn a_denial_is_one_row_and_over_as_it_begins() {
     assert_eq!(event.event.policy_ids, ["p1"]);
     assert_eq!(event.event.upstream_calls, Some(0));
     assert_eq!(event.entries.len(), 1);
+}
+
+/// Faults of the file, rows that break a CHECK among them.
+async fn faults(path: &Path) -> Vec<String> {
+    let mut connection = SqliteConnectOptions::new()
+        .filename(path)
+        .connect()
+        .await
+        .expect("opens");
+    let checked = sqlx::query_scalar("PRAGMA integrity_check");
+    let faults = checked.fetch_all(&mut connection).await.expect("checks");
+    connection.close().await.expect("closes");
+    faults
+}
+
+/// The writer has SQLite leave CHECKs out, since its rows are made of types.
+#[tokio::test]
+async fn every_row_of_the_writer_holds_what_the_table_demands() {
+    let trail = Trail::open().await;
+    for (number, outcome) in Outcome::ALL.into_iter().enumerate() {
+        let intent = intent(number as u64);
+        let recorded = trail.intend(intent.clone()).await;
+        if !matches!(outcome, Outcome::Pending | Outcome::Denied) {
+            let ended = completion(&intent, recorded.event_id, outcome);
+            trail.writer.record(ended).await.expect("durable");
+        }
+    }
+    let whole = Denial {
+        refused: Refused::Update {
+            image_id: "img-1".parse().expect("an image"),
+            region: "cn-wlcb".parse().expect("a region"),
+            reason: None,
+        },
+        ..denial(2)
+    };
+    for denied in [denial(1), whole] {
+        let ticket = trail.writer.enqueue_denial(denied).expect("room");
+        ticket.await.expect("durable");
+    }
+    assert_eq!(faults(&trail.path).await, ["ok"]);
+    let odd = "PRAGMA ignore_check_constraints = ON; \
+               INSERT INTO audit_entries (version, chain_id, sequence, kind, event_id, recorded_at, subject, operation, \
+               image_id, region, hash) VALUES (1, 'main', 1000, 'intent', 'e', 1, 's', 'lend', 'i', 'r', 'h')";
+    trail.sql(odd).await.expect("written");
+    assert_ne!(faults(&trail.path).await, ["ok"], "it would be seen");
 }
 
 #[tokio::test]

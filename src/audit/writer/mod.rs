@@ -15,6 +15,7 @@ mod work;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -154,7 +155,7 @@ pub struct Writer {
     /// Bounded by the allowances.
     queue: mpsc::UnboundedSender<Waiting>,
     allowances: Allowances,
-    kept: mpsc::Sender<Box<Completion>>,
+    kept: mpsc::Sender<Arc<Completion>>,
     /// Bounded by the accounts of which changes may land late.
     looked_after: mpsc::UnboundedSender<LookedAfter>,
     health: watch::Receiver<Health>,
@@ -336,9 +337,12 @@ impl Writer {
     ///
     /// # Errors
     /// [`NotDurable`]: it is not on disk; [`Self::keep`] sees to it that it will be.
-    pub async fn record(&self, completion: Completion) -> Result<Recorded, NotDurable> {
+    pub async fn record(
+        &self,
+        completion: impl Into<Arc<Completion>>,
+    ) -> Result<Recorded, NotDurable> {
         let (answer, ticket) = oneshot::channel();
-        let draft = Draft::Completion(Box::new(completion));
+        let draft = Draft::Completion(completion.into());
         let room = self.allowances.outcomes.wait(draft.bytes()).await;
         let waiting = self.waiting(Drafts::One(draft, answer), room.ok_or(NotDurable)?);
         self.queue.send(waiting).map_err(|_| NotDurable)?;
@@ -367,9 +371,10 @@ impl Writer {
 
     /// Keeps an outcome that could not be written until it can be. A restart before that leaves its
     /// event to recovery, which closes it as `unknown`.
-    pub async fn keep(&self, completion: Completion) {
+    pub async fn keep(&self, completion: impl Into<Arc<Completion>>) {
+        let completion = completion.into();
         let event_id = completion.recalled.event_id;
-        if self.kept.send(Box::new(completion)).await.is_err() {
+        if self.kept.send(completion).await.is_err() {
             tracing::error!(audit.event_id = %event_id, "an outcome is lost: the writer has ended");
         }
     }

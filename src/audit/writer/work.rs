@@ -4,6 +4,7 @@ mod beside;
 
 use std::collections::VecDeque;
 use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -40,7 +41,7 @@ pub(super) struct Work {
     pub(super) last_tip: Tip,
     pub(super) heads: Heads,
     pub(super) waiting: mpsc::UnboundedReceiver<Waiting>,
-    pub(super) kept_back: mpsc::Receiver<Box<Completion>>,
+    pub(super) kept_back: mpsc::Receiver<Arc<Completion>>,
     pub(super) looked_after: mpsc::UnboundedReceiver<LookedAfter>,
     /// What is to be noted beside the trail.
     pub(super) unnoted: Vec<LookedAfter>,
@@ -142,7 +143,7 @@ impl Work {
         }
     }
 
-    fn keep(&mut self, completion: Box<Completion>) {
+    fn keep(&mut self, completion: Arc<Completion>) {
         if self.kept.len() < KEPT_OUTCOMES_MAX {
             self.kept.push_back(Draft::Completion(completion));
         } else {

@@ -1,7 +1,5 @@
 //! What one call carries: at most ten additions and ten removals, equal changes of an account in one place. Pure.
 
-use std::collections::HashMap;
-
 use crate::domain::{AccountId, ImageId, Operation, Region};
 use crate::upstream::{ACCOUNTS_PER_LIST_MAX, Modification};
 
@@ -10,7 +8,6 @@ use super::machine::PlaceId;
 /// What one call carries.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    taken: HashMap<AccountId, Operation>,
     additions: Vec<AccountId>,
     removals: Vec<AccountId>,
     places: Vec<PlaceId>,
@@ -19,12 +16,16 @@ pub(super) struct Batch {
 impl Batch {
     /// Whether such a change fits: the call must not ask the contrary of the account, and its list must not be full.
     pub(super) fn fits(&self, operation: Operation, account_id: AccountId) -> bool {
-        match self.taken.get(&account_id) {
-            Some(taken) => *taken == operation,
-            None => match operation {
-                Operation::Share => self.additions.len() < ACCOUNTS_PER_LIST_MAX,
-                Operation::Unshare => self.removals.len() < ACCOUNTS_PER_LIST_MAX,
-            },
+        let (same, contrary) = self.lists(operation);
+        let there = || same.contains(&account_id);
+        !contrary.contains(&account_id) && (same.len() < ACCOUNTS_PER_LIST_MAX || there())
+    }
+
+    /// The list that such a change goes into, and the other.
+    fn lists(&self, operation: Operation) -> (&[AccountId], &[AccountId]) {
+        match operation {
+            Operation::Share => (&self.additions, &self.removals),
+            Operation::Unshare => (&self.removals, &self.additions),
         }
     }
 
@@ -35,7 +36,7 @@ impl Batch {
         account_id: AccountId,
         places: impl IntoIterator<Item = PlaceId>,
     ) {
-        if self.taken.insert(account_id, operation).is_none() {
+        if !self.lists(operation).0.contains(&account_id) {
             match operation {
                 Operation::Share => self.additions.push(account_id),
                 Operation::Unshare => self.removals.push(account_id),
@@ -66,7 +67,7 @@ impl Batch {
 
     /// How many accounts it names.
     pub(super) fn accounts(&self) -> usize {
-        self.taken.len()
+        self.additions.len() + self.removals.len()
     }
 
     /// What the call asks for.

@@ -183,13 +183,17 @@ impl Queue {
                 }
             }
         }
-        let taken: HashSet<PlaceId> = batch.places().iter().copied().collect();
-        let mut flags = served.into_iter();
-        let (served, first): (Vec<PartyQueue>, Vec<PartyQueue>) = std::mem::take(&mut self.turns)
-            .into_iter()
-            .partition(|_| flags.next() == Some(true));
-        self.turns = first.into_iter().chain(served).collect();
-        self.sweep(|place| !taken.contains(place) && look(*place).is_some());
+        if self.turns.len() > 1 {
+            let mut flags = served.into_iter();
+            let (served, first): (Vec<PartyQueue>, Vec<PartyQueue>) =
+                std::mem::take(&mut self.turns)
+                    .into_iter()
+                    .partition(|_| flags.next() == Some(true));
+            self.turns = first.into_iter().chain(served).collect();
+        }
+        let mut taken = batch.places().to_vec();
+        taken.sort_unstable();
+        self.sweep(|place| taken.binary_search(place).is_err() && look(*place).is_some());
     }
 
     /// Takes an account's changes from its first to this one and on, as long as they ask for the same: none of them
@@ -213,15 +217,17 @@ impl Queue {
             return false;
         }
         let waiting = self.accounts.get(&account_id).into_iter().flatten();
-        let alike: HashSet<PlaceId> = waiting
+        // Ascending, since so they were accepted.
+        let alike: Vec<PlaceId> = waiting
             .filter_map(|place| look(*place).map(|candidate| (*place, candidate)))
             .take_while(|(_, found)| found.recorded && found.operation == operation)
             .map(|(place, _)| place)
             .collect();
-        if !alike.contains(&place) {
+        let is_alike = |place: &PlaceId| alike.binary_search(place).is_ok();
+        if !is_alike(&place) {
             return false;
         }
-        self.leave_account(account_id, alike.len(), |waiting| !alike.contains(&waiting));
+        self.leave_account(account_id, alike.len(), |waiting| !is_alike(&waiting));
         batch.take(operation, account_id, alike);
         true
     }
