@@ -5,7 +5,9 @@
 //! runs here: on the main runtime, counted, and waited for at a stop, within the spans in which it began.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -47,6 +49,37 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         self.begin(current(), work);
+    }
+
+    /// As [`Self::spawn`], but `work` begins at once, on the thread that calls this, and goes on elsewhere from where it
+    /// first waits: what it waits for is under way before another thread wakes up.
+    pub fn begin_here<F>(&self, work: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Some(spans) = current() else {
+            return self.begin_tracked(work);
+        };
+        self.begin_tracked(within(spans, work));
+    }
+
+    fn begin_tracked<F>(&self, work: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut work = Box::pin(self.tracker.track_future(work));
+        let begun = {
+            // What it opens, timers among it, belongs to the runtime on which it goes on.
+            let _entered = self.runtime.enter();
+            // Whatever wakes it meanwhile, it is looked at once more where it goes on.
+            let mut nobody = Context::from_waker(Waker::noop());
+            let begin = AssertUnwindSafe(|| work.as_mut().poll(&mut nobody));
+            catch_unwind(begin)
+        };
+        // One that panicked ends, as it would elsewhere.
+        if let Ok(Poll::Pending) = begun {
+            self.runtime.spawn(work);
+        }
     }
 
     /// The same within other spans than the present ones, or within none.
@@ -120,5 +153,52 @@ impl Tasks {
         self.giving_up.cancel();
         let _ = timeout(grace, self.tracker.wait()).await;
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_begins_here_goes_on_elsewhere_and_is_waited_for() {
+        let tasks = Tasks::on_this_runtime();
+        let (done, mut is_done) = oneshot::channel();
+        let begin = tasks.clone();
+        let (go, went) = oneshot::channel::<()>();
+        // A thread whose runtime ends, as that of an actix worker does.
+        let other = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            runtime.expect("a runtime").block_on(async {
+                let here = std::thread::current().id();
+                begin.begin_here(async move {
+                    assert_eq!(std::thread::current().id(), here);
+                    let pause = tokio::time::sleep(Duration::from_millis(1));
+                    pause.await;
+                    went.await.expect("goes");
+                    assert_ne!(std::thread::current().id(), here);
+                    done.send(()).expect("somebody waits");
+                });
+            });
+        });
+        other.join().expect("ends");
+        assert!(is_done.try_recv().is_err(), "it waits");
+        go.send(()).expect("waits");
+        let finished = tasks.finish(Deadline::after(Duration::from_secs(30)), Duration::ZERO);
+        assert!(finished.await, "a stop waits for it");
+        assert_eq!(is_done.await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_panic_as_it_begins_ends_the_work_alone() {
+        let tasks = Tasks::on_this_runtime();
+        let (told, ended) = oneshot::channel::<()>();
+        tasks.begin_here(async move {
+            let _told = told;
+            panic!("as it begins");
+        });
+        assert!(ended.await.is_err(), "whoever waits for it learns so");
     }
 }

@@ -383,6 +383,7 @@ impl Draft {
 }
 
 /// What was asked for, a single change or a bulk.
+#[derive(Clone, Copy)]
 struct AskedFor<'a> {
     operation: &'static str,
     image_id: &'a ImageId,

@@ -21,7 +21,8 @@ pub(super) const RECORD_GRACE: Duration = Duration::from_secs(1);
 pub(super) type Answer = oneshot::Sender<Result<Receipt, ChangeError>>;
 
 impl Sharing {
-    /// Makes one change, in a task of its own, and waits for it until `deadline`.
+    /// Makes one change, in a task of its own, and waits for it until `deadline`. The task begins on the thread that calls
+    /// this, so that the intent is on its way to the disk at once.
     ///
     /// # Errors
     /// See [`ChangeError`]; each variant says what is on disk and what was sent.
@@ -36,7 +37,7 @@ impl Sharing {
         let caller = Arc::new(caller);
         self.0
             .tasks
-            .spawn(async move { parts.run(caller, change, deadline, answer).await });
+            .begin_here(async move { parts.run(caller, change, deadline, answer).await });
         answered.await.unwrap_or(Err(ChangeError::Lost))
     }
 }

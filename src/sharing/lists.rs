@@ -104,11 +104,10 @@ impl Lists {
             }
             if let Word::Carried(answer) = word {
                 let answer = timeout_at(deadline, answer).await;
-                match answer.map_err(|_| ReadError::TimeUp)? {
-                    Ok(answer) => return answer,
-                    // Who called has left.
-                    Err(_) => continue,
+                if let Ok(answer) = answer.map_err(|_| ReadError::TimeUp)? {
+                    return answer;
                 }
+                // Who called has left.
             }
         }
     }

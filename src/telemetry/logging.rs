@@ -136,7 +136,9 @@ impl Write for Stderr {
 
     fn flush(&mut self) -> io::Result<()> {
         if io::stderr().write_all(&self.buffer).is_err() {
-            self.counts.unwritten.fetch_add(self.lines, Ordering::Relaxed);
+            self.counts
+                .unwritten
+                .fetch_add(self.lines, Ordering::Relaxed);
         }
         self.counts.ended.fetch_add(self.lines, Ordering::Release);
         self.lines = 0;

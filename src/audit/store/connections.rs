@@ -27,8 +27,9 @@ const EXPORTS_MAX: u32 = 2;
 const FEEDS_MAX: u32 = 2;
 /// Connections for indexed look-ups that changes and lists wait for.
 const LOOK_UPS_MAX: u32 = 2;
-/// Connections for single events, whose statements look up a few rows each and nothing else.
-const POINTS_MAX: u32 = 2;
+/// Connections for single events, whose statements look up a few rows each and nothing else: one does tens of thousands a
+/// second, and its thread needs not take turns with another's.
+const POINTS_MAX: u32 = 1;
 /// How long a statement of each may take beside a running gateway.
 const QUERY_TIME: Duration = Duration::from_secs(5);
 const EXPORT_TIME: Duration = Duration::from_secs(15);
