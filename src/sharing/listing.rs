@@ -7,8 +7,7 @@ use std::sync::Arc;
 use crate::domain::{AccountId, Deadline, ImageId, Party, Region};
 use crate::upstream::SharedAccount;
 
-use super::lanes::{LaneKey, NoTurn, ReadError, ReadTerms};
-use super::lists::List;
+use super::lanes::{NoTurn, ReadError, ReadTerms};
 use super::provenance::origins;
 use super::{Access, ListError, Parts, Shares, Sharing};
 
@@ -90,16 +89,6 @@ impl Sharing {
 }
 
 impl Parts {
-    /// As [`Self::accounts`], by a call that others share who ask at the same time.
-    async fn shared_list(&self, key: &LaneKey, asked: ReadTerms) -> Result<List, ListError> {
-        let (region, image_id) = key;
-        let call = |connection| async move {
-            let listed = self.upstream.describe(region, image_id, connection).await;
-            listed.map(|accounts| in_order(accounts).into())
-        };
-        Ok(self.lists.read(&self.lanes, key, asked, call).await?)
-    }
-
     /// Who has access now, ascending and each once, by a call of its own.
     pub(super) async fn accounts(
         &self,
@@ -126,7 +115,7 @@ impl Parts {
 }
 
 /// Ascending and each once.
-fn in_order(accounts: Vec<SharedAccount>) -> Vec<SharedAccount> {
+pub(super) fn in_order(accounts: Vec<SharedAccount>) -> Vec<SharedAccount> {
     let mut accounts = accounts;
     accounts.sort_by_key(|account| account.account_id);
     accounts.dedup_by_key(|account| account.account_id);

@@ -1,21 +1,28 @@
 //! Lists of one image that are wanted at the same time: one call answers all who asked before it began.
 //!
-//! Nobody is answered by a call that began before the question, so nobody reads what was true before they asked. While a
-//! call is under way for an image, whoever comes waits for its end. Then all who wait line up, each for a turn of their own,
-//! as every read does: so nobody waits behind what another party has in line. The first whose turn comes calls for all
-//! of them, and the others leave the line. Where it gives up before it has an answer, they line up again.
+//! Nobody is answered by a call that began before the question, so nobody reads what was true before they asked. Whoever
+//! comes while a call is under way gathers for the next, which begins once that one has ended, or after a moment where it
+//! does not. A gathering has a task of its own, so that whoever came first may leave. It lines up once for each party that
+//! takes part, as each would alone, and calls for all of them when the first of these turns comes: so nobody waits behind
+//! what another party has in line. A caller's time bounds its own waiting and nobody else's.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout_at;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
-use crate::upstream::{CallError, Connection, SharedAccount};
+use crate::domain::Party;
+use crate::upstream::SharedAccount;
 
-use super::lanes::{LaneKey, Lanes, NoTurn, ReadError, ReadTerms};
+use super::Parts;
+use super::lanes::{LaneKey, NoTurn, ReadError, ReadTerms};
+use super::listing::in_order;
 
 /// Who has access, as one call showed it; shared by all that it was made for.
 pub(super) type List = Arc<[SharedAccount]>;
@@ -23,201 +30,295 @@ pub(super) type List = Arc<[SharedAccount]>;
 /// What a call gave to those for whom it was made.
 type Answer = Result<List, ReadError>;
 
-/// What somebody who waits is told: that they may line up, and that a call begins for them.
-const WORDS_MAX: usize = 2;
+/// How long a gathering waits for the call before it. Most calls take a tenth of it.
+const CALL_BEFORE_TIME: Duration = Duration::from_millis(500);
+/// Most who wait for lists on behalf of one party.
+const SEATS_OF_PARTY_MAX: usize = 64;
 
 /// Who waits for a list of which image.
 #[derive(Debug, Default)]
-pub(super) struct Lists {
-    gatherings: Mutex<HashMap<LaneKey, Gathering>>,
-    /// The seat that was taken last.
-    last: AtomicU64,
+pub(super) struct Lists(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Those for whom no call has begun.
+    gatherings: HashMap<LaneKey, Gathering>,
+    /// The last call of an image that has begun and not ended: whose it is, and what is cancelled as it ends.
+    calls: HashMap<LaneKey, Call>,
+    /// The call that began last.
+    last_call: u64,
+    seats_of: HashMap<Party, usize>,
 }
 
-/// Those who want one image's list.
 #[derive(Debug, Default)]
 struct Gathering {
-    /// Who calls, or is about to call again.
-    leader: Option<SeatId>,
-    /// For whom.
-    carried: Vec<oneshot::Sender<Answer>>,
-    /// Who came since the last call began.
-    waiting: Vec<(SeatId, mpsc::Sender<Word>)>,
+    seats: Vec<Seat>,
+    /// Somebody came or left.
+    changed: Arc<Notify>,
+    /// Cancelled as its call begins.
+    begun: CancellationToken,
 }
 
-type SeatId = u64;
-
 #[derive(Debug)]
-enum Word {
-    /// Nobody calls any more.
-    LineUp,
-    /// Somebody's call begins, and answers here.
-    Carried(oneshot::Receiver<Answer>),
+struct Call {
+    number: u64,
+    ended: CancellationToken,
+}
+
+/// Those for whom a call is made.
+#[derive(Debug, Default)]
+struct Carried {
+    seats: Vec<Seat>,
+    call: u64,
+}
+
+/// Somebody who waits.
+#[derive(Debug)]
+struct Seat {
+    party: Party,
+    deadline: Instant,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// Somebody's presence; given up when it is dropped.
+struct Presence<'a> {
+    lists: &'a Lists,
+    party: Party,
+    changed: Arc<Notify>,
+    begun: CancellationToken,
+}
+
+impl Parts {
+    /// Reads an image's list by a call that is made for all who want it now.
+    ///
+    /// # Errors
+    /// As [`super::lanes::Lanes::read`].
+    pub(super) async fn shared_list(self: &Arc<Self>, key: &LaneKey, asked: ReadTerms) -> Answer {
+        loop {
+            let (presence, answer) = self.take_seat(key, &asked)?;
+            match timeout_at(asked.deadline.into(), answer).await {
+                Ok(Ok(answer)) => return answer,
+                // The call failed since the time of those was up who had less.
+                Ok(Err(_)) => {}
+                Err(_) if presence.begun.is_cancelled() => return Err(ReadError::TimeUp),
+                Err(_) => return Err(ReadError::NoTurn(NoTurn::TimeUp)),
+            }
+        }
+    }
+
+    fn take_seat(
+        self: &Arc<Self>,
+        key: &LaneKey,
+        asked: &ReadTerms,
+    ) -> Result<(Presence<'_>, oneshot::Receiver<Answer>), ReadError> {
+        let (sender, answer) = oneshot::channel();
+        let party = asked.party.clone();
+        let mut state = self.lists.locked();
+        let seats = state.seats_of.entry(party.clone()).or_default();
+        if *seats >= SEATS_OF_PARTY_MAX {
+            return Err(ReadError::Full);
+        }
+        *seats += 1;
+        let is_new = !state.gatherings.contains_key(key);
+        let gathering = state.gatherings.entry(key.clone()).or_default();
+        gathering.seats.push(Seat {
+            party: party.clone(),
+            deadline: asked.deadline,
+            answer: sender,
+        });
+        let presence = Presence {
+            lists: &self.lists,
+            party,
+            changed: Arc::clone(&gathering.changed),
+            begun: gathering.begun.clone(),
+        };
+        if is_new {
+            let before = state.calls.get(key).map(|call| call.ended.clone());
+            let (this, key) = (Arc::clone(self), key.clone());
+            let (changed, begun) = (Arc::clone(&presence.changed), presence.begun.clone());
+            self.tasks
+                .spawn(async move { this.gather(key, before, &changed, &begun).await });
+        } else {
+            presence.changed.notify_one();
+        }
+        drop(state);
+        Ok((presence, answer))
+    }
+
+    /// Sees a gathering through its call.
+    async fn gather(
+        &self,
+        key: LaneKey,
+        before: Option<CancellationToken>,
+        changed: &Notify,
+        begun: &CancellationToken,
+    ) {
+        if let Some(before) = before {
+            let _ = timeout(CALL_BEFORE_TIME, before.cancelled()).await;
+        }
+        let carried = Mutex::new(Carried::default());
+        let mut turns = FuturesUnordered::new();
+        let mut lined_up: Vec<Party> = Vec::new();
+        loop {
+            let Some(wanted) = self.lists.terms(&key, &lined_up) else {
+                // Everybody has left.
+                return;
+            };
+            for asked in wanted {
+                lined_up.push(asked.party.clone());
+                turns.push(self.turn(&key, asked, begun, &carried));
+            }
+            let (asked, answer) = tokio::select! {
+                Some(ended) = turns.next() => ended,
+                () = changed.notified(), if !begun.is_cancelled() => continue,
+            };
+            if begun.is_cancelled() {
+                let Some(answer) = answer else { continue };
+                let carried = std::mem::take(&mut *locked(&carried));
+                self.lists.call_ended(&key, carried.call);
+                for seat in carried.seats {
+                    // Whoever has more time than the call had asks again.
+                    if answer.is_ok() || seat.deadline <= asked.deadline {
+                        let _ = seat.answer.send(answer.clone());
+                    }
+                }
+                return;
+            }
+            lined_up.retain(|party| *party != asked.party);
+            if let Some(Err(error)) = answer {
+                self.lists.refuse(&key, &asked, &error);
+            }
+        }
+    }
+
+    /// A party's turn: its terms, and what its call gave; `None` where another's came first.
+    async fn turn(
+        &self,
+        key: &LaneKey,
+        asked: ReadTerms,
+        begun: &CancellationToken,
+        carried: &Mutex<Carried>,
+    ) -> (ReadTerms, Option<Answer>) {
+        let leads = AtomicBool::new(false);
+        let call = |connection| {
+            if !begun.is_cancelled() {
+                leads.store(true, Ordering::Relaxed);
+                *locked(carried) = self.lists.call_begins(key, begun);
+            }
+            let calling = leads.load(Ordering::Relaxed);
+            async move {
+                if !calling {
+                    return std::future::pending().await;
+                }
+                let listed = self.upstream.describe(&key.0, &key.1, connection).await;
+                listed.map(|accounts| in_order(accounts).into())
+            }
+        };
+        let anothers = async {
+            begun.cancelled().await;
+            if leads.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
+        let answer = tokio::select! {
+            biased;
+            () = anothers => None,
+            answer = self.lanes.read(asked.clone(), call) => Some(answer),
+        };
+        (asked, answer)
+    }
 }
 
 impl Lists {
-    /// Reads an image's list, by a call of its own or by another's that began meanwhile.
-    ///
-    /// # Errors
-    /// As [`Lanes::read`]. Those by whom a call was shared share its failure, but not that its caller's own time is up.
-    pub(super) async fn read<F>(
-        &self,
-        lanes: &Lanes,
-        key: &LaneKey,
-        asked: ReadTerms,
-        call: impl Fn(Connection) -> F,
-    ) -> Answer
-    where
-        F: Future<Output = Result<List, CallError>>,
-    {
-        let deadline = asked.deadline.into();
-        loop {
-            let mut seat = self.take_seat(key);
-            let mut word = if seat.may_line_up {
-                Word::LineUp
-            } else {
-                let told = timeout_at(deadline, seat.words.recv()).await;
-                let told = told.map_err(|_| ReadError::NoTurn(NoTurn::TimeUp))?;
-                told.unwrap_or(Word::LineUp)
-            };
-            if let Word::LineUp = word {
-                let Seat { words, place, .. } = &mut seat;
-                let lead = |connection| {
-                    let leads = place.lead();
-                    let calling = leads.then(|| call(connection));
-                    async move {
-                        match calling {
-                            Some(calling) => calling.await,
-                            // Another's turn came first, and its call is for this one too, who is told so.
-                            None => std::future::pending().await,
-                        }
-                    }
-                };
-                tokio::select! {
-                    biased;
-                    Some(told) = words.recv() => word = told,
-                    answer = lanes.read(asked.clone(), lead) => {
-                        place.tell(&answer);
-                        return answer;
-                    }
-                }
-            }
-            if let Word::Carried(answer) = word {
-                let answer = timeout_at(deadline, answer).await;
-                if let Ok(answer) = answer.map_err(|_| ReadError::TimeUp)? {
-                    return answer;
-                }
-                // Who called has left.
-            }
-        }
+    fn locked(&self) -> MutexGuard<'_, State> {
+        locked(&self.0)
     }
 
-    fn take_seat<'a>(&'a self, key: &'a LaneKey) -> Seat<'a> {
-        let (told, words) = mpsc::channel(WORDS_MAX);
-        let id = self.last.fetch_add(1, Ordering::Relaxed);
-        let mut gatherings = self.locked();
-        let gathering = gatherings.entry(key.clone()).or_default();
-        gathering.waiting.push((id, told));
-        let may_line_up = gathering.leader.is_none();
-        let place = Place {
-            id,
-            key,
-            lists: self,
+    /// What to line up with for those who wait and whose parties have not; `None`, and the gathering is over, where nobody
+    /// does. One call is for all of them, so it may take as long as anybody waits.
+    fn terms(&self, key: &LaneKey, lined_up: &[Party]) -> Option<Vec<ReadTerms>> {
+        let mut state = self.locked();
+        let Some(gathering) = state.gatherings.get_mut(key) else {
+            // Its call has begun.
+            return Some(Vec::new());
         };
-        Seat {
-            words,
-            may_line_up,
-            place,
+        gathering.seats.retain(|seat| !seat.answer.is_closed());
+        let Some(deadline) = gathering.seats.iter().map(|seat| seat.deadline).max() else {
+            state.gatherings.remove(key);
+            return None;
+        };
+        let mut wanted: Vec<ReadTerms> = Vec::new();
+        for seat in &gathering.seats {
+            let is_in_line = lined_up.contains(&seat.party)
+                || wanted.iter().any(|asked| asked.party == seat.party);
+            if !is_in_line {
+                wanted.push(ReadTerms::until(seat.party.clone(), deadline));
+            }
+        }
+        Some(wanted)
+    }
+
+    /// A call begins; gives those for whom. Whoever comes now gathers anew.
+    fn call_begins(&self, key: &LaneKey, begun: &CancellationToken) -> Carried {
+        let mut state = self.locked();
+        begun.cancel();
+        state.last_call += 1;
+        let call = state.last_call;
+        let ended = CancellationToken::new();
+        state.calls.insert(
+            key.clone(),
+            Call {
+                number: call,
+                ended,
+            },
+        );
+        let seats = state.gatherings.remove(key).unwrap_or_default().seats;
+        Carried { seats, call }
+    }
+
+    fn call_ended(&self, key: &LaneKey, number: u64) {
+        let mut state = self.locked();
+        if state
+            .calls
+            .get(key)
+            .is_some_and(|call| call.number == number)
+            && let Some(call) = state.calls.remove(key)
+        {
+            call.ended.cancel();
         }
     }
 
-    fn locked(&self) -> MutexGuard<'_, HashMap<LaneKey, Gathering>> {
-        self.gatherings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// A party's turn did not come: those hear so whom it is for.
+    fn refuse(&self, key: &LaneKey, asked: &ReadTerms, error: &ReadError) {
+        let mut state = self.locked();
+        let Some(gathering) = state.gatherings.get_mut(key) else {
+            return;
+        };
+        let everybodys = matches!(error, ReadError::NoTurn(NoTurn::BreakerOpen(_)));
+        let is_for = |seat: &mut Seat| {
+            everybodys || (seat.party == asked.party && seat.deadline <= asked.deadline)
+        };
+        for seat in gathering.seats.extract_if(.., is_for) {
+            // Whoever left needs no answer.
+            let _ = seat.answer.send(Err(error.clone()));
+        }
     }
 }
 
-/// Somebody who wants a list.
-struct Seat<'a> {
-    words: mpsc::Receiver<Word>,
-    may_line_up: bool,
-    place: Place<'a>,
-}
-
-/// Where somebody stands in a gathering; given up when it is dropped.
-struct Place<'a> {
-    id: SeatId,
-    key: &'a LaneKey,
-    lists: &'a Lists,
-}
-
-impl Place<'_> {
-    /// A call begins for all who wait. Returns `false` where another's did, for this one too.
-    fn lead(&self) -> bool {
-        let mut gatherings = self.lists.locked();
-        let Some(gathering) = gatherings.get_mut(self.key) else {
-            return false;
-        };
-        let waits = |(id, _): &(SeatId, _)| *id == self.id;
-        match gathering.leader {
-            Some(leader) if leader == self.id => {}
-            None if gathering.waiting.iter().any(waits) => gathering.leader = Some(self.id),
-            Some(_) | None => return false,
-        }
-        for (id, told) in std::mem::take(&mut gathering.waiting) {
-            if id != self.id {
-                let (sender, answer) = oneshot::channel();
-                // Whoever left needs no answer.
-                if told.try_send(Word::Carried(answer)).is_ok() {
-                    gathering.carried.push(sender);
-                }
-            }
-        }
-        true
-    }
-
-    /// Gives those for whom the call was made what came of it, where it is theirs too.
-    fn tell(&self, answer: &Answer) {
-        let is_all_theirs = match answer {
-            Ok(_) | Err(ReadError::Failed(_) | ReadError::NoTurn(NoTurn::BreakerOpen(_))) => true,
-            Err(ReadError::Full | ReadError::NoTurn(NoTurn::TimeUp) | ReadError::TimeUp) => false,
-        };
-        let carried = self.leave();
-        if is_all_theirs {
-            for channel in carried {
-                // Whoever left needs no answer.
-                let _ = channel.send(answer.clone());
-            }
-        }
-    }
-
-    /// Leaves, and lets those line up who came meanwhile. Gives those for whom it called.
-    fn leave(&self) -> Vec<oneshot::Sender<Answer>> {
-        let mut gatherings = self.lists.locked();
-        let Entry::Occupied(mut entry) = gatherings.entry(self.key.clone()) else {
-            return Vec::new();
-        };
-        let gathering = entry.get_mut();
-        gathering.waiting.retain(|(id, _)| *id != self.id);
-        let mut carried = Vec::new();
-        if gathering.leader == Some(self.id) {
-            gathering.leader = None;
-            carried = std::mem::take(&mut gathering.carried);
-            for (_, told) in &gathering.waiting {
-                // Whoever left needs no word.
-                let _ = told.try_send(Word::LineUp);
-            }
-        }
-        if gathering.leader.is_none() && gathering.waiting.is_empty() {
-            entry.remove();
-        }
-        carried
-    }
-}
-
-impl Drop for Place<'_> {
+impl Drop for Presence<'_> {
     fn drop(&mut self) {
-        self.leave();
+        let mut state = self.lists.locked();
+        if let Some(seats) = state.seats_of.get_mut(&self.party) {
+            *seats -= 1;
+            if *seats == 0 {
+                state.seats_of.remove(&self.party);
+            }
+        }
+        drop(state);
+        self.changed.notify_one();
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -110,8 +110,9 @@ struct Stderr {
     lines: u64,
 }
 
-/// So much is written at once, and a line more.
-const BUFFER_BYTES: usize = 32 * 1024;
+/// So much is written at once, or one line that is longer: a pipe takes it whole, and nobody else's lines land within
+/// (`PIPE_BUF`, pipe(7)).
+const WRITTEN_AT_ONCE_BYTES: usize = 4096;
 
 impl Stderr {
     fn new(counts: Arc<LineCounts>) -> Self {
@@ -126,11 +127,11 @@ impl Stderr {
 impl Write for Stderr {
     /// Takes a line whole: what cannot be written is lost.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(line);
-        self.lines += 1;
-        if self.buffer.len() >= BUFFER_BYTES {
+        if self.buffer.len() + line.len() > WRITTEN_AT_ONCE_BYTES {
             self.flush()?;
         }
+        self.buffer.extend_from_slice(line);
+        self.lines += 1;
         Ok(line.len())
     }
 

@@ -34,13 +34,21 @@ impl Files {
 fn look(path: &Path) -> std::io::Result<((u64, u64), u64)> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
     let wanted = StatxFlags::INO | StatxFlags::SIZE;
-    let file = statx(CWD, path, AtFlags::empty(), wanted)?;
+    let file = match statx(CWD, path, AtFlags::empty(), wanted) {
+        // A sandbox of system calls may know nothing of it.
+        Err(rustix::io::Errno::NOSYS) => return look_by_stat(path),
+        file => file?,
+    };
     let device = u64::from(file.stx_dev_major) << 32 | u64::from(file.stx_dev_minor);
     Ok(((device, file.stx_ino), file.stx_size))
 }
 
 #[cfg(not(target_os = "linux"))]
 fn look(path: &Path) -> std::io::Result<((u64, u64), u64)> {
+    look_by_stat(path)
+}
+
+fn look_by_stat(path: &Path) -> std::io::Result<((u64, u64), u64)> {
     use std::os::unix::fs::MetadataExt as _;
     let file = std::fs::metadata(path)?;
     Ok(((file.dev(), file.ino()), file.len()))

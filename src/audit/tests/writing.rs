@@ -143,7 +143,11 @@ async fn entries_stand_in_the_order_of_the_calls_and_an_event_has_one_outcome() 
 #[tokio::test]
 async fn the_queue_is_bounded_and_says_so_at_once() {
     let trail = Trail::open().await;
-    // Nothing awaits in between, so the writer's task cannot run on this runtime's one thread.
+    // Somebody holds the database, so nothing gets to disk meanwhile.
+    let options = SqliteConnectOptions::new().filename(&trail.path);
+    let mut holder = options.connect().await.expect("opens");
+    let begun = sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut holder).await;
+    begun.expect("locks");
     let (mut taken, mut refused) = (Vec::new(), 0);
     for number in 0..1000 {
         match trail.writer.enqueue(intent(number)) {
@@ -155,6 +159,7 @@ async fn the_queue_is_bounded_and_says_so_at_once() {
         }
     }
     assert_eq!((taken.len(), refused), (256, 744));
+    holder.close().await.expect("lets go");
     for ticket in taken {
         ticket.await.expect("what was taken becomes durable");
     }

@@ -394,11 +394,12 @@ fn on_its_thread(
     work: Work,
     abandon: CancellationToken,
 ) -> std::io::Result<oneshot::Receiver<Closed>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()?;
     let (told, closed) = oneshot::channel();
     let run = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime with timers alone asks nothing of the system");
         let ended = runtime.block_on(async {
             tokio::select! {
                 biased;

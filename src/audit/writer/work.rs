@@ -24,6 +24,8 @@ use super::{Closed, GROUP_ENTRIES_MAX, Health, Recorded, Waiting};
 
 /// Most outcomes that are kept in memory while the trail cannot be written. Each is at most a few KiB.
 const KEPT_OUTCOMES_MAX: usize = 10_000;
+/// A commit that takes longer is told in the log.
+const SLOW_COMMIT_TIME: Duration = Duration::from_secs(5);
 /// How often a group that grows is let grow before it is written.
 const GATHER_ROUNDS_MAX: usize = 4;
 /// How often a writer that cannot write tries again by itself.
@@ -167,6 +169,13 @@ impl Work {
                 let entries = places.len();
                 self.metrics
                     .audit_commit(entries, self.last_tip.sequence(), took.elapsed());
+                if took.elapsed() > SLOW_COMMIT_TIME {
+                    tracing::warn!(
+                        audit.entries = entries,
+                        duration_ms = took.elapsed().as_millis(),
+                        "a commit took long"
+                    );
+                }
                 tracing::debug!(
                     audit.entries = entries,
                     duration_ms = took.elapsed().as_millis(),

@@ -34,10 +34,15 @@ pub(in crate::sharing) struct ReadTerms {
 impl ReadTerms {
     /// A caller's.
     pub(in crate::sharing) fn of(party: Party, deadline: Deadline) -> Self {
+        Self::until(party, deadline.instant())
+    }
+
+    /// The same.
+    pub(in crate::sharing) fn until(party: Party, deadline: Instant) -> Self {
         Self {
             party,
             holds: false,
-            deadline: deadline.instant(),
+            deadline,
             max_retries: u32::MAX,
         }
     }
