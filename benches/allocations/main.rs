@@ -40,8 +40,8 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const CALLERS: usize = 64;
 const WARM_UP: Duration = Duration::from_secs(1);
 const TIME: Duration = Duration::from_secs(5);
-/// Half of what they were when they were counted first (289 on 2026-11-27).
-const ALLOCATIONS_MAX: f64 = 144.0;
+/// Half of what they were when they were counted first.
+const ALLOCATIONS_MAX: f64 = 108.0;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread()

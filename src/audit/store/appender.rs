@@ -56,8 +56,8 @@ fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
     set("synchronous", &"FULL")?;
     // Should a statement need room of its own, then not in a file beside the trail.
     set("temp_store", &"MEMORY")?;
-    // In KiB, 4 MiB: the pages of a group, and those above them. What else it needs the system's cache has.
-    set("cache_size", &-4096)?;
+    // In KiB, 3 MiB: the pages of a group, and those above them. What else it needs the system's cache has.
+    set("cache_size", &-3072)?;
     // In pages, 16 MiB of log before it is folded in: a page that many changes touch is folded in once.
     set("wal_autocheckpoint", &4096)?;
     // CHECKs are for rows that others write. Those of the writer are what `Draft::cells` makes of types that have no other

@@ -15,7 +15,8 @@ use super::events::{
     EventRow, EventsQuery, FIRST_ROWS, FROM_PENDING, IS_FIRST_ROW, SELECT_EVENT, WITH_OUTCOME,
     fetch_events,
 };
-use super::limits::{BoundedRead, ReadGate, Turns, UnboundedRead, read_failed};
+use super::limits::{BoundedRead, ReadGate, Turns, read_failed};
+use super::points::Points;
 use super::reading::{check_there, reading};
 use super::rows::{StoredRow, select_row_up_to, select_rows};
 
@@ -27,9 +28,6 @@ const EXPORTS_MAX: u32 = 2;
 const FEEDS_MAX: u32 = 2;
 /// Connections for indexed look-ups that changes and lists wait for.
 const LOOK_UPS_MAX: u32 = 2;
-/// Connections for single events, whose statements look up a few rows each and nothing else: one does tens of thousands a
-/// second, and its thread needs not take turns with another's.
-const POINTS_MAX: u32 = 1;
 /// How long a statement of each may take beside a running gateway.
 const QUERY_TIME: Duration = Duration::from_secs(5);
 const EXPORT_TIME: Duration = Duration::from_secs(15);
@@ -62,7 +60,7 @@ pub(crate) struct ReadConnections {
     exports: SqlitePool,
     feeds: SqlitePool,
     look_ups: SqlitePool,
-    points: SqlitePool,
+    points: Points,
     gate: ReadGate,
     query_turns: Turns,
     export_turns: Turns,
@@ -101,10 +99,9 @@ impl ReadConnections {
             look_ups: pool(LOOK_UPS_MAX, BUSY_TIMEOUT, &options)
                 .await
                 .map_err(open)?,
-            points: pool(POINTS_MAX, BUSY_TIMEOUT, &options)
-                .await
-                .map_err(open)?,
-            gate: ReadGate::of(QUERIES_MAX + EXPORTS_MAX + FEEDS_MAX + LOOK_UPS_MAX + POINTS_MAX),
+            points: Points::new(&options, BUSY_TIMEOUT),
+            // Single events have one.
+            gate: ReadGate::of(QUERIES_MAX + EXPORTS_MAX + FEEDS_MAX + LOOK_UPS_MAX + 1),
             query_turns: Turns::of(QUERIES_OF_PARTY_MAX, BUSY_TIMEOUT),
             export_turns: Turns::of(EXPORTS_OF_PARTY_MAX, EXPORT_WAIT),
             bounded,
@@ -184,9 +181,8 @@ impl ReadConnections {
     ) -> Result<Option<(EventRow, Vec<PlaceRow>)>, StoreError> {
         let text = AssertSqlSafe(SELECT_EVENT_WITH_PLACES.as_str());
         let statement = sqlx::query_as(text).bind(id.to_string());
-        let mut read = UnboundedRead::begin(&self.points, &self.gate).await?;
-        let found = statement.fetch_optional(read.connection()).await;
-        let found: Option<(Vec<u8>, Vec<u8>)> = found.map_err(read_failed)?;
+        let look = async |connection: &mut _| statement.fetch_optional(connection).await;
+        let found: Option<(Vec<u8>, Vec<u8>)> = self.points.look_up(&self.gate, look).await?;
         let Some((event, places)) = found else {
             return Ok(None);
         };

@@ -59,7 +59,7 @@ impl ReadGate {
         }
     }
 
-    async fn pass(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn pass(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.places).acquire_owned().await.ok()
     }
 
@@ -134,31 +134,6 @@ impl Drop for Turn {
     }
 }
 
-/// A connection for one read that cannot take long.
-pub(crate) struct UnboundedRead {
-    connection: PoolConnection<Sqlite>,
-    _place: Option<OwnedSemaphorePermit>,
-}
-
-impl UnboundedRead {
-    /// Waits for a connection.
-    pub(crate) async fn begin(pool: &SqlitePool, gate: &ReadGate) -> Result<Self, StoreError> {
-        let connection = pool.acquire().await.map_err(|error| match error {
-            sqlx::Error::PoolTimedOut => StoreError::Busy,
-            error => error.into(),
-        })?;
-        Ok(Self {
-            connection,
-            // Only with a connection: who waits for one must not take another's place at the gate.
-            _place: gate.pass().await,
-        })
-    }
-
-    pub(crate) fn connection(&mut self) -> &mut SqliteConnection {
-        &mut self.connection
-    }
-}
-
 /// A connection for one read.
 pub(crate) struct BoundedRead {
     connection: PoolConnection<Sqlite>,
@@ -174,10 +149,12 @@ impl BoundedRead {
         gate: &ReadGate,
         limit: Option<Duration>,
     ) -> Result<Self, StoreError> {
-        let UnboundedRead {
-            mut connection,
-            _place: place,
-        } = UnboundedRead::begin(pool, gate).await?;
+        let mut connection = pool.acquire().await.map_err(|error| match error {
+            sqlx::Error::PoolTimedOut => StoreError::Busy,
+            error => error.into(),
+        })?;
+        // Only with a connection: who waits for one must not take another's place at the gate.
+        let place = gate.pass().await;
         let abandoned = Arc::new(AtomicBool::new(false));
         let (gone, begun) = (Arc::clone(&abandoned), Stopwatch::start());
         let closing = Arc::clone(&gate.closing);

@@ -9,6 +9,7 @@ mod connections;
 mod events;
 mod files;
 mod limits;
+mod points;
 mod reading;
 mod rows;
 mod standing;
