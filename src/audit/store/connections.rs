@@ -5,11 +5,10 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
-use sqlx::{AssertSqlSafe, QueryBuilder, SqlitePool};
+use sqlx::{QueryBuilder, SqlitePool};
 
 use crate::domain::{EventId, Party};
 
-use super::StoreError;
 use super::appender::BUSY_TIMEOUT;
 use super::events::{
     EventRow, EventsQuery, FIRST_ROWS, FROM_PENDING, IS_FIRST_ROW, SELECT_EVENT, WITH_OUTCOME,
@@ -19,6 +18,7 @@ use super::limits::{BoundedRead, ReadGate, Turns, read_failed};
 use super::points::Points;
 use super::reading::{check_there, reading};
 use super::rows::{StoredRow, select_row_up_to, select_rows};
+use super::{StoreError, resolved};
 
 /// Connections for what people ask.
 const QUERIES_MAX: u32 = 4;
@@ -86,6 +86,8 @@ impl ReadConnections {
         let options = reading(path, "SELECT id FROM audit_log LIMIT 0")
             .await
             .map_err(open)?;
+        // Single events have one place.
+        let gate = ReadGate::of(QUERIES_MAX + EXPORTS_MAX + FEEDS_MAX + LOOK_UPS_MAX + 1);
         Ok(Self {
             queries: pool(QUERIES_MAX, BUSY_TIMEOUT, &options)
                 .await
@@ -99,9 +101,12 @@ impl ReadConnections {
             look_ups: pool(LOOK_UPS_MAX, BUSY_TIMEOUT, &options)
                 .await
                 .map_err(open)?,
-            points: Points::new(&options, BUSY_TIMEOUT),
-            // Single events have one.
-            gate: ReadGate::of(QUERIES_MAX + EXPORTS_MAX + FEEDS_MAX + LOOK_UPS_MAX + 1),
+            points: Points::new(
+                &resolved(path).await,
+                gate.clone(),
+                &SELECT_EVENT_WITH_PLACES,
+            ),
+            gate,
             query_turns: Turns::of(QUERIES_OF_PARTY_MAX, BUSY_TIMEOUT),
             export_turns: Turns::of(EXPORTS_OF_PARTY_MAX, EXPORT_WAIT),
             bounded,
@@ -161,7 +166,7 @@ impl ReadConnections {
     /// The steps of `EXPLAIN QUERY PLAN` for a statement, with nothing bound.
     #[cfg(test)]
     pub(crate) async fn plan(&self, statement: &str) -> Vec<String> {
-        use sqlx::Row as _;
+        use sqlx::{AssertSqlSafe, Row as _};
         let statement = format!("EXPLAIN QUERY PLAN {statement}");
         let steps = sqlx::raw_sql(AssertSqlSafe(statement))
             .fetch_all(&self.queries)
@@ -179,11 +184,7 @@ impl ReadConnections {
         &self,
         id: EventId,
     ) -> Result<Option<(EventRow, Vec<PlaceRow>)>, StoreError> {
-        let text = AssertSqlSafe(SELECT_EVENT_WITH_PLACES.as_str());
-        let statement = sqlx::query_as(text).bind(id.to_string());
-        let look = async |connection: &mut _| statement.fetch_optional(connection).await;
-        let found: Option<(Vec<u8>, Vec<u8>)> = self.points.look_up(&self.gate, look).await?;
-        let Some((event, places)) = found else {
+        let Some((event, places)) = self.points.look_up(id).await? else {
             return Ok(None);
         };
         let event = serde_json::from_slice(&event).map_err(StoreError::Event)?;

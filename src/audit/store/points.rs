@@ -1,62 +1,143 @@
-//! Single events: a connection for look-ups that are over at once.
+//! Single events: a thread with a connection for look-ups that are over at once.
 //!
-//! A pool would ask its connection whether it still lives for each of them, and hand it back by a task of its own, which
-//! takes longer than the look-up. So there is one connection, and whoever wants it waits for his turn.
+//! A look-up takes some microseconds, and each thread that has to wake up for it more than that. So whoever asks hands it to this
+//! thread and is woken by it, and while others ask it never goes to sleep. It begins with the first look-up.
 
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
-use tokio::sync::Mutex;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::StoreError;
-use super::limits::{ReadGate, read_failed};
+use crate::domain::EventId;
 
-/// The connection, opened when it is first wanted.
+use super::StoreError;
+use super::appender::BUSY_TIMEOUT;
+use super::limits::ReadGate;
+
+/// Look-ups that wait, at most.
+const WAITING_MAX: usize = 256;
+/// How long one waits to be among them.
+const WAIT: Duration = BUSY_TIMEOUT;
+
+/// What was found, where something was: its two texts.
+pub(super) type Found = Option<(Vec<u8>, Vec<u8>)>;
+
+enum Ask {
+    LookUp(EventId, oneshot::Sender<Result<Found, StoreError>>),
+    Close(oneshot::Sender<()>),
+}
+
+/// The thread's door. Clones lead to the same thread.
 #[derive(Debug, Clone)]
-pub(super) struct Points {
-    options: SqliteConnectOptions,
-    wait: Duration,
-    connection: Arc<Mutex<Option<SqliteConnection>>>,
+pub(super) struct Points(Arc<Thread>);
+
+#[derive(Debug)]
+struct Thread {
+    path: PathBuf,
+    gate: ReadGate,
+    /// Gives two texts for an id.
+    statement: &'static str,
+    asks: OnceLock<mpsc::Sender<Ask>>,
 }
 
 impl Points {
-    /// Whoever wants it waits so long.
-    pub(super) fn new(options: &SqliteConnectOptions, wait: Duration) -> Self {
-        Self {
-            options: options.clone(),
-            wait,
-            connection: Arc::default(),
-        }
+    /// Looks up in the trail at `path` by `statement`.
+    pub(super) fn new(path: &Path, gate: ReadGate, statement: &'static str) -> Self {
+        Self(Arc::new(Thread {
+            path: path.into(),
+            gate,
+            statement,
+            asks: OnceLock::new(),
+        }))
     }
 
-    /// Looks up by `look`, which is one short statement.
-    pub(super) async fn look_up<T>(
-        &self,
-        gate: &ReadGate,
-        look: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, sqlx::Error>,
-    ) -> Result<T, StoreError> {
-        let turn = timeout(self.wait, self.connection.lock()).await;
-        let mut kept = turn.map_err(|_| StoreError::Busy)?;
-        // Only with the connection: who waits for it must not take another's place at the gate.
-        let _place = gate.pass().await;
-        // It is put back where all went well.
-        let mut connection = match kept.take() {
-            Some(connection) => connection,
-            None => self.options.connect().await?,
-        };
-        let found = look(&mut connection).await.map_err(read_failed)?;
-        *kept = Some(connection);
-        Ok(found)
+    /// Looks one id up.
+    pub(super) async fn look_up(&self, id: EventId) -> Result<Found, StoreError> {
+        let asks = self.0.asks.get_or_init(|| self.0.start());
+        let (told, answer) = oneshot::channel();
+        let waits = timeout(WAIT, asks.send(Ask::LookUp(id, told))).await;
+        let ended = || StoreError::open(&self.0.path, "the thread that looks events up has ended");
+        waits.map_err(|_| StoreError::Busy)?.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
     }
 
-    /// Closes it.
+    /// Closes its connection.
     pub(super) async fn close(&self) {
-        if let Some(connection) = self.connection.lock().await.take() {
-            // Whatever it says, nothing is lost: it only reads.
-            let _ = connection.close().await;
+        let (told, closed) = oneshot::channel();
+        if let Some(asks) = self.0.asks.get()
+            && asks.send(Ask::Close(told)).await.is_ok()
+        {
+            // One that has ended has closed it.
+            let _ = closed.await;
         }
     }
+}
+
+impl Thread {
+    /// Where the system gives no thread, whoever asks is told that there is none.
+    fn start(&self) -> mpsc::Sender<Ask> {
+        let (asks, mut asked) = mpsc::channel(WAITING_MAX);
+        let (path, gate, statement) = (self.path.clone(), self.gate.clone(), self.statement);
+        let run = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .expect("a runtime without I/O asks nothing of the system");
+            runtime.block_on(async {
+                let mut kept = None;
+                while let Some(ask) = asked.recv().await {
+                    match ask {
+                        Ask::LookUp(id, told) => {
+                            let _place = gate.pass().await;
+                            let found = look_up(&mut kept, &path, statement, id);
+                            // Whoever left needs no answer.
+                            let _ = told.send(found.map_err(StoreError::from));
+                        }
+                        Ask::Close(told) => {
+                            kept = None;
+                            let _ = told.send(());
+                        }
+                    }
+                }
+            });
+        };
+        let thread = std::thread::Builder::new().name("audit-points".into());
+        if let Err(error) = thread.spawn(run) {
+            tracing::error!(error.message = %error, "no thread to look events up");
+        }
+        asks
+    }
+}
+
+/// Opens the connection where there is none; one that failed is not kept.
+fn look_up(
+    kept: &mut Option<Connection>,
+    path: &Path,
+    statement: &str,
+    id: EventId,
+) -> Result<Found, rusqlite::Error> {
+    let connection = match kept.take() {
+        Some(connection) => connection,
+        None => open(path)?,
+    };
+    let texts = |row: &rusqlite::Row<'_>| Ok((text(row, 0)?, text(row, 1)?));
+    let found = connection
+        .prepare_cached(statement)?
+        .query_row([id.to_string()], texts)
+        .optional()?;
+    *kept = Some(connection);
+    Ok(found)
+}
+
+fn text(row: &rusqlite::Row<'_>, index: usize) -> Result<Vec<u8>, rusqlite::Error> {
+    Ok(row.get_ref(index)?.as_bytes()?.to_vec())
+}
+
+fn open(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(connection)
 }

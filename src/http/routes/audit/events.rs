@@ -161,7 +161,6 @@ pub(in crate::http) async fn get_event(
     request: HttpRequest,
     authorizer: Data<Authorizer>,
     reader: Data<Reader>,
-    tasks: Data<Tasks>,
 ) -> Result<HttpResponse, Problem> {
     Parser::new(&request, &[]).finish(Some(()))?;
     caller.admit(0)?;
@@ -173,8 +172,7 @@ pub(in crate::http) async fn get_event(
         .ok()
         .filter(|_| text.len() == 36)
         .ok_or_else(absent)?;
-    let event = on_main_runtime(&tasks, async move { reader.event(EventId::new(id)).await });
-    let event = event.await??.ok_or_else(absent)?;
+    let event = reader.event(EventId::new(id)).await?.ok_or_else(absent)?;
     Ok(HttpResponse::Ok().json(event))
 }
 
