@@ -22,11 +22,12 @@ struct Point {
 pub(crate) async fn draw(bench: &Bench, file: &Path) {
     let gateway = bench.gateway("curve");
     let mut points = Vec::new();
-    println!("\ncallers  changes/s  p50 ms  p99 ms");
+    println!("\ncallers  changes/s  p50 ms  p99 ms  refused/s");
     for callers in CALLERS {
         let load = changes(&gateway.url, callers, Asks::DistinctImages, bench.duration);
         let measured = measure(&gateway, &load).await;
-        assert_eq!(measured.outcome.errors, 0);
+        // Who finds no room among those who wait is told so at once.
+        let refused = measured.outcome.errors as f64 / bench.duration.as_secs_f64();
         let point = Point {
             callers: callers as f64,
             rate: measured.rate,
@@ -34,7 +35,7 @@ pub(crate) async fn draw(bench: &Bench, file: &Path) {
             p99: measured.outcome.percentile(0.99),
         };
         println!(
-            "{callers:>7}  {:>9.0}  {:>6.2}  {:>6.2}",
+            "{callers:>7}  {:>9.0}  {:>6.2}  {:>6.2}  {refused:>9.0}",
             point.rate, point.p50, point.p99
         );
         points.push(point);

@@ -55,6 +55,7 @@ const ACCOUNTS_PER_CALLER: u64 = 1_000_000_000;
 
 /// What came of it.
 pub(crate) struct Outcome {
+    /// Those that were as expected; percentiles are of these.
     pub(crate) answers: usize,
     pub(crate) errors: usize,
     latencies: Vec<Duration>,
@@ -112,10 +113,11 @@ async fn call(
         );
         let begun = Instant::now();
         stream.write_all(request.as_bytes()).await.unwrap();
-        if read_answer(&mut stream, &mut buffer).await != load.expects {
+        if read_answer(&mut stream, &mut buffer).await == load.expects {
+            latencies.push(begun.elapsed());
+        } else {
             errors += 1;
         }
-        latencies.push(begun.elapsed());
     }
     (latencies, errors)
 }
