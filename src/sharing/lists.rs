@@ -30,7 +30,7 @@ pub(super) type List = Arc<[SharedAccount]>;
 /// What a call gave to those for whom it was made.
 type Answer = Result<List, ReadError>;
 
-/// How long a gathering waits for the call before it. Most calls take a tenth of it.
+/// How long a gathering waits for the call before it: longer than a call takes that goes well.
 const CALL_BEFORE_TIME: Duration = Duration::from_millis(500);
 /// Most who wait for lists on behalf of one party.
 const SEATS_OF_PARTY_MAX: usize = 64;
