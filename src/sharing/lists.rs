@@ -21,7 +21,7 @@ use crate::domain::Party;
 use crate::upstream::SharedAccount;
 
 use super::Parts;
-use super::lanes::{LaneKey, NoTurn, ReadError, ReadTerms};
+use super::lanes::{LaneKey, NoTurn, READS_OF_PARTY_MAX, ReadError, ReadTerms};
 use super::listing::in_order;
 
 /// Who has access, as one call showed it; shared by all that it was made for.
@@ -32,8 +32,6 @@ type Answer = Result<List, ReadError>;
 
 /// How long a gathering waits for the call before it: longer than a call takes that goes well.
 const CALL_BEFORE_TIME: Duration = Duration::from_millis(500);
-/// Most who wait for lists on behalf of one party.
-const SEATS_OF_PARTY_MAX: usize = 64;
 
 /// Who waits for a list of which image.
 #[derive(Debug, Default)]
@@ -43,10 +41,9 @@ pub(super) struct Lists(Mutex<State>);
 struct State {
     /// Those for whom no call has begun.
     gatherings: HashMap<LaneKey, Gathering>,
-    /// The last call of an image that has begun and not ended: whose it is, and what is cancelled as it ends.
-    calls: HashMap<LaneKey, Call>,
-    /// The call that began last.
-    last_call: u64,
+    /// The last call of an image that has begun and not ended; cancelled as it ends.
+    calls: HashMap<LaneKey, CancellationToken>,
+    /// Who waits on behalf of each party; as many as may of its reads.
     seats_of: HashMap<Party, usize>,
 }
 
@@ -59,17 +56,12 @@ struct Gathering {
     begun: CancellationToken,
 }
 
-#[derive(Debug)]
-struct Call {
-    number: u64,
-    ended: CancellationToken,
-}
-
 /// Those for whom a call is made.
 #[derive(Debug, Default)]
 struct Carried {
     seats: Vec<Seat>,
-    call: u64,
+    /// To be cancelled as the call ends.
+    ended: CancellationToken,
 }
 
 /// Somebody who waits.
@@ -115,7 +107,7 @@ impl Parts {
         let party = asked.party.clone();
         let mut state = self.lists.locked();
         let seats = state.seats_of.entry(party.clone()).or_default();
-        if *seats >= SEATS_OF_PARTY_MAX {
+        if *seats >= READS_OF_PARTY_MAX {
             return Err(ReadError::Full);
         }
         *seats += 1;
@@ -133,7 +125,7 @@ impl Parts {
             begun: gathering.begun.clone(),
         };
         if is_new {
-            let before = state.calls.get(key).map(|call| call.ended.clone());
+            let before = state.calls.get(key).cloned();
             let (this, key) = (Arc::clone(self), key.clone());
             let (changed, begun) = (Arc::clone(&presence.changed), presence.begun.clone());
             self.tasks
@@ -175,7 +167,7 @@ impl Parts {
             if begun.is_cancelled() {
                 let Some(answer) = answer else { continue };
                 let carried = std::mem::take(&mut *locked(&carried));
-                self.lists.call_ended(&key, carried.call);
+                self.lists.call_ended(&key, &carried.ended);
                 for seat in carried.seats {
                     // Whoever has more time than the call had asks again.
                     if answer.is_ok() || seat.deadline <= asked.deadline {
@@ -262,29 +254,22 @@ impl Lists {
     fn call_begins(&self, key: &LaneKey, begun: &CancellationToken) -> Carried {
         let mut state = self.locked();
         begun.cancel();
-        state.last_call += 1;
-        let call = state.last_call;
         let ended = CancellationToken::new();
-        state.calls.insert(
-            key.clone(),
-            Call {
-                number: call,
-                ended,
-            },
-        );
+        state.calls.insert(key.clone(), ended.clone());
         let seats = state.gatherings.remove(key).unwrap_or_default().seats;
-        Carried { seats, call }
+        Carried { seats, ended }
     }
 
-    fn call_ended(&self, key: &LaneKey, number: u64) {
+    fn call_ended(&self, key: &LaneKey, ended: &CancellationToken) {
         let mut state = self.locked();
+        ended.cancel();
+        // Where it is not another's, which goes on.
         if state
             .calls
             .get(key)
-            .is_some_and(|call| call.number == number)
-            && let Some(call) = state.calls.remove(key)
+            .is_some_and(CancellationToken::is_cancelled)
         {
-            call.ended.cancel();
+            state.calls.remove(key);
         }
     }
 

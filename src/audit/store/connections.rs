@@ -31,7 +31,7 @@ const LOOK_UPS_MAX: u32 = 2;
 /// How long a statement of each may take beside a running gateway.
 const QUERY_TIME: Duration = Duration::from_secs(5);
 const EXPORT_TIME: Duration = Duration::from_secs(15);
-const LOOK_UP_TIME: Duration = Duration::from_secs(30);
+pub(super) const LOOK_UP_TIME: Duration = Duration::from_secs(30);
 /// Queries of one party at once, and pages of its exports; its others wait for these.
 const QUERIES_OF_PARTY_MAX: usize = 2;
 const EXPORTS_OF_PARTY_MAX: usize = 1;

@@ -107,12 +107,12 @@ pub enum StoreError {
         /// The time in the last id.
         last: Timestamp,
     },
-    /// The database refused to be read.
+    /// The database refused a read over a pool, or a migration.
     #[error("the audit database failed")]
     Database(#[source] sqlx::Error),
-    /// The database refused a row or a commit.
+    /// The database refused what a thread of its own asked: a row, a commit, a single event.
     #[error("the audit database failed")]
-    Append(#[source] rusqlite::Error),
+    Sqlite(#[source] rusqlite::Error),
 }
 
 impl StoreError {
@@ -131,7 +131,7 @@ impl StoreError {
     pub(super) fn reason(&self) -> &'static str {
         let code = match self {
             Self::Database(error) => primary_code(error),
-            Self::Append(error) => error
+            Self::Sqlite(error) => error
                 .sqlite_error()
                 .map(|error| primary(error.extended_code)),
             Self::Moved => return "the audit database was moved, deleted or replaced",
@@ -193,7 +193,7 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Append(error)
+        Self::Sqlite(error)
     }
 }
 

@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use tokio::sync::{mpsc, oneshot};
@@ -15,18 +14,17 @@ use crate::domain::EventId;
 
 use super::StoreError;
 use super::appender::BUSY_TIMEOUT;
+use super::connections::LOOK_UP_TIME;
 use super::limits::ReadGate;
 
 /// Look-ups that wait, at most.
 const WAITING_MAX: usize = 256;
-/// How long one waits to be among them.
-const WAIT: Duration = BUSY_TIMEOUT;
 
-/// What was found, where something was: its two texts.
-pub(super) type Found = Option<(Vec<u8>, Vec<u8>)>;
+/// The two texts of an event, where there is one.
+pub(super) type Texts = Option<(Vec<u8>, Vec<u8>)>;
 
 enum Ask {
-    LookUp(EventId, oneshot::Sender<Result<Found, StoreError>>),
+    LookUp(EventId, oneshot::Sender<Result<Texts, StoreError>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -55,13 +53,16 @@ impl Points {
     }
 
     /// Looks one id up.
-    pub(super) async fn look_up(&self, id: EventId) -> Result<Found, StoreError> {
+    pub(super) async fn look_up(&self, id: EventId) -> Result<Texts, StoreError> {
         let asks = self.0.asks.get_or_init(|| self.0.start());
         let (told, answer) = oneshot::channel();
-        let waits = timeout(WAIT, asks.send(Ask::LookUp(id, told))).await;
+        let waits = timeout(BUSY_TIMEOUT, asks.send(Ask::LookUp(id, told))).await;
         let ended = || StoreError::open(&self.0.path, "the thread that looks events up has ended");
         waits.map_err(|_| StoreError::Busy)?.map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())?
+        let answer = timeout(LOOK_UP_TIME, answer).await;
+        answer
+            .map_err(|_| StoreError::TooSlow)?
+            .map_err(|_| ended())?
     }
 
     /// Closes its connection.
@@ -117,7 +118,7 @@ fn look_up(
     path: &Path,
     statement: &str,
     id: EventId,
-) -> Result<Found, rusqlite::Error> {
+) -> Result<Texts, rusqlite::Error> {
     let connection = match kept.take() {
         Some(connection) => connection,
         None => open(path)?,

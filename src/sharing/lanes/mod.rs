@@ -36,7 +36,9 @@ use crate::telemetry::{Instruments, Metrics, Traces};
 use crate::upstream::{BreakerState, CallError, Connection, Modification, Modified, Upstream};
 
 pub(super) use door::{AdmitError, HeldLane};
-pub(super) use machine::{Aftermath, Ended, Kind, LaneKey, Last, Limits, NoTurn, ReadTerms, Terms};
+pub(super) use machine::{
+    Aftermath, Ended, Kind, LaneKey, Last, Limits, NoTurn, READS_OF_PARTY_MAX, ReadTerms, Terms,
+};
 use machine::{CallId, Effect, LookId, Machine, PlaceId, ReadId, WaitId};
 pub(super) use place::{Place, Word};
 pub(super) use reading::ReadError;

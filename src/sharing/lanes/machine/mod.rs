@@ -34,7 +34,7 @@ use door::Wait;
 use halves::Half;
 use lane::{Lane, LaneState};
 use reads::Read;
-pub(in crate::sharing) use reads::ReadTerms;
+pub(in crate::sharing) use reads::{READS_OF_PARTY_MAX, ReadTerms};
 pub(in crate::sharing) use words::{Aftermath, Ended, LaneKey, Last, Limits, NoTurn};
 pub(super) use words::{CallId, Effect, LookId, PlaceId, ReadId, WaitId};
 

@@ -12,7 +12,7 @@ use super::words::{Effect, NoTurn, ReadId};
 use super::{Alarm, Machine};
 
 /// Most reads of one party that wait for a call or are in one.
-const READS_OF_PARTY_MAX: usize = 64;
+pub(in crate::sharing) const READS_OF_PARTY_MAX: usize = 64;
 /// Most callers' reads that do; the first of a party is taken all the same. Those of the gateway and of who holds lanes
 /// are bounded by what they are for.
 const READS_MAX: usize = 1024;
@@ -37,7 +37,7 @@ impl ReadTerms {
         Self::until(party, deadline.instant())
     }
 
-    /// The same.
+    /// The same, by an instant.
     pub(in crate::sharing) fn until(party: Party, deadline: Instant) -> Self {
         Self {
             party,
