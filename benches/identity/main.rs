@@ -1,7 +1,7 @@
 //! The identity bench: `cargo bench --bench identity`.
 //!
 //! What it costs to know who asks and whether they may: a token for the first time and again, with one issuer and with
-//! five; a decision by the README's first worked example, and one by a policy that asks for claims, beside Cedar's own
+//! five; a decision by the first worked example of the page on policies, and one by a policy that asks for claims, beside Cedar's own
 //! `is_authorized` on entities and a request that are there already; and a decision without policies. Ratios of one run
 //! count.
 
@@ -166,12 +166,12 @@ fn median(mut figures: Vec<f64>) -> f64 {
     figures[figures.len() / 2]
 }
 
-/// The README's first worked example.
+/// The first worked example of the page on policies.
 fn worked_example() -> String {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = std::fs::read_to_string(readme).unwrap();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/policies.md");
+    let page = std::fs::read_to_string(page).unwrap();
     let begin = "<!-- policies: team-images -->\n```cedar\n";
-    let (_, rest) = readme.split_once(begin).unwrap();
+    let (_, rest) = page.split_once(begin).unwrap();
     rest.split_once("```").unwrap().0.to_owned()
 }
 
