@@ -251,7 +251,7 @@ pub(crate) async fn trail(directory: &Path, events: u64) -> PathBuf {
         .unwrap();
     // Sorting an index once is fast, and triggers hold what this program does not do.
     let parts: Vec<(String, String, String)> = sqlx::query_as(
-        "SELECT type, name, sql FROM sqlite_schema WHERE tbl_name = 'audit_entries' \
+        "SELECT type, name, sql FROM sqlite_schema WHERE tbl_name IN ('audit_entries', 'audit_filters') \
          AND type IN ('index', 'trigger') AND sql IS NOT NULL",
     )
     .fetch_all(&mut connection)
@@ -260,22 +260,28 @@ pub(crate) async fn trail(directory: &Path, events: u64) -> PathBuf {
     for (kind, name, _) in &parts {
         run(&mut connection, &format!("DROP {kind} {name}")).await;
     }
+    let made = |what: fn(&str, &str) -> bool| {
+        let parts = parts.iter().filter(move |(kind, name, _)| what(kind, name));
+        parts.map(|(_, _, sql)| sql.as_str())
+    };
     let mut chain = Chain {
         sequence: 0,
         hash: [0; 32],
     };
     let sorted = events - events / GROWN_SHARE;
     insert(&mut connection, &mut chain, 0..sorted).await;
-    for (kind, _, sql) in &parts {
-        if kind == "index" {
-            run(&mut connection, sql).await;
-        }
+    for sql in made(|kind, name| kind == "index" && name.starts_with("audit_entries_")) {
+        run(&mut connection, sql).await;
+    }
+    let add = "UPDATE audit_indexed SET sequence = (SELECT MAX(sequence) FROM audit_entries)";
+    run(&mut connection, add).await;
+    for sql in made(|kind, name| kind == "index" && name.starts_with("audit_filters_")) {
+        run(&mut connection, sql).await;
     }
     insert(&mut connection, &mut chain, sorted..events).await;
-    for (kind, _, sql) in &parts {
-        if kind == "trigger" {
-            run(&mut connection, sql).await;
-        }
+    run(&mut connection, add).await;
+    for sql in made(|kind, _| kind == "trigger") {
+        run(&mut connection, sql).await;
     }
     run(&mut connection, "PRAGMA journal_mode = WAL").await;
     connection.close().await.unwrap();

@@ -184,16 +184,16 @@ impl Reader {
     /// As [`Self::page`].
     pub async fn pending(&self) -> Result<Vec<(Recalled, Timestamp)>, StoreError> {
         let mut pending = Vec::new();
-        let mut after = String::new();
+        let mut after = None;
         loop {
             let rows = self
                 .connections
-                .pending(&after, i64::try_from(PENDING_PAGE).unwrap_or(i64::MAX))
+                .pending(after, i64::try_from(PENDING_PAGE).unwrap_or(i64::MAX))
                 .await?;
             let Some(last) = rows.last() else {
                 return Ok(pending);
             };
-            after.clone_from(&last.event_id);
+            after = Some(event_id(last)?);
             for row in rows {
                 pending.push(recalled(row)?);
             }

@@ -20,6 +20,7 @@ use crate::domain::{EventId, Timestamp};
 use super::StoreError;
 use super::beside;
 use super::files::{Files, take_lock};
+use super::folding::{Folding, fold, note_log_pages};
 use super::reading::options;
 use crate::audit::chain::{Hash, Sealed, Tip};
 use crate::audit::columns::COLUMNS;
@@ -33,6 +34,11 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Most rows, from the end of the trail, that a start looks through for changes that may take effect late.
 pub(super) const LOOKED_THROUGH_ROWS_MAX: i64 = 100_000;
+
+/// Rows behind what the derived tables hold, before they get the next batch: readers look through these one by one.
+const BATCH_ROWS: i64 = 512;
+/// Most rows of a batch: after one that could not be added there may be more.
+const BATCH_ROWS_MAX: i64 = 8 * BATCH_ROWS;
 
 /// Prepared statements that are kept: all there are.
 const STATEMENTS_MAX: usize = 16;
@@ -58,8 +64,6 @@ fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
     set("temp_store", &"MEMORY")?;
     // In KiB, 3 MiB: the pages of a group, and those above them. What else it needs the system's cache has.
     set("cache_size", &-3072)?;
-    // In pages, 16 MiB of log before it is folded in: a page that many changes touch is folded in once.
-    set("wal_autocheckpoint", &4096)?;
     // CHECKs are for rows that others write. Those of the writer are what `Draft::cells` makes of types that have no other
     // words (a test has the database check them all), and SQLite would build a table of each list of words for every row.
     set("ignore_check_constraints", &true)?;
@@ -68,6 +72,7 @@ fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
         "journal_size_limit",
         &i64::try_from(LOG_BYTES_MAX).unwrap_or(i64::MAX),
     )?;
+    note_log_pages(&connection);
     Ok(connection)
 }
 
@@ -80,6 +85,9 @@ pub(crate) struct Appender {
     /// The files that were opened; a commit into others is none.
     files: Files,
     log_bytes: u64,
+    folding: Folding,
+    /// The last row that the derived tables know of.
+    indexed: i64,
     /// Held as long as the appender lives; the system releases it when the process ends, however it ends.
     _lock: File,
 }
@@ -115,7 +123,9 @@ impl Appender {
             };
             let (files, log_bytes) = Files::at(&path, &log_path)?;
             let appender = Self {
+                indexed: indexed(&connection)?,
                 connection,
+                folding: Folding::start(&path)?,
                 path,
                 log_path,
                 files,
@@ -130,6 +140,7 @@ impl Appender {
     /// Opens a new connection in place of one that failed, to the same files.
     pub(crate) fn reopen(&mut self) -> Result<(), StoreError> {
         self.connection = connect(&self.path)?;
+        self.indexed = indexed(&self.connection)?;
         Ok(())
     }
 
@@ -180,12 +191,32 @@ impl Appender {
         })
     }
 
+    /// Adds the rows up to `last` to the derived tables, where they are many. They can be made again from the entries, so
+    /// nobody waits for the disk: the next group does.
+    pub(crate) fn add_batch(&mut self, last: i64) -> Result<(), StoreError> {
+        if last - self.indexed < BATCH_ROWS {
+            return Ok(());
+        }
+        let last = last.min(self.indexed + BATCH_ROWS_MAX);
+        let set = |level| self.connection.pragma_update(None, "synchronous", level);
+        let statement = "UPDATE audit_indexed SET sequence = ?1 WHERE sequence < ?1";
+        set("NORMAL")?;
+        let added = self.connection.prepare_cached(statement);
+        let added = added.and_then(|mut statement| statement.execute([last]));
+        set("FULL")?;
+        added?;
+        self.indexed = last;
+        Ok(())
+    }
+
     /// Folds the write-ahead log into the database as far as nobody reads from it, so that it begins anew.
     pub(crate) fn fold_log(&self) -> Result<(), StoreError> {
-        let ignored = |_: &rusqlite::Row<'_>| Ok(());
-        self.connection
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], ignored)?;
-        Ok(())
+        Ok(fold(&self.connection)?)
+    }
+
+    /// The same where it has become long, most of it beside the writer.
+    pub(crate) fn fold_long_log(&mut self) -> Result<(), StoreError> {
+        Ok(self.folding.after_commit(&self.connection)?)
     }
 
     /// Appends a group in one transaction. `fill` makes its rows once the database is locked for writing, so
@@ -234,6 +265,7 @@ impl Appender {
 
     /// Folds the WAL into the database and closes it.
     pub(crate) fn close(self) -> Result<(), StoreError> {
+        self.folding.close();
         let closed = self.connection.close();
         closed.map_err(|(_, error)| error.into())
     }
@@ -277,6 +309,12 @@ fn tip(connection: &Connection) -> Result<Tip, StoreError> {
         column: "event_id",
     })?;
     Ok(Tip::new(sequence, hash, event))
+}
+
+/// The last row that the derived tables know of.
+fn indexed(connection: &Connection) -> Result<i64, StoreError> {
+    let statement = "SELECT sequence FROM audit_indexed";
+    Ok(connection.query_row(statement, [], |row| row.get(0))?)
 }
 
 /// The hash of a row, as the row claims it.

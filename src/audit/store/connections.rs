@@ -4,15 +4,15 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
-use sqlx::{QueryBuilder, SqlitePool};
 
+use crate::audit::filter::{Filter, OutcomeFilter};
 use crate::domain::{EventId, Party};
 
 use super::appender::BUSY_TIMEOUT;
 use super::events::{
-    EventRow, EventsQuery, FIRST_ROWS, FROM_PENDING, IS_FIRST_ROW, SELECT_EVENT, WITH_OUTCOME,
-    fetch_events,
+    EventRow, EventsQuery, FIRST_ROWS, IS_FIRST_ROW, SELECT_EVENT, WITH_OUTCOME, fetch_events,
 };
 use super::limits::{BoundedRead, ReadGate, Turns, read_failed};
 use super::points::Points;
@@ -192,22 +192,23 @@ impl ReadConnections {
         Ok(Some((event, places)))
     }
 
-    /// Up to `limit` events without an outcome whose id follows `after`, oldest first.
+    /// Up to `limit` events without an outcome behind `after`, oldest first.
     pub(crate) async fn pending(
         &self,
-        after: &str,
+        after: Option<EventId>,
         limit: i64,
     ) -> Result<Vec<EventRow>, StoreError> {
-        let mut statement = QueryBuilder::new(SELECT_EVENT);
-        statement
-            .push(FROM_PENDING)
-            // A row that stands here although its event has ended is stale: it waits for nothing.
-            .push(" WHERE o.sequence IS NULL AND p.event_id > ")
-            .push_bind(after.to_owned());
-        statement
-            .push(" ORDER BY p.event_id LIMIT ")
-            .push_bind(limit);
-        fetch_events(self.look_up().await?.connection(), statement).await
+        let query = EventsQuery {
+            filter: &Filter {
+                outcome: Some(OutcomeFilter::Pending),
+                ..Filter::default()
+            },
+            id_range: (None, None),
+            after,
+            newest_first: false,
+            limit,
+        };
+        fetch_events(self.look_up().await?.connection(), query.page()).await
     }
 
     /// Up to `limit` rows of the trail from `sequence` on, in chain order.

@@ -3,6 +3,9 @@
 //! Every filter has an index that gives its events in the order of pages. With several filters the one that
 //! commonly leaves the fewest events leads, and the others are checked row by row; `INDEXED BY` holds SQLite
 //! to that, since without statistics it guesses.
+//!
+//! Some indexes are kept in batches (`migrations/sqlite/0005_batched_indexes.sql`). What is read by one of them is read
+//! in two parts that SQLite merges: what the batches hold, and the few rows behind the last batch, one by one.
 
 use serde::Deserialize;
 use sqlx::{Executor, QueryBuilder, Sqlite};
@@ -26,7 +29,7 @@ pub(crate) struct EventsQuery<'a> {
     pub(crate) limit: i64,
 }
 
-const SELECT_COUNTS: &str = "SELECT COALESCE(o.outcome, f.outcome, 'pending'), COUNT(*) ";
+const SELECT_OUTCOME: &str = "SELECT COALESCE(o.outcome, f.outcome, 'pending') AS outcome ";
 /// An intent or a denial; the partial indexes are over these.
 pub(super) const IS_FIRST_ROW: &str = "f.kind IN ('intent', 'denial')";
 pub(super) const FIRST_ROWS: &str = "FROM audit_entries AS f INDEXED BY ";
@@ -35,25 +38,40 @@ pub(super) const WITH_OUTCOME: &str =
 /// CROSS JOIN keeps SQLite from choosing another outer table, and with it another order.
 const BY_ITS_OUTCOME: &str =
     " CROSS JOIN audit_entries AS o ON o.event_id = f.event_id AND o.kind = 'outcome'";
+/// What an index of `audit_filters` finds; it is named by its column.
+const FROM_FILTERS: &str = "FROM audit_filters AS i INDEXED BY audit_filters_";
+const ROW_OF_FILTER: &str = " CROSS JOIN audit_entries AS f ON f.sequence = i.sequence";
 const FROM_OUTCOMES: &str = "FROM audit_entries AS o INDEXED BY audit_entries_outcome \
      CROSS JOIN audit_entries AS f ON f.event_id = o.event_id AND f.kind = 'intent'";
-pub(super) const FROM_PENDING: &str = "FROM audit_pending AS p \
-     CROSS JOIN audit_entries AS f ON f.event_id = p.event_id AND f.kind = 'intent' \
-     LEFT JOIN audit_entries AS o ON o.event_id = p.event_id AND o.kind = 'outcome'";
+/// A row of the last batch may have its outcome by now.
+const FROM_PENDING: &str = "FROM audit_pending AS p \
+     CROSS JOIN audit_entries AS f ON f.sequence = p.sequence AND f.kind = 'intent'";
+/// The rows that no batch holds yet.
+const FROM_TAIL: &str = "FROM audit_entries AS f NOT INDEXED";
+const IN_TAIL: &str = "f.sequence > (SELECT sequence FROM audit_indexed)";
 
 /// What the events are found by, in the order of pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lead {
     /// The events themselves.
     Events,
-    /// An index over first rows, whose order is that of their sequence.
-    Index(&'static str),
+    /// A column of first rows, whose order is that of their sequence. In batches.
+    Column(&'static str),
     /// The outcome rows, by the event's id.
     Outcomes,
     /// The denials, by the event's id.
     Denials,
-    /// The few intents without an outcome.
+    /// The few intents without an outcome. In batches.
     Pending,
+}
+
+/// What is read by a lead that is kept in batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// What the batches hold.
+    Batched,
+    /// The rows behind the last one.
+    Tail,
 }
 
 impl Lead {
@@ -62,28 +80,34 @@ impl Lead {
         let rarely_asked = filter.operation == Some(EventOperation::Update);
         match filter.outcome {
             Some(OutcomeFilter::Pending) => Self::Pending,
-            _ if filter.request_id.is_some() => Self::Index("audit_entries_request"),
-            _ if filter.account_id.is_some() => Self::Index("audit_entries_account"),
-            _ if filter.image_id.is_some() => Self::Index("audit_entries_image"),
-            _ if rarely_asked => Self::Index("audit_entries_operation"),
+            _ if filter.request_id.is_some() => Self::Column("request_id"),
+            _ if filter.account_id.is_some() => Self::Column("account_id"),
+            _ if filter.image_id.is_some() => Self::Column("image_id"),
+            _ if rarely_asked => Self::Column("operation"),
             Some(OutcomeFilter::Denied) => Self::Denials,
             Some(OutcomeFilter::Completed(outcome)) if outcome != Outcome::Succeeded => {
                 Self::Outcomes
             }
-            _ if filter.subject.is_some() => Self::Index("audit_entries_subject"),
+            _ if filter.subject.is_some() => Self::Column("subject"),
             Some(OutcomeFilter::Completed(_)) => Self::Outcomes,
-            None if filter.operation.is_some() => Self::Index("audit_entries_operation"),
+            None if filter.operation.is_some() => Self::Column("operation"),
             None => Self::Events,
         }
     }
 
+    /// Whether it is kept in batches.
+    fn is_batched(self) -> bool {
+        matches!(self, Self::Column(_) | Self::Pending)
+    }
+
     /// The column that pages are ordered and bounded by.
-    fn key(self) -> &'static str {
-        match self {
-            Self::Events | Self::Denials => "f.event_id",
-            Self::Index(_) => "f.sequence",
-            Self::Outcomes => "o.event_id",
-            Self::Pending => "p.event_id",
+    fn key(self, part: Part) -> &'static str {
+        match (self, part) {
+            (Self::Events | Self::Denials, _) => "f.event_id",
+            (Self::Outcomes, _) => "o.event_id",
+            (Self::Column(_), Part::Batched) => "i.sequence",
+            (Self::Pending, Part::Batched) => "p.sequence",
+            (Self::Column(_) | Self::Pending, Part::Tail) => "f.sequence",
         }
     }
 }
@@ -91,9 +115,16 @@ impl Lead {
 impl EventsQuery<'_> {
     /// A page, in the order asked.
     pub(super) fn page(&self) -> QueryBuilder<Sqlite> {
-        let mut statement = QueryBuilder::new(SELECT_EVENT);
-        let lead = self.push_selection(&mut statement);
-        statement.push(" ORDER BY ").push(lead.key());
+        let mut statement = QueryBuilder::new("");
+        let lead = Lead::of(self.filter);
+        self.push_selection(&mut statement, lead, SELECT_EVENT);
+        statement.push(" ORDER BY ");
+        // Two parts are merged by a column that both give.
+        statement.push(if lead.is_batched() {
+            "2"
+        } else {
+            lead.key(Part::Batched)
+        });
         statement.push(if self.newest_first { " DESC" } else { " ASC" });
         statement.push(" LIMIT ").push_bind(self.limit);
         statement
@@ -104,13 +135,13 @@ impl EventsQuery<'_> {
         if *self.filter == self.filter.by_time_and_outcome() {
             return self.counts_by_index_alone();
         }
-        let mut statement = QueryBuilder::new(SELECT_COUNTS);
-        self.push_selection(&mut statement);
-        statement.push(" GROUP BY 1");
+        let mut statement = QueryBuilder::new("SELECT outcome, COUNT(*) FROM (");
+        self.push_selection(&mut statement, Lead::of(self.filter), SELECT_OUTCOME);
+        statement.push(") GROUP BY 1");
         statement
     }
 
-    /// Counts of what the outcome index and the pending intents say by themselves: no row is looked at.
+    /// Counts of what the outcome index and the pending intents say by themselves: no row but theirs is looked at.
     fn counts_by_index_alone(&self) -> QueryBuilder<Sqlite> {
         let mut statement = QueryBuilder::new("");
         let wanted = |outcome: &Outcome| {
@@ -124,15 +155,14 @@ impl EventsQuery<'_> {
                 " UNION ALL SELECT "
             });
             statement.push_bind(outcome.as_str());
+            statement.push(", COUNT(*) FROM ");
             if outcome == Outcome::Pending {
-                statement.push(
-                    ", COUNT(*) FROM audit_pending AS p WHERE NOT EXISTS (SELECT 1 FROM audit_entries AS o \
-                     WHERE o.event_id = p.event_id AND o.kind = 'outcome')",
-                );
-                self.push_id_range(&mut statement, "p.event_id");
+                statement.push("(");
+                self.push_selection(&mut statement, Lead::Pending, SELECT_OUTCOME);
+                statement.push(")");
             } else {
                 statement.push(
-                    ", COUNT(*) FROM audit_entries AS o INDEXED BY audit_entries_outcome \
+                    "audit_entries AS o INDEXED BY audit_entries_outcome \
                      WHERE o.kind IN ('outcome', 'denial') AND o.outcome = ",
                 );
                 statement.push_bind(outcome.as_str());
@@ -154,71 +184,103 @@ impl EventsQuery<'_> {
         self.counts().sql().as_str().to_owned()
     }
 
-    fn push_selection(&self, statement: &mut QueryBuilder<Sqlite>) -> Lead {
-        let lead = Lead::of(self.filter);
-        self.push_from(statement, lead);
+    /// `what` of the events, and behind it the key where the lead has two parts.
+    fn push_selection(&self, statement: &mut QueryBuilder<Sqlite>, lead: Lead, what: &str) {
+        if !lead.is_batched() {
+            statement.push(what);
+            self.push_part(statement, lead, Part::Batched);
+            return;
+        }
+        for part in [Part::Batched, Part::Tail] {
+            if part == Part::Tail {
+                statement.push(" UNION ALL ");
+            }
+            statement
+                .push(what)
+                .push(", ")
+                .push(lead.key(part))
+                .push(" ");
+            self.push_part(statement, lead, part);
+        }
+    }
+
+    fn push_part(&self, statement: &mut QueryBuilder<Sqlite>, lead: Lead, part: Part) {
+        self.push_from(statement, lead, part);
         let filter = self.filter;
+        let table = |column: &str| match lead {
+            // What leads has to be the index's own.
+            Lead::Column(leading) if leading == column && part == Part::Batched => " AND i.",
+            _ => " AND f.",
+        };
         let equal = |statement: &mut QueryBuilder<Sqlite>, column: &str, value: Option<&str>| {
             if let Some(value) = value {
-                statement
-                    .push(" AND ")
-                    .push(column)
-                    .push(" = ")
-                    .push_bind(value.to_owned());
+                statement.push(table(column)).push(column).push(" = ");
+                statement.push_bind(value.to_owned());
             }
         };
-        equal(statement, "f.subject", filter.subject.as_deref());
-        equal(
-            statement,
-            "f.image_id",
-            filter.image_id.as_ref().map(ImageId::as_str),
-        );
-        equal(
-            statement,
-            "f.operation",
-            filter.operation.map(EventOperation::as_str),
-        );
-        equal(statement, "f.request_id", filter.request_id.as_deref());
+        let image_id = filter.image_id.as_ref().map(ImageId::as_str);
+        let operation = filter.operation.map(EventOperation::as_str);
+        equal(statement, "subject", filter.subject.as_deref());
+        equal(statement, "image_id", image_id);
+        equal(statement, "operation", operation);
+        equal(statement, "request_id", filter.request_id.as_deref());
         if let Some(account_id) = filter.account_id {
-            statement
-                .push(" AND f.account_id = ")
-                .push_bind(i64::try_from(account_id.get()).unwrap_or(i64::MAX));
+            statement.push(table("account_id")).push("account_id = ");
+            statement.push_bind(i64::try_from(account_id.get()).unwrap_or(i64::MAX));
         }
-        self.push_id_range(statement, lead.key());
+        let key = lead.key(part);
+        self.push_id_range(statement, key);
         if let Some(after) = self.after {
             let comparison = if self.newest_first { " < " } else { " > " };
-            push_bound(statement, lead.key(), comparison, after);
+            push_bound(statement, key, comparison, after);
         }
-        lead
     }
 
     /// The tables, and the conditions that the leading index needs to be used.
-    fn push_from(&self, statement: &mut QueryBuilder<Sqlite>, lead: Lead) {
-        match lead {
-            Lead::Pending => {
+    fn push_from(&self, statement: &mut QueryBuilder<Sqlite>, lead: Lead, part: Part) {
+        let with_outcome = match self.filter.outcome {
+            Some(OutcomeFilter::Completed(_)) => BY_ITS_OUTCOME,
+            _ => WITH_OUTCOME,
+        };
+        match (lead, part) {
+            (Lead::Events, _) => {
+                statement.push(FIRST_ROWS).push("audit_entries_event");
                 statement
-                    .push(FROM_PENDING)
-                    .push(" WHERE o.sequence IS NULL");
+                    .push(with_outcome)
+                    .push(" WHERE ")
+                    .push(IS_FIRST_ROW);
             }
-            Lead::Outcomes => {
+            (Lead::Denials, _) => {
+                statement.push(FIRST_ROWS).push("audit_entries_outcome");
+                statement
+                    .push(with_outcome)
+                    .push(" WHERE f.kind IN ('outcome', 'denial')");
+            }
+            (Lead::Outcomes, _) => {
                 statement
                     .push(FROM_OUTCOMES)
                     .push(" WHERE o.kind IN ('outcome', 'denial')");
             }
-            Lead::Events | Lead::Index(_) | Lead::Denials => {
-                let (index, kinds) = match lead {
-                    Lead::Index(index) => (index, IS_FIRST_ROW),
-                    Lead::Denials => ("audit_entries_outcome", "f.kind IN ('outcome', 'denial')"),
-                    _ => ("audit_entries_event", IS_FIRST_ROW),
-                };
-                let by_outcome = matches!(self.filter.outcome, Some(OutcomeFilter::Completed(_)));
-                statement.push(FIRST_ROWS).push(index);
-                statement.push(if by_outcome {
-                    BY_ITS_OUTCOME
-                } else {
-                    WITH_OUTCOME
-                });
-                statement.push(" WHERE ").push(kinds);
+            (Lead::Column(column), Part::Batched) => {
+                statement
+                    .push(FROM_FILTERS)
+                    .push(column)
+                    .push(ROW_OF_FILTER);
+                statement.push(with_outcome).push(" WHERE TRUE");
+            }
+            (Lead::Pending, Part::Batched) => {
+                statement
+                    .push(FROM_PENDING)
+                    .push(with_outcome)
+                    .push(" WHERE TRUE");
+            }
+            (Lead::Column(_) | Lead::Pending, Part::Tail) => {
+                statement.push(FROM_TAIL).push(with_outcome);
+                statement
+                    .push(" WHERE ")
+                    .push(IN_TAIL)
+                    .push(" AND ")
+                    .push(IS_FIRST_ROW);
             }
         }
         match self.filter.outcome {
@@ -231,6 +293,9 @@ impl EventsQuery<'_> {
                 statement.push(" AND f.outcome = 'denied'");
             }
             Some(OutcomeFilter::Pending) | None => {}
+        }
+        if lead == Lead::Pending {
+            statement.push(" AND f.kind = 'intent' AND o.sequence IS NULL");
         }
     }
 
@@ -249,7 +314,7 @@ impl EventsQuery<'_> {
 /// on sequences: the first row at or after the id, or for `>` the last one up to it.
 fn push_bound(statement: &mut QueryBuilder<Sqlite>, key: &str, comparison: &str, id: EventId) {
     statement.push(" AND ").push(key).push(comparison);
-    if key != "f.sequence" {
+    if key.ends_with("event_id") {
         statement.push_bind(id.to_string());
         return;
     }

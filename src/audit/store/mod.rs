@@ -8,6 +8,7 @@ mod backup;
 mod connections;
 mod events;
 mod files;
+mod folding;
 mod limits;
 mod points;
 mod reading;

@@ -14,16 +14,23 @@ use crate::domain::{AccountId, ImageId, Region, Timestamp};
 /// Accounts of one statement, so that each read is short.
 const ACCOUNTS_AT_ONCE: usize = 500;
 
-/// One indexed look-up an account: the last event by its id, since outcomes may stand in another order.
-const SELECT_LAST: &str = "SELECT a.value AS account_id, o.sequence, o.event_id, o.operation, o.outcome, o.subject, \
-     o.recorded_at, f.reason \
+/// One indexed look-up an account: the last event by its id, since outcomes may stand in another order. The index is
+/// kept in batches; the rows behind the last one are looked through once for all accounts.
+const SELECT_LAST: &str = "WITH tail AS MATERIALIZED (\
+         SELECT t.account_id, t.sequence, MAX(t.event_id) AS event_id FROM audit_entries AS t NOT INDEXED \
+         WHERE t.sequence > (SELECT sequence FROM audit_indexed) \
+         AND t.kind = 'outcome' AND t.outcome IN ('succeeded', 'unknown') \
+         AND (t.outcome = 'succeeded' OR NOT ?4) AND t.image_id = ?2 AND t.region = ?3 \
+         GROUP BY t.account_id) \
+     SELECT a.value AS account_id, o.sequence, o.event_id, o.operation, o.outcome, o.subject, o.recorded_at, f.reason \
      FROM json_each(?1) AS a \
+     LEFT JOIN tail AS t ON t.account_id = a.value \
+     LEFT JOIN audit_standing AS l ON l.image_id = ?2 AND l.account_id = a.value AND l.region = ?3 AND l.event_id = \
+         (SELECT m.event_id FROM audit_standing AS m \
+          WHERE m.image_id = ?2 AND m.account_id = a.value AND m.region = ?3 AND (m.outcome = 'succeeded' OR NOT ?4) \
+          ORDER BY m.event_id DESC LIMIT 1) \
      CROSS JOIN audit_entries AS o ON o.sequence = \
-         (SELECT l.sequence FROM audit_entries AS l INDEXED BY audit_entries_standing \
-          WHERE l.kind = 'outcome' AND l.outcome IN ('succeeded', 'unknown') \
-          AND (l.outcome = 'succeeded' OR NOT ?4) \
-          AND l.image_id = ?2 AND l.account_id = a.value AND l.region = ?3 \
-          ORDER BY l.event_id DESC LIMIT 1) \
+         CASE WHEN t.event_id > COALESCE(l.event_id, '') THEN t.sequence ELSE l.sequence END \
      LEFT JOIN audit_entries AS f ON f.event_id = o.event_id AND f.kind = 'intent'";
 
 /// By an index that holds nothing else. What was looked after is noted by the last event that it covers.

@@ -8,7 +8,7 @@ use crate::audit::chain::Following;
 
 /// Lets somebody who owns the file do what the triggers refuse.
 const UNLOCK: &str = "DROP TRIGGER audit_entries_no_update; DROP TRIGGER audit_entries_no_delete; \
-     DROP TRIGGER audit_entries_no_replace; DROP TRIGGER audit_entries_intent; DROP TRIGGER audit_entries_outcome; \
+     DROP TRIGGER audit_entries_no_replace; \
      DROP INDEX audit_entries_event; ";
 
 #[tokio::test]
@@ -267,8 +267,8 @@ impl Victim {
             .replace("sequence", "sequence INTEGER PRIMARY KEY");
         let loose = format!(
             "DROP VIEW audit_log; DROP TRIGGER audit_entries_no_update; DROP TRIGGER audit_entries_no_delete; \
-             DROP TRIGGER audit_entries_no_replace; DROP TRIGGER audit_entries_intent; \
-             DROP TRIGGER audit_entries_outcome; ALTER TABLE audit_entries RENAME TO pristine; \
+             DROP TRIGGER audit_entries_no_replace; \
+             ALTER TABLE audit_entries RENAME TO pristine; \
              CREATE TABLE audit_entries ({columns}, hash); \
              INSERT INTO audit_entries SELECT * FROM pristine"
         );

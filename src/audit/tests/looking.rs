@@ -10,7 +10,12 @@ type Fits = fn(&Event) -> bool;
 
 #[tokio::test]
 async fn pages_follow_one_another_and_every_filter_filters() {
-    let trail = Trail::open().await;
+    for rows in BATCHES {
+        every_filter_filters(Trail::open_with_batches(rows).await).await;
+    }
+}
+
+async fn every_filter_filters(trail: Trail) {
     for number in 0..40 {
         trail.share(number).await;
     }
@@ -154,7 +159,12 @@ async fn from_is_inclusive_and_to_is_not() {
 
 #[tokio::test]
 async fn pages_lose_and_repeat_nothing_while_others_write() {
-    let trail = Trail::open().await;
+    for rows in BATCHES {
+        nothing_is_lost_or_repeated(Trail::open_with_batches(rows).await).await;
+    }
+}
+
+async fn nothing_is_lost_or_repeated(trail: Trail) {
     for number in 0..20 {
         trail.share(number).await;
     }
@@ -202,17 +212,17 @@ fn one_of_each_filter() -> Vec<(&'static str, Filter)> {
         ..Filter::default()
     };
     let mut filters = vec![
-        ("audit_entries_subject", subject),
-        ("audit_entries_image", image),
-        ("audit_entries_account", account),
-        ("audit_entries_request", request),
+        ("audit_filters_subject", subject),
+        ("audit_filters_image_id", image),
+        ("audit_filters_account_id", account),
+        ("audit_filters_request_id", request),
     ];
     for word in ["share", "unshare", "update"] {
         let operation = Filter {
             operation: word.parse().ok(),
             ..Filter::default()
         };
-        filters.push(("audit_entries_operation", operation));
+        filters.push(("audit_filters_operation", operation));
     }
     for outcome in Outcome::ALL {
         let index = match outcome {
@@ -294,9 +304,12 @@ async fn every_filter_and_every_pair_is_served_by_an_index_without_a_sort() {
             }
             let plan = trail.reader.plan_of_counts(&filter).await;
             // The pending intents are a small table of their own.
-            let pending = plan.starts_with("SCAN p") || plan.starts_with("SEARCH p");
+            let pending = plan.contains("SCAN p;") || plan.contains("SEARCH p ");
             let found = pending || indexes.iter().any(|index| plan.contains(index));
-            assert!(found && !plan.contains("SCAN f"), "{filter:?}: {plan}");
+            assert!(
+                found && !plan.contains("SCAN f") && !plan.contains("SCAN o"),
+                "{filter:?}: {plan}"
+            );
         }
     }
     for order in [Order::Ascending, Order::Descending] {
@@ -327,16 +340,26 @@ async fn pending_intents_and_last_changes_are_found_without_a_scan() {
     }
     let plan = trail.reader.plan_of_last_changes().await;
     assert!(
-        plan.contains("SEARCH l USING INDEX audit_entries_standing")
+        plan.contains("SEARCH m USING PRIMARY KEY (image_id=? AND account_id=? AND region=?)")
             && plan.contains("SEARCH o USING INTEGER PRIMARY KEY")
-            && !plan.contains("TEMP B-TREE"),
+            && !plan.contains("FOR ORDER BY"),
+        "{plan}"
+    );
+    // The rows that no batch holds are few, and looked through once for all accounts.
+    assert!(
+        plan.starts_with("MATERIALIZE tail; SEARCH t USING INTEGER PRIMARY KEY (rowid>?)"),
         "{plan}"
     );
 }
 
 #[tokio::test]
 async fn exports_are_the_pages_in_one_piece() {
-    let trail = Trail::open().await;
+    for rows in BATCHES {
+        an_export_is_the_pages(Trail::open_with_batches(rows).await).await;
+    }
+}
+
+async fn an_export_is_the_pages(trail: Trail) {
     for number in 0..30 {
         trail.share(number).await;
     }
@@ -379,7 +402,12 @@ async fn exports_are_the_pages_in_one_piece() {
 
 #[tokio::test]
 async fn summaries_count_what_pages_show() {
-    let trail = Trail::open().await;
+    for rows in BATCHES {
+        a_summary_counts_what_pages_show(Trail::open_with_batches(rows).await).await;
+    }
+}
+
+async fn a_summary_counts_what_pages_show(trail: Trail) {
     for number in 0..40 {
         trail.share(number).await;
     }

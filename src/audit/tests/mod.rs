@@ -2,6 +2,7 @@
 
 mod bounds;
 mod chain;
+mod derived;
 mod feed;
 mod files;
 mod looking;
@@ -20,6 +21,9 @@ use crate::domain::{
     Author, Caller, Change, Deadline, EventId, Operation, Outcome, Principal, Stopwatch,
 };
 
+/// Rows of a batch: as many as the writer lets come together, more than small trails have; some; each by itself.
+const BATCHES: [i64; 3] = [512, 7, 1];
+
 struct Trail {
     directory: tempfile::TempDir,
     path: PathBuf,
@@ -27,6 +31,7 @@ struct Trail {
     task: WriterTask,
     reader: Reader,
     metrics: Metrics,
+    batch_rows: Option<i64>,
 }
 
 impl Trail {
@@ -44,6 +49,25 @@ impl Trail {
             task,
             reader,
             metrics,
+            batch_rows: None,
+        }
+    }
+
+    /// One whose derived tables get a batch each time so many rows were added.
+    async fn open_with_batches(rows: i64) -> Self {
+        Self {
+            batch_rows: Some(rows),
+            ..Self::open().await
+        }
+    }
+
+    /// Adds the rows that make whole batches, as the writer would.
+    async fn add_batches(&self) {
+        if let Some(rows) = self.batch_rows {
+            let add = format!(
+                "UPDATE audit_indexed SET sequence = (SELECT MAX(sequence) FROM audit_entries) / {rows} * {rows}"
+            );
+            self.sql(&add).await.expect("adds");
         }
     }
 
@@ -66,11 +90,10 @@ impl Trail {
 
     /// Has an intent on disk.
     async fn intend(&self, intent: Intent) -> Recorded {
-        self.writer
-            .enqueue(intent)
-            .expect("room")
-            .await
-            .expect("durable")
+        let ticket = self.writer.enqueue(intent).expect("room");
+        let recorded = ticket.await.expect("durable");
+        self.add_batches().await;
+        recorded
     }
 
     /// Has so many denials on disk, as fast as may be.
@@ -125,6 +148,7 @@ impl Trail {
             .record(completion(&intent, recorded.event_id, outcome))
             .await
             .expect("durable");
+        self.add_batches().await;
         recorded
     }
 

@@ -26,7 +26,12 @@ async fn last(trail: &Trail, region: &str) -> Option<LastChange> {
 
 #[tokio::test]
 async fn the_last_event_that_succeeded_or_is_unknown_decides() {
-    let trail = Trail::open().await;
+    for rows in BATCHES {
+        the_last_event_decides(Trail::open_with_batches(rows).await).await;
+    }
+}
+
+async fn the_last_event_decides(trail: Trail) {
     assert_eq!(last(&trail, "cn-wlcb").await, None);
     let share = of(Operation::Share, "cn-wlcb");
     let first = trail.intend(share.clone()).await;
@@ -35,7 +40,9 @@ async fn the_last_event_that_succeeded_or_is_unknown_decides() {
     let second = trail.intend(unshare.clone()).await;
     let record = async |intent: &Intent, id, outcome| {
         let ended = completion(intent, id, outcome);
-        trail.writer.record(ended).await.expect("durable")
+        let recorded = trail.writer.record(ended).await.expect("durable");
+        trail.add_batches().await;
+        recorded
     };
     record(&unshare, second.event_id, Outcome::Succeeded).await;
     // The outcome of the first event comes last, as recovery may bring it.
@@ -70,7 +77,12 @@ async fn the_last_event_that_succeeded_or_is_unknown_decides() {
 
 #[tokio::test]
 async fn thousands_of_accounts_are_asked_about_at_once() {
-    let trail = Trail::open().await;
+    for rows in BATCHES {
+        thousands_are_asked_about(Trail::open_with_batches(rows).await).await;
+    }
+}
+
+async fn thousands_are_asked_about(trail: Trail) {
     let image: ImageId = "img-0".parse().expect("an image");
     for number in (0..70).step_by(2) {
         trail.share(number).await;

@@ -107,6 +107,15 @@ impl Work {
         }
     }
 
+    /// What the store needs from time to time, when everybody has their answer.
+    fn look_after_store(&mut self) {
+        let batch = self.appender.add_batch(self.last_tip.sequence());
+        if let Err(error) = batch.and_then(|()| self.appender.fold_long_log()) {
+            tracing::warn!(error.message = %error, "the audit database could not be looked after");
+            self.tip = None;
+        }
+    }
+
     /// Writes down what was looked after. It is tried again with a later commit where it fails.
     fn note(&mut self) {
         while let Ok(note) = self.looked_after.try_recv() {
@@ -187,6 +196,7 @@ impl Work {
                     waiting.recorded(&mut places);
                 }
                 self.tell_writable();
+                self.look_after_store();
             }
             Err(error) => {
                 self.tip = None;
