@@ -78,6 +78,11 @@ macro_rules! columns {
             $($column,)+
         }
 
+        impl Column {
+            /// In their order in the table and in the hash.
+            pub(super) const ALL: [Self; COLUMNS.len()] = [$(Self::$column),+];
+        }
+
         /// Their names, in their order in the table and in the hash.
         pub(super) const COLUMNS: [&str; [$(stringify!($name)),+].len()] = [$(stringify!($name)),+];
     };

@@ -25,6 +25,7 @@ mod feed;
 mod filter;
 mod heads;
 mod ids;
+mod import;
 mod kinds;
 mod line;
 mod progress;
@@ -49,6 +50,7 @@ pub use feed::{Entry, EntryCursor, Feed, FeedError, FeedStart, InvalidEntryCurso
 pub use filter::{
     Cursor, EventOperation, Filter, InvalidCursor, InvalidOperation, Order, OutcomeFilter,
 };
+pub use import::{ImportError, import};
 pub use kinds::{EntryKind, EventOperation as EventOperationSchema, Sha256};
 pub use line::append_line;
 pub use progress::{Progress, ProgressUnit, TellProgress};
@@ -57,7 +59,9 @@ pub use store::StoreError;
 pub use summary::{
     Bucket, Buckets, CountedBucket, Counts, InvalidBucket, Summary, SummaryBucket, TooManyBuckets,
 };
-pub use verify::{Break, Expected, InvalidExpected, Report, verify, verify_and_tell};
+pub use verify::{
+    Break, Expected, InvalidExpected, Report, UnnamedHead, verify, verify_all, verify_and_tell,
+};
 pub use writer::{
     BulkTicket, CLOCK_BEHIND_TOLD, Closed, EnqueueError, Health, NotDurable, Recorded, Ticket,
     Writer, WriterTask,

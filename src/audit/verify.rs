@@ -1,4 +1,4 @@
-//! Walks the chain in constant memory and says where it first breaks.
+//! Walks the chains in constant memory and says where each first breaks.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -6,7 +6,8 @@ use std::str::FromStr;
 use super::chain::{Following, Hash, Head};
 use super::entry::{CHAIN_ID, CellRef};
 use super::progress::{Progress, ProgressUnit, TellProgress};
-use super::store::{PackedRow, RowReader, StoreError};
+use super::store::{Chain, PackedRow, RowReader, StoreError};
+use crate::config::TrailPlace;
 
 /// A head that was noted earlier, `[CHAIN:]SEQUENCE:HASH`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +15,23 @@ pub struct Expected {
     chain_id: Option<String>,
     sequence: i64,
     hash: Hash,
+}
+
+impl From<&Head> for Expected {
+    fn from(head: &Head) -> Self {
+        Self {
+            chain_id: Some(head.chain_id.clone()),
+            sequence: head.sequence,
+            hash: head.hash,
+        }
+    }
+}
+
+impl Expected {
+    /// Whether it says no more than that there was nothing yet.
+    fn is_of_empty_chain(&self) -> bool {
+        self.chain_id.is_none() && self.sequence == 0 && self.hash == Hash::GENESIS
+    }
 }
 
 /// The text is no head.
@@ -63,16 +81,21 @@ pub struct Break {
     pub what: String,
 }
 
-/// What a walk found.
+/// What a walk along a chain found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
-    /// Every row is as it was written; `None` for a trail without rows.
+    /// Every row is as it was written; `None` for a chain without rows.
     Intact(Option<Head>),
     /// The first place where it is not.
     Broken(Break),
 }
 
-/// Walks the trail at `path` from its first row, and holds it against heads noted earlier.
+/// A head was noted without its chain, and the trail has several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a head of a trail with several chains has to name its own: CHAIN:SEQUENCE:HASH")]
+pub struct UnnamedHead;
+
+/// Walks the one chain of the SQLite trail at `path` from its first row, and holds it against heads noted earlier.
 ///
 /// # Errors
 /// Where the trail could not be looked at; nothing is said about it then.
@@ -89,20 +112,71 @@ pub async fn verify_and_tell(
     expected: &[Expected],
     tell: TellProgress<'_>,
 ) -> Result<Report, StoreError> {
-    let mut rows = RowReader::open(path).await?;
-    let last = rows.last_sequence().await?;
-    let mut walk = Walk {
-        sequence: 0,
-        hash: Hash::GENESIS,
-        expected,
-        total: last.and_then(|last| u64::try_from(last).ok()),
-        tell,
+    let place = TrailPlace::File(path.into());
+    let mut reports = verify_all(&place, expected, tell).await?;
+    // What is broken comes first: a head of a chain that is not there has a report of its own.
+    reports.sort_by_key(|report| matches!(report, Report::Intact(_)));
+    Ok(reports.into_iter().next().unwrap_or(Report::Intact(None)))
+}
+
+/// Walks every chain of a trail, one after another, in constant memory, and holds them against heads noted earlier. A report
+/// for each chain, by name, and one for each head of a chain that is not there.
+///
+/// # Errors
+/// Where the trail could not be looked at; nothing is said about it then.
+pub async fn verify_all(
+    place: &TrailPlace,
+    expected: &[Expected],
+    tell: TellProgress<'_>,
+) -> Result<Vec<Report>, StoreError> {
+    walk(&mut RowReader::open(place).await?, expected, tell).await
+}
+
+/// The same over a connection that is there.
+pub(super) async fn walk(
+    rows: &mut RowReader<'_>,
+    expected: &[Expected],
+    tell: TellProgress<'_>,
+) -> Result<Vec<Report>, StoreError> {
+    let total = rows.rows().await?;
+    let chains = rows.chains().await?;
+    let named = |head: &Expected, chain: &Chain| match &head.chain_id {
+        Some(chain_id) => *chain_id == chain.chain_id,
+        None => chains.len() == 1,
     };
-    match walk.all(&mut rows).await {
-        Ok(()) => Ok(walk.end()),
-        Err(Stop::Broken(broken)) => Ok(Report::Broken(broken)),
-        Err(Stop::Store(error)) => Err(error),
+    if chains.len() > 1 && expected.iter().any(|head| head.chain_id.is_none()) {
+        return Err(StoreError::UnnamedHead(UnnamedHead));
     }
+    let mut reports = Vec::with_capacity(chains.len());
+    for head in expected {
+        if !chains.iter().any(|chain| named(head, chain)) && !head.is_of_empty_chain() {
+            reports.push(Report::Broken(Break {
+                chain_id: head.chain_id.clone().unwrap_or_else(|| CHAIN_ID.into()),
+                sequence: head.sequence,
+                what: "no such chain is in the trail".into(),
+            }));
+        }
+    }
+    let mut done = 0;
+    for chain in &chains {
+        rows.begin(&chain.chain_id);
+        let mut walk = Walk {
+            chain,
+            sequence: 0,
+            hash: Hash::GENESIS,
+            expected: expected.iter().filter(|head| named(head, chain)).collect(),
+            before: done,
+            total,
+            tell,
+        };
+        reports.push(match walk.all(rows).await {
+            Ok(()) => walk.end(),
+            Err(Stop::Broken(broken)) => Report::Broken(broken),
+            Err(Stop::Store(error)) => return Err(error),
+        });
+        done = walk.done();
+    }
+    Ok(reports)
 }
 
 /// Why a walk does not get to the end.
@@ -117,34 +191,32 @@ impl From<StoreError> for Stop {
     }
 }
 
-/// How far the walk is.
+/// How far the walk along a chain is.
 struct Walk<'a> {
+    chain: &'a Chain,
     sequence: i64,
     hash: Hash,
-    expected: &'a [Expected],
+    expected: Vec<&'a Expected>,
+    /// Rows of chains before this one.
+    before: u64,
     total: Option<u64>,
     tell: TellProgress<'a>,
 }
 
 impl Walk<'_> {
-    async fn all(&mut self, rows: &mut RowReader) -> Result<(), Stop> {
-        self.check_names()?;
-        // From below the first sequence that the gateway gives, so that a row slipped in before it is seen.
-        let mut page = rows.page(i64::MIN).await?;
-        while let Some(last) = page.last() {
-            let from = last.sequence()?.and_then(|last| last.checked_add(1));
+    async fn all(&mut self, rows: &mut RowReader<'_>) -> Result<(), Stop> {
+        let other = |head: &&Expected| head.sequence == 0 && head.hash != Hash::GENESIS;
+        if self.expected.iter().any(other) {
+            return Err(self.broken(0, "the expected hash is not that of an empty chain"));
+        }
+        let mut page = rows.page().await?;
+        while !page.is_empty() {
             // The next page is read while this one is hashed.
-            let next = async {
-                match from {
-                    Some(from) => rows.page(from).await,
-                    None => Ok(Vec::new()),
-                }
-            };
             let walk = async { page.iter().try_for_each(|row| self.step(row)) };
-            let (next, walked) = futures_util::join!(next, walk);
+            let (next, walked) = futures_util::join!(rows.page(), walk);
             walked?;
             (self.tell)(Progress {
-                done: u64::try_from(self.sequence).unwrap_or_default(),
+                done: self.done(),
                 total: self.total,
                 unit: ProgressUnit::Rows,
             });
@@ -153,17 +225,9 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn check_names(&self) -> Result<(), Stop> {
-        for head in self.expected {
-            let named = head.chain_id.as_deref();
-            if named.is_some_and(|chain| chain != CHAIN_ID) {
-                return Err(broken(head.sequence, "no such chain is in the trail"));
-            }
-            if head.sequence == 0 && head.hash != self.hash {
-                return Err(broken(0, "the expected hash is not that of an empty chain"));
-            }
-        }
-        Ok(())
+    /// Rows walked so far, over all chains.
+    fn done(&self) -> u64 {
+        self.before + u64::try_from(self.sequence).unwrap_or_default()
     }
 
     fn step(&mut self, row: &PackedRow) -> Result<(), Stop> {
@@ -172,9 +236,9 @@ impl Walk<'_> {
             Some(found) if found == next => {}
             Some(found) if found > next => {
                 let what = format!("the row is missing; {found} comes next");
-                return Err(broken(next, what));
+                return Err(self.broken(next, what));
             }
-            _ => return Err(broken(next, "a row was inserted before it")),
+            _ => return Err(self.broken(next, "a row was inserted before it")),
         }
         let (mut following, mut foreign) = (Following::new(self.hash), false);
         row.cells(|cell| {
@@ -183,48 +247,46 @@ impl Walk<'_> {
         })?;
         // Whatever hash it claims: not all of such a row is hashed.
         if foreign {
-            return Err(broken(next, "the row holds what the gateway never writes"));
+            return Err(self.broken(next, "the row holds what the gateway never writes"));
         }
-        self.hash = following.finish();
-        self.sequence = next;
+        let hash = following.finish();
         let claimed = row.claimed_hash()?.and_then(|text| text.parse().ok());
-        if claimed != Some(self.hash) {
+        if claimed != Some(hash) {
             let what = "the row and its hash do not fit the row before";
-            return Err(broken(next, what));
+            return Err(self.broken(next, what));
         }
-        let other = |head: &Expected| head.sequence == next && head.hash != self.hash;
+        let other = |head: &&Expected| head.sequence == next && head.hash != hash;
         if self.expected.iter().any(other) {
-            return Err(broken(next, "the row is not the expected one"));
+            return Err(self.broken(next, "the row is not the expected one"));
         }
+        (self.sequence, self.hash) = (next, hash);
         Ok(())
     }
 
     fn end(&self) -> Report {
-        let beyond = |head: &&Expected| head.sequence > self.sequence;
-        if let Some(head) = self.expected.iter().find(beyond) {
-            let what = format!(
-                "the row is missing; the chain reached {} before",
-                head.sequence
-            );
-            return Report::Broken(break_at(self.sequence + 1, what));
+        let noted = self.expected.iter().map(|head| head.sequence);
+        let reached = noted.chain(self.chain.committed).max().unwrap_or_default();
+        if reached > self.sequence {
+            let what = format!("the row is missing; the chain reached {reached} before");
+            return Report::Broken(self.break_at(self.sequence + 1, what));
         }
         let head = Head {
-            chain_id: CHAIN_ID.into(),
+            chain_id: self.chain.chain_id.clone(),
             sequence: self.sequence,
             hash: self.hash,
         };
         Report::Intact((self.sequence > 0).then_some(head))
     }
-}
 
-fn broken(sequence: i64, what: impl Into<String>) -> Stop {
-    Stop::Broken(break_at(sequence, what))
-}
+    fn broken(&self, sequence: i64, what: impl Into<String>) -> Stop {
+        Stop::Broken(self.break_at(sequence, what))
+    }
 
-fn break_at(sequence: i64, what: impl Into<String>) -> Break {
-    Break {
-        chain_id: CHAIN_ID.into(),
-        sequence,
-        what: what.into(),
+    fn break_at(&self, sequence: i64, what: impl Into<String>) -> Break {
+        Break {
+            chain_id: self.chain.chain_id.clone(),
+            sequence,
+            what: what.into(),
+        }
     }
 }

@@ -4,21 +4,16 @@ use std::process::ExitCode;
 
 use super::progress::Bar;
 use super::serve::stop_signal;
-use super::{BackupArgs, Failure, chain, print, trail_at};
+use super::{BackupArgs, Failure, chain, print, trail_place_at};
 use crate::audit::{BackupError, StoreError, backup};
-use crate::config::{Config, Sources};
+use crate::config::TrailPlace;
 
 pub(super) async fn run(args: BackupArgs) -> Result<ExitCode, Failure> {
-    let url = match &args.database_url {
-        Some(url) => Some(url.clone()),
-        None => Config::audit_url(&Sources::of_this_process(args.config.as_deref()))?,
-    };
-    if url.is_some_and(|url| url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+    let TrailPlace::File(path) = trail_place_at(args.database_url, args.config.as_deref())? else {
         return Err(Failure::usage(
             "a trail in PostgreSQL is backed up by the database's own tools: pg_dump, or pg_basebackup",
         ));
-    }
-    let path = trail_at(args.database_url, args.config.as_deref())?;
+    };
     let mut stop = stop_signal()?;
     let bar = Bar::on_terminal();
     let tell = |progress| bar.tell(progress);

@@ -54,6 +54,13 @@ Examples:
     image-share-gateway audit backup --config gateway.toml \\
       --to /backup/audit.db";
 
+pub(super) const IMPORT: &str = "\
+Examples:
+  With the gateway stopped; the password comes from PGPASSWORD or ~/.pgpass:
+    image-share-gateway audit import \\
+      sqlite:///var/lib/image-share-gateway/audit.db \\
+      postgres://gateway@db.example.com/audit?sslmode=verify-full";
+
 pub(super) const EXPORT: &str = "\
 Examples:
   One image's changes, for a spreadsheet:

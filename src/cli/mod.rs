@@ -9,6 +9,7 @@ mod completions;
 mod examples;
 mod export;
 mod healthcheck;
+mod import;
 mod openapi;
 mod policy;
 mod progress;
@@ -30,7 +31,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::audit::{EventOperation, Expected};
-use crate::config::{Config, Faults, Sources, parse_duration, trail_file};
+use crate::config::{
+    Config, Faults, ServerUrl, Sources, TrailPlace, parse_duration, trail_file, trail_place,
+};
 use crate::domain::{AccountId, ImageId, Outcome, Timestamp};
 
 /// Share CompShare machine images through REST, audited, with keys that only the gateway holds.
@@ -162,6 +165,19 @@ enum AuditCommand {
     /// Stream events to stdout, newest first unless asked otherwise.
     #[command(after_help = examples::EXPORT)]
     Export(ExportArgs),
+    /// Copy a SQLite trail into an empty database of PostgreSQL, rows and hashes as they are, and verify it; prints its head.
+    #[command(after_help = examples::IMPORT)]
+    Import(ImportArgs),
+}
+
+#[derive(Debug, Args)]
+struct ImportArgs {
+    /// The trail in a file; its gateway has to be stopped.
+    #[arg(value_name = "sqlite://PATH")]
+    from: String,
+    /// The database; nothing may be in it.
+    #[arg(value_name = "postgres://USER:PASSWORD@HOST:PORT/DATABASE")]
+    to: String,
 }
 
 #[derive(Debug, Args)]
@@ -329,6 +345,21 @@ fn trail_at(database_url: Option<String>, config: Option<&Path>) -> Result<PathB
     Ok(Config::load_audit(&Sources::of_this_process(config))?.database)
 }
 
+/// The same, in whichever database it lies.
+fn trail_place_at(
+    database_url: Option<String>,
+    config: Option<&Path>,
+) -> Result<TrailPlace, Failure> {
+    let (url, name) = match database_url {
+        Some(url) => (url, "--database-url"),
+        None => match Config::audit_url(&Sources::of_this_process(config))? {
+            Some(url) if ServerUrl::looks_like(&url) => (url, "audit.database_url"),
+            _ => return trail_at(None, config).map(TrailPlace::File),
+        },
+    };
+    trail_place(&url).map_err(|why| Failure::usage(format!("{name} {why}")))
+}
+
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -340,6 +371,7 @@ pub fn run() -> ExitCode {
         Command::Audit(AuditCommand::Verify(args)) => on_runtime(verify::run(args)),
         Command::Audit(AuditCommand::Backup(args)) => on_runtime(backup::run(args)),
         Command::Audit(AuditCommand::Export(args)) => on_runtime(export::run(args)),
+        Command::Audit(AuditCommand::Import(args)) => on_runtime(import::run(args)),
         Command::Policy(PolicyCommand::Check(args)) => policy::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Healthcheck(args) => on_runtime(healthcheck::run(args)),

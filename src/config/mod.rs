@@ -36,7 +36,9 @@ pub use settings::{
     Audit, Authorization, ClientAddressHeader, Limits, LogFormat, Rate, Server, Telemetry,
     TlsFiles, TokenDefaults, TraceSettings, UpstreamSettings,
 };
-pub use values::{PublicUrl, key_source_url, parse_duration, trail_file};
+pub use values::{
+    PublicUrl, ServerUrl, TrailPlace, key_source_url, parse_duration, trail_file, trail_place,
+};
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone)]

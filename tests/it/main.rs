@@ -43,6 +43,7 @@ mod openers;
 mod packages;
 mod pages;
 mod policies;
+mod postgres;
 mod provenance;
 mod proxies;
 mod published_keys;

@@ -1,33 +1,25 @@
-//! Where the trail lies: one database engine, SQLite, in its own SQL.
+//! Where the trail lies, each engine in its own SQL.
 //!
 //! The door speaks of entries and events, never of rows or transactions; sequence, hash and cursor are
-//! made above it.
+//! made above it. A gateway writes to SQLite; what a trail in PostgreSQL can do so far is be walked, and be filled from another.
 
-mod appender;
-mod backup;
-mod connections;
-mod events;
-mod files;
-mod folding;
-mod limits;
-mod points;
-mod reading;
-mod rows;
-mod standing;
+mod postgres;
+mod sqlite;
+mod walk;
 
 use std::path::{Path, PathBuf};
 
 use crate::domain::Timestamp;
 
-pub(super) use appender::{Appender, Found};
-pub(super) use backup::copy;
-pub(super) use connections::{Asker, ReadConnections};
-pub(super) use events::{EventRow, EventsQuery};
+pub(super) use postgres::Import;
+pub(super) use sqlite::{
+    Appender, Asker, EventRow, EventsQuery, Found, LastRow, NoReads, ReadConnections, ReadGate,
+    StoredRow, beside, copy, resolved,
+};
 #[cfg(test)]
-pub(super) use limits::{BoundedRead, read_failed};
-pub(super) use limits::{NoReads, ReadGate};
-pub(super) use rows::{PackedRow, RowReader, StoredRow};
-pub(super) use standing::LastRow;
+pub(super) use sqlite::{BoundedRead, read_failed};
+use sqlite::{primary, primary_code};
+pub(super) use walk::{Chain, PackedRow, RowReader};
 
 /// Why the store could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +100,23 @@ pub enum StoreError {
         /// The time in the last id.
         last: Timestamp,
     },
+    /// A database of PostgreSQL cannot be used.
+    #[error("cannot use {database} as an audit trail")]
+    Server {
+        /// Its URL, without what is secret in it.
+        database: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A head that was noted cannot be told apart.
+    #[error(transparent)]
+    UnnamedHead(super::verify::UnnamedHead),
+    /// There is a trail already.
+    #[error("{database} holds a trail already")]
+    NotEmpty {
+        /// Its URL, without what is secret in it.
+        database: String,
+    },
     /// The database refused a read over a pool, or a migration.
     #[error("the audit database failed")]
     Database(#[source] sqlx::Error),
@@ -149,47 +158,6 @@ impl StoreError {
             Some(_) => "the audit database refuses to be written",
         }
     }
-}
-
-/// SQLite's primary result code: extended ones keep it in their low byte (sqlite.org/rescode.html).
-fn primary(code: i32) -> i32 {
-    code & 0xff
-}
-
-/// That of an error of a read.
-fn primary_code(error: &sqlx::Error) -> Option<i32> {
-    let code = error.as_database_error()?.code()?;
-    code.parse().ok().map(primary)
-}
-
-/// The file that a path leads to, through symbolic links: SQLite keeps its own files beside that one, and so do the lock
-/// and the noted head lie there.
-pub(super) async fn resolved(path: &Path) -> PathBuf {
-    let mut target = path.to_owned();
-    for _ in 0..LINKS_MAX {
-        if let Ok(whole) = tokio::fs::canonicalize(&target).await {
-            return whole;
-        }
-        // A link to what is not there yet.
-        let Ok(next) = tokio::fs::read_link(&target).await else {
-            break;
-        };
-        target = match target.parent() {
-            Some(parent) => parent.join(next),
-            None => next,
-        };
-    }
-    target
-}
-
-/// Symbolic links that lead to one another, at most, as Linux has it.
-const LINKS_MAX: usize = 40;
-
-/// The file whose name is that of `path` with `suffix` behind it.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 impl From<rusqlite::Error> for StoreError {

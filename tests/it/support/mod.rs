@@ -9,6 +9,7 @@ mod gateway;
 #[path = "../../../benches/shared/generate.rs"]
 pub(crate) mod generate;
 mod key_server;
+mod postgres;
 mod program;
 mod upstream;
 
@@ -22,6 +23,7 @@ pub(crate) use gateway::{
     token_with,
 };
 pub(crate) use key_server::{KeyAnswer, KeyServer};
+pub(crate) use postgres::{POSTGRES_PASSWORD, Postgres};
 pub(crate) use program::{
     PROGRAM_PRIVATE_KEY, PROGRAM_PUBLIC_KEY, Program, beside_python, binary, ended, environment,
     node_modules, printed, python, python_with, said, search_path,

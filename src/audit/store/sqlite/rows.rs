@@ -1,10 +1,8 @@
 //! Walking: the trail row by row in chain order, as it is stored.
 
-use std::fmt;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Executor, Row as _, Sqlite, SqliteConnection,
@@ -14,7 +12,8 @@ use sqlx::{
 use super::StoreError;
 use super::reading::{ROWS_AT_ONCE, check_there, reading};
 use crate::audit::columns::COLUMNS;
-use crate::audit::entry::CellRef;
+use crate::audit::entry::{CHAIN_ID, CellRef};
+use crate::audit::store::walk::Chain;
 
 static SELECT_ROWS: LazyLock<String> = LazyLock::new(|| {
     format!(
@@ -108,21 +107,9 @@ impl PackedRow {
         }
     }
 
-    /// Gives the hashed columns to `take`, in their order. What the gateway never writes is given as
-    /// [`CellRef::Foreign`], and what stands behind it may be left out.
-    pub(crate) fn cells(&self, mut take: impl FnMut(CellRef<'_>)) -> Result<(), StoreError> {
-        let json: Option<&[u8]> = self.0.try_get_unchecked(1)?;
-        let mut cells = JsonCells {
-            take: &mut take,
-            count: 0,
-        };
-        let mut reader = serde_json::Deserializer::from_slice(json.unwrap_or_default());
-        let read = (&mut reader).deserialize_seq(&mut cells);
-        let whole = read.and_then(|()| reader.end()).is_ok() && cells.count == COLUMNS.len();
-        if !whole {
-            take(CellRef::Foreign);
-        }
-        Ok(())
+    /// Its hashed columns as one JSON array; `None` where one of them is a BLOB.
+    pub(crate) fn json(&self) -> Result<Option<&[u8]>, StoreError> {
+        Ok(self.0.try_get_unchecked(1)?)
     }
 
     /// The hash that the row claims, where it is text.
@@ -134,67 +121,20 @@ impl PackedRow {
     }
 }
 
-/// Takes the members of a JSON array as cells.
-struct JsonCells<'a, F> {
-    take: &'a mut F,
-    count: usize,
-}
-
-impl<'de, F: FnMut(CellRef<'_>)> Visitor<'de> for &mut JsonCells<'_, F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the columns of a row")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut cells: A) -> Result<(), A::Error> {
-        while cells.next_element_seed(OneCell(&mut *self.take))?.is_some() {
-            self.count += 1;
-        }
-        Ok(())
-    }
-}
-
-struct OneCell<'a, F>(&'a mut F);
-
-impl<'de, F: FnMut(CellRef<'_>)> DeserializeSeed<'de> for OneCell<'_, F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<F: FnMut(CellRef<'_>)> Visitor<'_> for OneCell<'_, F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("null, an integer or text")
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        (self.0)(CellRef::Null);
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<(), E> {
-        (self.0)(CellRef::Integer(number));
-        Ok(())
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<(), E> {
-        let number = i64::try_from(number).map_err(E::custom)?;
-        self.visit_i64(number)
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        (self.0)(CellRef::Text(text.as_bytes()));
-        Ok(())
+/// The chain of a trail in a file, which knows of it by its rows alone.
+pub(in crate::audit::store) fn chain() -> Chain {
+    Chain {
+        chain_id: CHAIN_ID.into(),
+        committed: None,
     }
 }
 
 /// One connection that reads the trail row by row in chain order, a page at a time.
-pub(crate) struct RowReader(SqliteConnection);
+pub(crate) struct RowReader {
+    connection: SqliteConnection,
+    /// The first sequence of the next page; `None` where none can follow.
+    from: Option<i64>,
+}
 
 impl RowReader {
     /// Opens the trail for reading; fails where there is none.
@@ -203,22 +143,36 @@ impl RowReader {
         let open = |error| StoreError::open(path, error);
         // A file that is no trail fails here and not as a broken chain.
         let options = reading(path, "SELECT hash FROM audit_entries LIMIT 0").await;
-        let connection = options.map_err(open)?.connect().await;
-        connection.map(Self).map_err(open)
+        let connection = options.map_err(open)?.connect().await.map_err(open)?;
+        Ok(Self {
+            connection,
+            from: Some(i64::MIN),
+        })
     }
 
     /// The last sequence that there is now; none in a trail without rows.
     pub(crate) async fn last_sequence(&mut self) -> Result<Option<i64>, StoreError> {
         let last = sqlx::query_scalar("SELECT MAX(sequence) FROM audit_entries");
-        Ok(last.fetch_one(&mut self.0).await?)
+        Ok(last.fetch_one(&mut self.connection).await?)
     }
 
-    /// The next rows from `sequence` on; none at the end.
-    pub(crate) async fn page(&mut self, sequence: i64) -> Result<Vec<PackedRow>, StoreError> {
+    /// From below the first sequence that the gateway gives, so that a row slipped in before it is seen.
+    pub(crate) fn begin(&mut self) {
+        self.from = Some(i64::MIN);
+    }
+
+    /// The next rows; none at the end.
+    pub(crate) async fn page(&mut self) -> Result<Vec<PackedRow>, StoreError> {
+        let Some(from) = self.from else {
+            return Ok(Vec::new());
+        };
         let packed = sqlx::query(AssertSqlSafe(SELECT_PACKED.as_str()))
-            .bind(sequence)
+            .bind(from)
             .bind(i64::try_from(ROWS_AT_ONCE).unwrap_or(i64::MAX));
-        let rows = packed.fetch_all(&mut self.0).await?;
-        Ok(rows.into_iter().map(PackedRow).collect())
+        let rows = packed.fetch_all(&mut self.connection).await?;
+        let rows: Vec<PackedRow> = rows.into_iter().map(PackedRow).collect();
+        let last = rows.last().map(PackedRow::sequence).transpose()?.flatten();
+        self.from = last.and_then(|last| last.checked_add(1));
+        Ok(rows)
     }
 }
