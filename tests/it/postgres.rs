@@ -353,6 +353,50 @@ async fn every_chain_is_walked_and_heads_are_told_apart() {
     assert!(code == 2 && why.contains("has to name its own"), "{why}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_about_it_moves_a_trail_over_tls() {
+    const PAGE: &str = include_str!("../../docs/backup.md");
+    let gateway = some_trail().await;
+    let (postgres, noted) = (Postgres::start_with_tls().await, head(&gateway.database()));
+    let other = Postgres::start_with_tls().await;
+    let block = PAGE
+        .split("```sh\n")
+        .find(|block| block.contains("audit import"));
+    let block = block.unwrap().split("```").next().unwrap();
+    let port = postgres.url("").rsplit(':').next().unwrap().to_owned();
+    let run = |authority: &Path| {
+        let url = format!(
+            "postgres://gateway@localhost:{port}audit?sslmode=verify-full&sslrootcert={}",
+            authority.display()
+        );
+        let script = block
+            .replace(
+                "/var/lib/image-share-gateway/audit.db",
+                &gateway.database().display().to_string(),
+            )
+            .replace(
+                "postgres://gateway@db.example.com/audit?sslmode=verify-full",
+                &url,
+            );
+        let program = Path::new(env!("CARGO_BIN_EXE_image-share-gateway"));
+        let mut shell = std::process::Command::new("sh");
+        shell
+            .args(["-euc", &script])
+            .env("PATH", program.parent().unwrap())
+            .env("PGPASSWORD", POSTGRES_PASSWORD);
+        shell.output().unwrap()
+    };
+    // The certificate is another authority's.
+    let refused = run(&other.authority());
+    let why = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{why}");
+    assert!(why.contains("certificate"), "{why}");
+
+    let moved = run(&postgres.authority());
+    let printed = String::from_utf8(moved.stdout).unwrap();
+    assert_eq!(printed, format!("{noted}\n{noted}\n"), "{:?}", moved.stderr);
+}
+
 /// The hash of the row that follows the one with this hash, as src/audit/chain.rs says.
 fn next_hash(before: &str, row: &[serde_json::Value]) -> String {
     let mut hasher = Sha256::new();

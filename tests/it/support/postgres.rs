@@ -1,14 +1,15 @@
 //! A private server of PostgreSQL, on a free port and in a folder of its own; gone with its test.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::eventually;
+use super::{Certificates, eventually};
 
 /// The password of the server's one user.
 pub(crate) const POSTGRES_PASSWORD: &str = "a-password-that-nobody-sees";
@@ -16,7 +17,7 @@ pub(crate) const POSTGRES_PASSWORD: &str = "a-password-that-nobody-sees";
 pub(crate) struct Postgres {
     server: Child,
     port: u16,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 /// Where Debian and others put the server's programs, which are on nobody's path.
@@ -47,6 +48,20 @@ fn number(arguments: &[&str]) -> u32 {
 
 impl Postgres {
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// One that speaks TLS for `localhost`; its authority is found by [`Self::authority`].
+    pub(crate) async fn start_with_tls() -> Self {
+        Self::start_with(Some(Certificates::of("localhost"))).await
+    }
+
+    /// Where the certificate of its authority lies.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.directory.path().join("authority.pem")
+    }
+
+    async fn start_with(certificates: Option<Certificates>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let is_root = number(&["-u"]) == 0;
         let user = is_root.then(|| (number(&["-u", "postgres"]), number(&["-g", "postgres"])));
@@ -68,6 +83,28 @@ impl Postgres {
             .output()
             .unwrap();
         assert!(made.status.success(), "{made:?}");
+        let mut tls = Vec::new();
+        if let Some(Certificates {
+            authority,
+            certificate,
+            key,
+        }) = certificates
+        {
+            std::fs::write(directory.path().join("authority.pem"), authority).unwrap();
+            for (setting, name, text) in [
+                ("ssl_cert_file", "server.pem", certificate),
+                ("ssl_key_file", "server.key", key),
+            ] {
+                let path = directory.path().join(name);
+                std::fs::write(&path, text).unwrap();
+                std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+                if let Some((uid, gid)) = user {
+                    chown(&path, Some(uid), Some(gid)).unwrap();
+                }
+                tls.extend(["-c".into(), format!("{setting}={}", path.display())]);
+            }
+            tls.extend(["-c".into(), "ssl=on".into()]);
+        }
         let port = {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap().port()
@@ -79,6 +116,7 @@ impl Postgres {
             .args(["-c", "listen_addresses=127.0.0.1"])
             .args(["-c", "unix_socket_directories="])
             .args(["-c", &format!("port={port}")])
+            .args(tls)
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(directory.path().join("log")).unwrap())
             .spawn()
@@ -86,7 +124,7 @@ impl Postgres {
         let postgres = Self {
             server,
             port,
-            _directory: directory,
+            directory,
         };
         eventually("the server answers", async || {
             let made = postgres.psql("postgres", "CREATE DATABASE audit");
