@@ -8,7 +8,7 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
-use super::callers::Asks;
+use super::callers::{ACCOUNTS_PER_CALLER, Asks};
 use super::measured::{self, changes};
 use super::process::{Process, cpu_of};
 use super::row::{self, Row, TABLE};
@@ -160,6 +160,36 @@ pub(crate) fn call(url: &str) {
     });
 }
 
+/// The same 64 at a time, for as long as they take; prints their median in milliseconds.
+pub(crate) fn waited_call(url: &str) {
+    const CALLS_EACH: usize = 200;
+    on_runtime(async {
+        let client = client();
+        let calls = async || {
+            let mut times = Vec::new();
+            for _ in 0..CALLS_EACH {
+                let begun = Instant::now();
+                post(&client, url).await;
+                times.push(begun.elapsed());
+            }
+            times
+        };
+        let all = futures_util::future::join_all((0..CALLERS).map(|_| calls())).await;
+        println!("{}", median_ms(&mut all.concat()));
+    });
+}
+
+/// What a call to `upstream` takes where 64 are made at a time, in milliseconds, its median.
+pub(crate) fn waited(upstream: &str) -> f64 {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    figure(command.args(["--floor", "waited-call", "--url", upstream]))
+}
+
+fn median_ms(times: &mut [Duration]) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_secs_f64() * 1000.0
+}
+
 fn client() -> reqwest::Client {
     let builder = reqwest::Client::builder().no_proxy().tls_certs_only([]);
     builder.build().unwrap()
@@ -224,7 +254,9 @@ async fn insert_group(connection: &mut SqliteConnection, sequence: &mut i64) {
     let mut insert = sqlx::query(AssertSqlSafe(text));
     for _ in 0..GROUP_ROWS / 2 {
         let event_id = uuid::Uuid::now_v7().to_string();
-        let account_id = u64::try_from(*sequence).unwrap() + 1;
+        let event = u64::try_from(*sequence).unwrap() / 2;
+        let callers = CALLERS as u64;
+        let account_id = event % callers * ACCOUNTS_PER_CALLER + event / callers + 1;
         for row in [
             Row::intent(&event_id, account_id),
             Row::outcome(&event_id, account_id),
@@ -262,11 +294,7 @@ pub(crate) fn alone(url: &str, directory: &Path) {
             post(&client, url).await;
             calls.push(begun.elapsed());
         }
-        let median = |times: &mut Vec<Duration>| {
-            times.sort_unstable();
-            times[times.len() / 2].as_secs_f64() * 1000.0
-        };
-        2.0 * median(&mut commits) + median(&mut calls)
+        2.0 * median_ms(&mut commits) + median_ms(&mut calls)
     });
     println!("{ms}");
 }

@@ -83,6 +83,7 @@ fn part_of_the_floor(part: &str) {
     match part {
         "route" => floor::route(),
         "call" => floor::call(&url()),
+        "waited-call" => floor::waited_call(&url()),
         "rows" => floor::rows(&directory(), false),
         "plain-rows" => floor::rows(&directory(), true),
         "alone" => floor::alone(&url(), &directory()),

@@ -4,6 +4,7 @@ use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{AssertSqlSafe, Sqlite, SqliteConnection};
 
+use super::callers::ACCOUNTS_PER_CALLER;
 use super::process::ISSUER;
 
 /// A table of such rows without an index, a trigger or a check.
@@ -72,7 +73,7 @@ impl Row {
         let (of_intent, of_outcome) = (self.is_intent, !self.is_intent);
         let text = |there: bool, text: &'static str| there.then_some(text);
         let number = |number: i64| of_outcome.then_some(number);
-        let subject = format!("team-{}", self.account_id % 64);
+        let caller = u64::try_from(self.account_id).unwrap() / ACCOUNTS_PER_CALLER;
         query
             .bind(1_i64)
             .bind("main")
@@ -80,14 +81,14 @@ impl Row {
             .bind(if of_intent { "intent" } else { "outcome" })
             .bind(self.event_id.clone())
             .bind(1_800_000_000_000_000_i64 + self.account_id)
-            .bind(subject)
+            .bind(format!("team-{caller}"))
             .bind(text(of_intent, ISSUER))
             .bind(text(of_intent, "2c0f6a51-5a0b-4a55-9b0e-0c6f3a1d2b77"))
             .bind(text(of_intent, "127.0.0.1"))
             .bind(None::<&str>)
             .bind(uuid::Uuid::new_v4().to_string())
             .bind("share")
-            .bind(format!("bench-{}", self.account_id % 64))
+            .bind(format!("bench-{caller}"))
             .bind(self.account_id)
             .bind("cn-wlcb")
             .bind(text(of_intent, "[]"))

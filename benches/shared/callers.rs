@@ -51,7 +51,7 @@ impl Asks {
 }
 
 /// Accounts of one caller, so that no two callers ever ask for the same change.
-const ACCOUNTS_PER_CALLER: u64 = 1_000_000_000;
+pub(crate) const ACCOUNTS_PER_CALLER: u64 = 1_000_000_000;
 
 /// What came of it.
 pub(crate) struct Outcome {
