@@ -242,6 +242,8 @@ impl Parts {
             writing.await
         };
         recording.end();
+        // Whoever has their answer finds it counted.
+        self.metrics.change(operation.as_str(), outcome.as_str());
         let gone = if written.is_ok() {
             telling.answer(settled.answer(event_id))
         } else {
@@ -252,7 +254,6 @@ impl Parts {
             self.writer.keep(completion).await;
             gone
         };
-        self.metrics.change(operation.as_str(), outcome.as_str());
         if let Some(caller) = intent.author.caller().filter(|_| gone) {
             // The request's own line does not say it: it was written before, or never.
             tracing::info!(

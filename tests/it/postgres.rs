@@ -379,7 +379,7 @@ async fn the_page_about_it_moves_a_trail_over_tls() {
                 &url,
             );
         let program = Path::new(env!("CARGO_BIN_EXE_image-share-gateway"));
-        let mut shell = std::process::Command::new("sh");
+        let mut shell = std::process::Command::new("/bin/sh");
         shell
             .args(["-euc", &script])
             .env("PATH", program.parent().unwrap())

@@ -20,6 +20,9 @@ use super::reading::{check_there, reading};
 use super::rows::{StoredRow, select_row_up_to, select_rows};
 use super::{StoreError, resolved};
 
+/// Why a trail is not looked at that no gateway of this version has opened yet.
+const OLDER: &str = "it was written by an older version of the gateway; this one brings it up to date when it serves";
+
 /// Connections for what people ask.
 const QUERIES_MAX: u32 = 4;
 /// Connections for exports, whose statements may walk the whole trail.
@@ -83,9 +86,14 @@ impl ReadConnections {
         check_there(path).await?;
         let open = |error| StoreError::open(path, error);
         // A trail of an older version fails here and not at somebody's query.
-        let options = reading(path, "SELECT id FROM audit_log LIMIT 0")
-            .await
-            .map_err(open)?;
+        let look = "SELECT id FROM audit_log, audit_indexed LIMIT 0";
+        let options = reading(path, look).await;
+        let options = options.map_err(|error| match error.as_database_error() {
+            Some(refusal) if refusal.message() == "no such table: audit_indexed" => {
+                StoreError::open(path, OLDER)
+            }
+            _ => open(error),
+        })?;
         // Single events have one place.
         let gate = ReadGate::of(QUERIES_MAX + EXPORTS_MAX + FEEDS_MAX + LOOK_UPS_MAX + 1);
         Ok(Self {
