@@ -86,7 +86,7 @@ impl ReadConnections {
         check_there(path).await?;
         let open = |error| StoreError::open(path, error);
         // A trail of an older version fails here and not at somebody's query.
-        let look = "SELECT id FROM audit_log, audit_indexed LIMIT 0";
+        let look = "SELECT audit_log.id FROM audit_log, audit_indexed LIMIT 0";
         let options = reading(path, look).await;
         let options = options.map_err(|error| match error.as_database_error() {
             Some(refusal) if refusal.message() == "no such table: audit_indexed" => {
