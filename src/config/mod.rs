@@ -18,6 +18,7 @@ mod sections;
 mod server;
 mod settings;
 mod tables;
+mod trail;
 mod values;
 
 use std::collections::BTreeMap;
@@ -36,9 +37,8 @@ pub use settings::{
     Audit, Authorization, ClientAddressHeader, Limits, LogFormat, Rate, Server, Telemetry,
     TlsFiles, TokenDefaults, TraceSettings, UpstreamSettings,
 };
-pub use values::{
-    PublicUrl, ServerUrl, TrailPlace, key_source_url, parse_duration, trail_file, trail_place,
-};
+pub use trail::{ServerUrl, TrailPlace, trail_file, trail_place};
+pub use values::{PublicUrl, key_source_url, parse_duration};
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone)]

@@ -8,7 +8,8 @@ use crate::domain::Region;
 
 use super::proxy::proxy_url;
 use super::reader::KeyReader;
-use super::values::{is_loopback, trail_file, without_secrets};
+use super::trail::trail_file;
+use super::values::{is_loopback, without_secrets};
 use super::{
     Audit, Authorization, Limits, LogFormat, Proxy, Rate, Telemetry, TraceSettings,
     UpstreamSettings,

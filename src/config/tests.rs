@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::values::trail_file;
+use super::trail::trail_file;
 use super::*;
 
 fn sources(file: &str, environment: &[(&str, &str)]) -> (tempfile::TempDir, Sources) {

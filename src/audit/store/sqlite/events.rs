@@ -11,6 +11,7 @@ use serde::Deserialize;
 use sqlx::{Executor, QueryBuilder, Sqlite};
 
 use super::StoreError;
+use super::lead::{Lead, Part};
 use super::limits::read_failed;
 use crate::audit::columns::event_columns;
 use crate::audit::filter::{EventOperation, Filter, OutcomeFilter};
@@ -49,68 +50,6 @@ const FROM_PENDING: &str = "FROM audit_pending AS p \
 /// The rows that no batch holds yet.
 const FROM_TAIL: &str = "FROM audit_entries AS f NOT INDEXED";
 const IN_TAIL: &str = "f.sequence > (SELECT sequence FROM audit_indexed)";
-
-/// What the events are found by, in the order of pages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lead {
-    /// The events themselves.
-    Events,
-    /// A column of first rows, whose order is that of their sequence. In batches.
-    Column(&'static str),
-    /// The outcome rows, by the event's id.
-    Outcomes,
-    /// The denials, by the event's id.
-    Denials,
-    /// The few intents without an outcome. In batches.
-    Pending,
-}
-
-/// What is read by a lead that is kept in batches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    /// What the batches hold.
-    Batched,
-    /// The rows behind the last one.
-    Tail,
-}
-
-impl Lead {
-    /// The filter that commonly leaves the fewest events.
-    fn of(filter: &Filter) -> Self {
-        let rarely_asked = filter.operation == Some(EventOperation::Update);
-        match filter.outcome {
-            Some(OutcomeFilter::Pending) => Self::Pending,
-            _ if filter.request_id.is_some() => Self::Column("request_id"),
-            _ if filter.account_id.is_some() => Self::Column("account_id"),
-            _ if filter.image_id.is_some() => Self::Column("image_id"),
-            _ if rarely_asked => Self::Column("operation"),
-            Some(OutcomeFilter::Denied) => Self::Denials,
-            Some(OutcomeFilter::Completed(outcome)) if outcome != Outcome::Succeeded => {
-                Self::Outcomes
-            }
-            _ if filter.subject.is_some() => Self::Column("subject"),
-            Some(OutcomeFilter::Completed(_)) => Self::Outcomes,
-            None if filter.operation.is_some() => Self::Column("operation"),
-            None => Self::Events,
-        }
-    }
-
-    /// Whether it is kept in batches.
-    fn is_batched(self) -> bool {
-        matches!(self, Self::Column(_) | Self::Pending)
-    }
-
-    /// The column that pages are ordered and bounded by.
-    fn key(self, part: Part) -> &'static str {
-        match (self, part) {
-            (Self::Events | Self::Denials, _) => "f.event_id",
-            (Self::Outcomes, _) => "o.event_id",
-            (Self::Column(_), Part::Batched) => "i.sequence",
-            (Self::Pending, Part::Batched) => "p.sequence",
-            (Self::Column(_) | Self::Pending, Part::Tail) => "f.sequence",
-        }
-    }
-}
 
 impl EventsQuery<'_> {
     /// A page, in the order asked.

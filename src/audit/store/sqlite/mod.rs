@@ -6,6 +6,7 @@ mod connections;
 mod events;
 mod files;
 mod folding;
+mod lead;
 mod limits;
 mod points;
 mod reading;
