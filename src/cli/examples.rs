@@ -59,7 +59,7 @@ Examples:
   With the gateway stopped; the password comes from PGPASSWORD or ~/.pgpass:
     image-share-gateway audit import \\
       sqlite:///var/lib/image-share-gateway/audit.db \\
-      postgres://gateway@db.example.com/audit?sslmode=verify-full";
+      'postgres://gateway@db.example.com/audit?sslmode=verify-full'";
 
 pub(super) const EXPORT: &str = "\
 Examples:

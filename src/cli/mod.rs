@@ -172,11 +172,9 @@ enum AuditCommand {
 
 #[derive(Debug, Args)]
 struct ImportArgs {
-    /// The trail in a file; its gateway has to be stopped.
-    #[arg(value_name = "sqlite://PATH")]
+    #[arg(help = "The trail, sqlite://PATH; its gateway has to be stopped")]
     from: String,
-    /// The database; nothing may be in it.
-    #[arg(value_name = "postgres://USER:PASSWORD@HOST:PORT/DATABASE")]
+    #[arg(help = "The database, postgres://USER@HOST:PORT/DATABASE; no trail may be in it")]
     to: String,
 }
 
