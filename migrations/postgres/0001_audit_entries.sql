@@ -77,8 +77,7 @@ CREATE FUNCTION audit_id_time(id uuid) RETURNS timestamptz LANGUAGE sql IMMUTABL
     SELECT to_timestamp(('x' || lpad(left(replace(id::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0)
 $$;
 
--- Makes the partition of the month (UTC) that an id lies in, where there is none; gives its name. Retention is to detach one:
---     ALTER TABLE audit_entries DETACH PARTITION audit_entries_2026_01 CONCURRENTLY;
+-- Makes the partition of the month (UTC) that an id lies in, where there is none; gives its name.
 CREATE FUNCTION audit_make_partition(id uuid) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     month   timestamp := date_trunc('month', audit_id_time(id) AT TIME ZONE 'UTC');
@@ -105,15 +104,30 @@ BEGIN
 END
 $$;
 
--- The chains, and where each ends: what was committed moves it, so a tail that is cut off is missed.
+-- The chains, and where each ends: what is committed moves it, so that verification notices where a tail was cut off. It only
+-- goes on.
 CREATE TABLE audit_chains (
-    chain_id      TEXT COLLATE "C" PRIMARY KEY,
+    chain_id      TEXT COLLATE "C" PRIMARY KEY CHECK (chain_id ~ '^[A-Za-z0-9-]{1,64}$'),
     head_sequence BIGINT NOT NULL DEFAULT 0,
     head_hash     TEXT COLLATE "C" NOT NULL DEFAULT repeat('0', 64),
     begun_at      TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
     heartbeat_at  TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
     ended_at      TIMESTAMPTZ          -- nobody appends to it any more
 );
+
+CREATE FUNCTION audit_chains_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP <> 'UPDATE' OR NEW.chain_id <> OLD.chain_id OR NEW.head_sequence < OLD.head_sequence
+        OR (NEW.head_sequence = OLD.head_sequence AND NEW.head_hash <> OLD.head_hash) THEN
+        RAISE EXCEPTION 'a chain is never taken away, and its head only goes on' USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER audit_chains_only_go_on BEFORE UPDATE OR DELETE ON audit_chains
+    FOR EACH ROW EXECUTE FUNCTION audit_chains_refuse();
+CREATE TRIGGER audit_chains_no_truncate BEFORE TRUNCATE ON audit_chains
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_chains_refuse();
 
 -- The intents without an outcome, so that nobody scans for them. Derived: verification never reads it.
 CREATE TABLE audit_pending (

@@ -20,14 +20,35 @@ pub enum ImportError {
     /// It could not be read or written to its end.
     #[error("the import was broken off")]
     Copy(#[source] StoreError),
+    /// It is not known whether the database committed it.
+    #[error(
+        "it is not known whether the copy was committed: audit verify says whether it is there"
+    )]
+    Commit(#[source] StoreError),
     /// What was copied is not what was there.
     #[error("the copy does not verify at sequence {} of the chain {}: {}", .0.sequence, .0.chain_id, .0.what)]
     Differs(Break),
 }
 
-/// Copies the trail in the file `from` into the empty database `to`, once it is verified, and verifies the copy. Gives its head;
-/// none for a trail without rows. What is written to the file meanwhile is not copied: stop its gateway first. Says how far
-/// it is.
+/// A copy that is whole and verified, and not there for others yet. Without [`Self::commit`] there is none.
+pub struct Copied {
+    import: Import,
+    head: Option<Head>,
+}
+
+impl Copied {
+    /// Makes it durable. Gives its head; none for a trail without rows.
+    ///
+    /// # Errors
+    /// [`ImportError::Commit`] where the database does not say that it did: it may hold all of it, or none.
+    pub async fn commit(self) -> Result<Option<Head>, ImportError> {
+        self.import.commit().await.map_err(ImportError::Commit)?;
+        Ok(self.head)
+    }
+}
+
+/// Copies the trail in the file `from` into the empty database `to`, once it is verified, and verifies the copy. What is written
+/// to the file meanwhile is not copied: stop its gateway first. Says how far it is.
 ///
 /// # Errors
 /// See [`ImportError`]; the database holds no row then.
@@ -35,7 +56,7 @@ pub async fn import(
     from: &Path,
     to: &ServerUrl,
     tell: TellProgress<'_>,
-) -> Result<Option<Head>, ImportError> {
+) -> Result<Copied, ImportError> {
     let verified = verify_and_tell(from, &[], tell).await;
     let head = match verified.map_err(ImportError::Start)? {
         Report::Intact(head) => head,
@@ -53,9 +74,7 @@ pub async fn import(
             }
         }
     }
-    let committed = import.commit(head.as_ref()).await;
-    committed.map_err(ImportError::Copy)?;
-    Ok(head)
+    Ok(Copied { import, head })
 }
 
 /// Copies the rows up to the head.
@@ -88,5 +107,5 @@ async fn copy(
         });
         page = next?;
     }
-    Ok(())
+    import.end(head).await
 }

@@ -50,7 +50,7 @@ pub use feed::{Entry, EntryCursor, Feed, FeedError, FeedStart, InvalidEntryCurso
 pub use filter::{
     Cursor, EventOperation, Filter, InvalidCursor, InvalidOperation, Order, OutcomeFilter,
 };
-pub use import::{ImportError, import};
+pub use import::{Copied, ImportError, import};
 pub use kinds::{EntryKind, EventOperation as EventOperationSchema, Sha256};
 pub use line::append_line;
 pub use progress::{Progress, ProgressUnit, TellProgress};

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::chain::{Following, Hash, Head};
 use super::entry::{CHAIN_ID, CellRef};
 use super::progress::{Progress, ProgressUnit, TellProgress};
-use super::store::{Chain, PackedRow, RowReader, StoreError};
+use super::store::{Chain, Noted, PackedRow, RowReader, StoreError};
 use crate::config::TrailPlace;
 
 /// A head that was noted earlier, `[CHAIN:]SEQUENCE:HASH`.
@@ -15,6 +15,12 @@ pub struct Expected {
     chain_id: Option<String>,
     sequence: i64,
     hash: Hash,
+}
+
+/// Whether a chain can be named so.
+fn is_chain_id(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    (1..=64).contains(&text.len()) && text.bytes().all(fits)
 }
 
 impl From<&Head> for Expected {
@@ -49,17 +55,12 @@ impl FromStr for Expected {
             [chain_id, sequence, hash] => (Some(chain_id.to_owned()), sequence, hash),
             _ => return Err(InvalidExpected),
         };
-        let named = |chain: &String| {
-            (1..=64).contains(&chain.len())
-                && chain
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        };
         let sequence = sequence
             .parse::<i64>()
             .ok()
             .filter(|sequence| *sequence >= 0);
-        match (chain_id.as_ref().is_none_or(named), sequence, hash.parse()) {
+        let named = chain_id.as_deref().is_none_or(is_chain_id);
+        match (named, sequence, hash.parse()) {
             (true, Some(sequence), Ok(hash)) => Ok(Self {
                 chain_id,
                 sequence,
@@ -159,6 +160,14 @@ pub(super) async fn walk(
     }
     let mut done = 0;
     for chain in &chains {
+        if !is_chain_id(&chain.chain_id) {
+            reports.push(Report::Broken(Break {
+                chain_id: chain.chain_id.escape_debug().to_string(),
+                sequence: 0,
+                what: "no chain is named so".into(),
+            }));
+            continue;
+        }
         rows.begin(&chain.chain_id);
         let mut walk = Walk {
             chain,
@@ -175,6 +184,17 @@ pub(super) async fn walk(
             Err(Stop::Store(error)) => return Err(error),
         });
         done = walk.done();
+    }
+    let intact = |report: &Report| matches!(report, Report::Intact(_));
+    if reports.iter().all(intact)
+        && let Some(count) = rows.count().await?
+        && count != done
+    {
+        reports.push(Report::Broken(Break {
+            chain_id: "(none)".into(),
+            sequence: 0,
+            what: format!("there are {count} rows, and {done} of them have a place in a chain"),
+        }));
     }
     Ok(reports)
 }
@@ -259,13 +279,34 @@ impl Walk<'_> {
         if self.expected.iter().any(other) {
             return Err(self.broken(next, "the row is not the expected one"));
         }
+        if let Noted::Head {
+            sequence,
+            hash: noted,
+            ended,
+        } = &self.chain.noted
+        {
+            if *sequence == next && *noted != hash.to_string() {
+                return Err(self.broken(next, "the row is not the one that was committed last"));
+            }
+            if *ended && next > *sequence {
+                return Err(self.broken(next, "the row stands behind the chain's end"));
+            }
+        }
         (self.sequence, self.hash) = (next, hash);
         Ok(())
     }
 
     fn end(&self) -> Report {
+        let committed = match &self.chain.noted {
+            Noted::Nowhere => 0,
+            Noted::Missing => {
+                let what = "the database does not know of the chain";
+                return Report::Broken(self.break_at(1, what));
+            }
+            Noted::Head { sequence, .. } => *sequence,
+        };
         let noted = self.expected.iter().map(|head| head.sequence);
-        let reached = noted.chain(self.chain.committed).max().unwrap_or_default();
+        let reached = noted.fold(committed, i64::max);
         if reached > self.sequence {
             let what = format!("the row is missing; the chain reached {reached} before");
             return Report::Broken(self.break_at(self.sequence + 1, what));

@@ -21,11 +21,16 @@ pub(super) async fn run(args: ImportArgs) -> Result<ExitCode, Failure> {
     let mut stop = stop_signal()?;
     let bar = Bar::on_terminal();
     let tell = |progress| bar.tell(progress);
-    let imported = tokio::select! {
-        imported = import(&from, &to, &tell) => imported,
+    let copied = tokio::select! {
+        copied = import(&from, &to, &tell) => copied,
         () = stop.recv() => return Err(Failure::stopped("the import was stopped; the database holds none of it")),
     };
     drop(bar);
+    // From here on a stop would leave it open whether the copy is there.
+    let imported = match copied {
+        Ok(copied) => copied.commit().await,
+        Err(error) => Err(error),
+    };
     match imported {
         Ok(Some(head)) => print(&format!("{head}\n"))?,
         Ok(None) => {

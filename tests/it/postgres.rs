@@ -182,6 +182,9 @@ async fn what_cannot_be_used_is_told_with_its_reason_and_without_its_password() 
             assert!(why.contains(said), "{command} {to}: {why}");
         }
     }
+    postgres.sql("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
+    let (code, _, why) = import(&database, &postgres.url("latin"));
+    assert!(code == 2 && why.contains("LATIN1"), "{why}");
     // Nothing is made where there is no trail.
     let (code, _, why) = audit(&["verify", "--database-url", &url]);
     assert!(
@@ -218,6 +221,17 @@ async fn rows_are_never_updated_deleted_replaced_or_truncated() {
     }
     let why = postgres.sql_refused("INSERT INTO audit_entries SELECT * FROM audit_entries LIMIT 1");
     assert!(why.contains("duplicate key"), "{why}");
+    // Nor is a chain taken away, or its head taken back.
+    for statement in [
+        "DELETE FROM audit_chains",
+        "TRUNCATE audit_chains",
+        "UPDATE audit_chains SET head_sequence = head_sequence - 1",
+        "UPDATE audit_chains SET head_hash = repeat('f', 64)",
+        "UPDATE audit_chains SET chain_id = 'other'",
+    ] {
+        let why = postgres.sql_refused(statement);
+        assert!(why.contains("only goes on"), "{statement}: {why}");
+    }
     // So for a partition that comes later.
     let later = postgres.sql("SELECT audit_make_partition('ffffffff-0000-7000-8000-000000000000')");
     let why = postgres.sql_refused(&format!("TRUNCATE {later}"));
@@ -248,6 +262,11 @@ async fn verification_names_the_first_broken_row() {
             6,
         ),
         ("UPDATE audit_chains SET head_sequence = 12", 12),
+        ("UPDATE audit_chains SET head_sequence = 12, head_hash = repeat('f', 64)", 12),
+        ("ALTER TABLE audit_chains DISABLE TRIGGER ALL; UPDATE audit_chains SET head_hash = repeat('f', 64)", 11),
+        ("ALTER TABLE audit_chains DISABLE TRIGGER ALL; UPDATE audit_chains SET head_sequence = 5", 5),
+        ("ALTER TABLE audit_chains DISABLE TRIGGER ALL; DELETE FROM audit_chains", 1),
+        ("ALTER TABLE audit_entries ALTER COLUMN hash DROP NOT NULL; UPDATE audit_entries SET hash = NULL WHERE sequence = 3", 3),
     ]
     .into_iter()
     .enumerate()
@@ -266,9 +285,40 @@ async fn verification_names_the_first_broken_row() {
         }
         run(&format!("{UNLOCK}{attack}"));
         let (code, printed, why) = audit(&["verify", "--database-url", &url]);
-        assert_eq!(code, 1, "{attack}: {why}");
+        assert_eq!(code, 1, "{attack}: {why}{printed}");
         let broken = format!("main: broken at sequence {first_broken}:");
         assert!(printed.starts_with(&broken), "{attack}: {printed}");
+    }
+}
+
+/// Rows that a walk does not meet, or meets once, are counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_without_a_place_and_twins_are_noticed() {
+    let gateway = some_trail().await;
+    let postgres = Postgres::start().await;
+    for (number, attack) in [
+        "ALTER TABLE audit_entries ALTER COLUMN sequence DROP NOT NULL; \
+         INSERT INTO audit_entries SELECT (json_populate_record(e, '{\"sequence\": null, \"event_id\": \"01a20eeb-4656-7749-9bd5-fe09de30083c\"}')).* \
+         FROM audit_entries AS e WHERE sequence = 6",
+        "ALTER TABLE audit_entries ALTER COLUMN chain_id DROP NOT NULL; \
+         INSERT INTO audit_entries SELECT (json_populate_record(e, '{\"chain_id\": null, \"event_id\": \"01a20eeb-4656-7749-9bd5-fe09de30083c\"}')).* \
+         FROM audit_entries AS e WHERE sequence = 6",
+        "ALTER TABLE audit_entries DROP CONSTRAINT audit_entries_pkey; \
+         INSERT INTO audit_entries SELECT * FROM audit_entries WHERE sequence = 11",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("odd_{number}");
+        postgres.sql(&format!("CREATE DATABASE {name}"));
+        let url = postgres.url(&name);
+        assert_eq!(import(&gateway.database(), &url).0, 0);
+        let make = "SELECT audit_make_partition('01a20eeb-4656-7749-9bd5-fe09de30083c')";
+        let done = postgres.psql(&name, &format!("{make}; {attack}"));
+        assert!(done.status.success(), "{attack}: {done:?}");
+        let (code, printed, why) = audit(&["verify", "--database-url", &url]);
+        assert_eq!(code, 1, "{attack}: {printed}{why}");
+        assert!(printed.contains("broken"), "{printed}");
     }
 }
 
@@ -330,6 +380,9 @@ async fn every_chain_is_walked_and_heads_are_told_apart() {
         ));
         before = hash;
     }
+    postgres.sql(&format!(
+        "INSERT INTO audit_chains (chain_id, head_sequence, head_hash) VALUES ('gateway-2', 2, '{before}')"
+    ));
     let other = format!("gateway-2:2:{before}");
     let (code, printed, why) = audit(&["verify", "--database-url", &url]);
     assert_eq!((code, printed), (0, format!("{other}\n{noted}\n")), "{why}");

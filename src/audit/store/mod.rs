@@ -19,7 +19,7 @@ pub(super) use sqlite::{
 #[cfg(test)]
 pub(super) use sqlite::{BoundedRead, read_failed};
 use sqlite::{primary, primary_code};
-pub(super) use walk::{Chain, PackedRow, RowReader};
+pub(super) use walk::{Chain, Noted, PackedRow, RowReader};
 
 /// Why the store could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]

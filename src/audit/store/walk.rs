@@ -13,8 +13,22 @@ use crate::config::TrailPlace;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Chain {
     pub(crate) chain_id: String,
-    /// Up to which row it was committed, where the database knows that beside its rows.
-    pub(crate) committed: Option<i64>,
+    pub(crate) noted: Noted,
+}
+
+/// What a database knows of a chain's end beside its rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Noted {
+    /// It notes none.
+    Nowhere,
+    /// It notes those of others.
+    Missing,
+    /// The row that was committed last, and whether none may follow.
+    Head {
+        sequence: i64,
+        hash: String,
+        ended: bool,
+    },
 }
 
 /// One connection that reads the trail row by row in chain order, a page at a time.
@@ -39,6 +53,14 @@ impl RowReader<'_> {
             Self::Server(rows) => rows.committed().await?,
         };
         Ok(rows.and_then(|rows| u64::try_from(rows).ok()))
+    }
+
+    /// How many rows there are, whatever place they claim; `None` where the walk itself shows that.
+    pub(crate) async fn count(&mut self) -> Result<Option<u64>, StoreError> {
+        match self {
+            Self::File(_) => Ok(None),
+            Self::Server(rows) => rows.count().await.map(Some),
+        }
     }
 
     /// The chains, by name.

@@ -100,23 +100,26 @@ impl Import {
         RowReader::Server(super::RowReader::of_import(&mut self.connection))
     }
 
-    /// Ends the chain, which nobody appends to any more, and makes everything durable.
-    pub(in crate::audit) async fn commit(mut self, head: Option<&Head>) -> Result<(), StoreError> {
+    /// Notes the chain's end, behind which nobody appends any more, and what is pending.
+    pub(in crate::audit) async fn end(&mut self, head: &Head) -> Result<(), StoreError> {
         let connection = &mut self.connection;
-        if let Some(head) = head {
-            let chain = "INSERT INTO audit_chains (chain_id, head_sequence, head_hash, ended_at) \
-                         VALUES ($1, $2, $3, clock_timestamp())";
-            let chain = sqlx::query(chain)
-                .bind(&head.chain_id)
-                .bind(head.sequence)
-                .bind(head.hash.to_string());
-            chain.execute(&mut *connection).await?;
-        }
+        let chain = "INSERT INTO audit_chains (chain_id, head_sequence, head_hash, ended_at) \
+                     VALUES ($1, $2, $3, clock_timestamp())";
+        let chain = sqlx::query(chain)
+            .bind(&head.chain_id)
+            .bind(head.sequence)
+            .bind(head.hash.to_string());
+        chain.execute(&mut *connection).await?;
         let pending = "INSERT INTO audit_pending (event_id, chain_id) SELECT f.event_id, f.chain_id FROM audit_entries AS f \
                        WHERE f.kind = 'intent' AND NOT EXISTS (SELECT 1 FROM audit_entries AS o \
                        WHERE o.event_id = f.event_id AND o.kind = 'outcome')";
         sqlx::query(pending).execute(&mut *connection).await?;
-        sqlx::query("COMMIT").execute(&mut *connection).await?;
+        Ok(())
+    }
+
+    /// Makes everything durable.
+    pub(in crate::audit) async fn commit(mut self) -> Result<(), StoreError> {
+        sqlx::query("COMMIT").execute(&mut self.connection).await?;
         close(self.connection).await;
         Ok(())
     }

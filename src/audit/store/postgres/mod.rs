@@ -32,7 +32,8 @@ async fn connect(url: &ServerUrl, purpose: &str) -> Result<PgConnection, StoreEr
     let options = PgConnectOptions::from_str(url.whole()).map_err(refused)?;
     let options = options
         .application_name(&format!("image-share-gateway {purpose}"))
-        .options([("lock_timeout", LOCK_TIME)])
+        // A policy that hides rows is an error, and hides none.
+        .options([("lock_timeout", LOCK_TIME), ("row_security", "off")])
         .log_statements(tracing::log::LevelFilter::Trace);
     let connected = tokio::time::timeout(CONNECT_TIME, options.connect()).await;
     connected
@@ -42,8 +43,25 @@ async fn connect(url: &ServerUrl, purpose: &str) -> Result<PgConnection, StoreEr
 
 /// Brings the schema up to date.
 async fn migrate(url: &ServerUrl, connection: &mut PgConnection) -> Result<(), StoreError> {
+    let encoding = sqlx::query_scalar("SHOW server_encoding").fetch_one(&mut *connection);
+    let encoding: String = encoding.await.map_err(|error| refused(url, error))?;
+    if encoding != "UTF8" {
+        return Err(refused_as(
+            url,
+            format!("its encoding is {encoding} and not UTF8"),
+        ));
+    }
+    let there = sqlx::query_scalar("SELECT to_regclass('audit_entries') IS NOT NULL");
+    let there: bool = there
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(|error| refused(url, error))?;
     match MIGRATIONS.run(connection).await {
         Ok(()) => Ok(()),
+        Err(MigrateError::VersionMissing(_)) if !there => Err(refused_as(
+            url,
+            "it is another program's (_sqlx_migrations)",
+        )),
         Err(MigrateError::VersionMissing(migration)) => Err(refused_as(
             url,
             format!("it was written by a newer version of the gateway (migration {migration})"),

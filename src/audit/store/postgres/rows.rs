@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, FromRow};
 
 use super::{StoreError, connect, refused};
 use crate::audit::columns::COLUMNS;
-use crate::audit::store::walk::Chain;
+use crate::audit::store::walk::{Chain, Noted};
 use crate::config::ServerUrl;
 
 /// Rows of one page.
@@ -17,7 +17,8 @@ const ROWS_AT_ONCE: i64 = 512;
 /// one sequence, so the place on a walk is more than that.
 static SELECT_PACKED: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT sequence, json_build_array({})::text AS json, hash, event_id::text AS event_id, kind FROM audit_entries \
+        "SELECT sequence, json_build_array({})::text AS json, COALESCE(hash, '') AS hash, event_id::text AS event_id, kind \
+         FROM audit_entries \
          WHERE chain_id = $1 AND sequence >= $2 AND (sequence, event_id, kind) > ($2, $3::uuid, $4) \
          ORDER BY sequence, event_id, kind LIMIT $5",
         COLUMNS.join(", ")
@@ -31,7 +32,7 @@ const SELECT_CHAINS: &str = "WITH RECURSIVE found (chain_id) AS (\
          UNION ALL \
          SELECT (SELECT MIN(e.chain_id) FROM audit_entries AS e WHERE e.chain_id > f.chain_id) \
          FROM found AS f WHERE f.chain_id IS NOT NULL) \
-     SELECT COALESCE(f.chain_id, c.chain_id) AS chain_id, c.head_sequence AS committed \
+     SELECT COALESCE(f.chain_id, c.chain_id), c.head_sequence, c.head_hash, c.ended_at IS NOT NULL \
      FROM (SELECT chain_id FROM found WHERE chain_id IS NOT NULL) AS f \
      FULL JOIN audit_chains AS c ON c.chain_id = f.chain_id ORDER BY 1";
 
@@ -84,6 +85,9 @@ impl<'a> RowReader<'a> {
         let look = sqlx::query("SELECT hash FROM audit_entries LIMIT 0");
         let looked = look.execute(&mut connection).await;
         looked.map_err(|error| refused(url, error))?;
+        // All of the walk sees one moment.
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        sqlx::query(begin).execute(&mut connection).await?;
         Ok(Self {
             reading: Reading::Alone(connection),
             place: Place::before(""),
@@ -107,7 +111,7 @@ impl<'a> RowReader<'a> {
 
     /// How many rows were committed, over all chains.
     pub(crate) async fn committed(&mut self) -> Result<Option<i64>, StoreError> {
-        let sum = "SELECT SUM(head_sequence)::bigint FROM audit_chains";
+        let sum = "SELECT LEAST(SUM(head_sequence), 9223372036854775807)::bigint FROM audit_chains";
         let sum = sqlx::query_scalar(sum).fetch_one(self.connection());
         Ok(sum.await?)
     }
@@ -115,12 +119,26 @@ impl<'a> RowReader<'a> {
     /// The chains, by name.
     pub(crate) async fn chains(&mut self) -> Result<Vec<Chain>, StoreError> {
         let chains = sqlx::query_as(SELECT_CHAINS).fetch_all(self.connection());
-        let chains: Vec<(String, Option<i64>)> = chains.await?;
-        let chain = |(chain_id, committed)| Chain {
+        let chains: Vec<(String, Option<i64>, Option<String>, bool)> = chains.await?;
+        let chain = |(chain_id, sequence, hash, ended): (_, Option<_>, Option<_>, _)| Chain {
             chain_id,
-            committed,
+            noted: match sequence.zip(hash) {
+                Some((sequence, hash)) => Noted::Head {
+                    sequence,
+                    hash,
+                    ended,
+                },
+                None => Noted::Missing,
+            },
         };
         Ok(chains.into_iter().map(chain).collect())
+    }
+
+    /// How many rows there are: one without a place stands in no chain, and twins of one place are met once.
+    pub(crate) async fn count(&mut self) -> Result<u64, StoreError> {
+        let count = sqlx::query_scalar("SELECT COUNT(*) FROM audit_entries");
+        let count: i64 = count.fetch_one(self.connection()).await?;
+        Ok(u64::try_from(count).unwrap_or_default())
     }
 
     /// Begins with the first row of a chain.

@@ -13,7 +13,7 @@ use super::StoreError;
 use super::reading::{ROWS_AT_ONCE, check_there, reading};
 use crate::audit::columns::COLUMNS;
 use crate::audit::entry::{CHAIN_ID, CellRef};
-use crate::audit::store::walk::Chain;
+use crate::audit::store::walk::{Chain, Noted};
 
 static SELECT_ROWS: LazyLock<String> = LazyLock::new(|| {
     format!(
@@ -125,7 +125,7 @@ impl PackedRow {
 pub(in crate::audit::store) fn chain() -> Chain {
     Chain {
         chain_id: CHAIN_ID.into(),
-        committed: None,
+        noted: Noted::Nowhere,
     }
 }
 
