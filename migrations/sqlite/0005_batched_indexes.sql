@@ -5,9 +5,9 @@
 -- The three tables here are derived: they hold what the rows up to the one that `audit_indexed` names say. To name a
 -- later one adds the rows up to there, which the gateway's writer does at some hundred rows, when everybody has their
 -- answer. Readers look through the rows behind it one by one. Verification never reads them, and they can be made again:
---     DELETE FROM audit_filters; DELETE FROM audit_standing; DELETE FROM audit_pending;
+--     BEGIN IMMEDIATE; DELETE FROM audit_filters; DELETE FROM audit_standing; DELETE FROM audit_pending;
 --     UPDATE audit_indexed SET sequence = 0;
---     UPDATE audit_indexed SET sequence = (SELECT MAX(sequence) FROM audit_entries);
+--     UPDATE audit_indexed SET sequence = (SELECT MAX(sequence) FROM audit_entries); COMMIT;
 
 DROP INDEX audit_entries_subject;
 DROP INDEX audit_entries_image;
@@ -97,6 +97,10 @@ WITH first AS (
         f.expires_at, f.policy_ids, f.outcome, f.http_status, f.upstream_ret_code, f.upstream_request_id,
         f.upstream_calls, f.duration_ms, f.detail
     FROM audit_entries AS f JOIN audit_filters AS i ON i.sequence = f.sequence
+        -- What a row says is what its entry says.
+        AND i.subject = f.subject AND i.image_id = f.image_id AND i.account_id IS f.account_id
+        AND i.request_id IS f.request_id AND i.operation = f.operation
+    WHERE f.kind IN ('intent', 'denial') AND +f.sequence <= (SELECT sequence FROM audit_indexed)
     UNION ALL
     SELECT sequence, kind, event_id, recorded_at, subject, issuer, token_id, client_ip, user_agent, request_id,
         trace_id, operation, image_id, account_id, region, reason, expires_at, policy_ids, outcome, http_status,

@@ -110,7 +110,9 @@ impl Work {
     /// What the store needs from time to time, when everybody has their answer.
     fn look_after_store(&mut self) {
         let batch = self.appender.add_batch(self.last_tip.sequence());
-        if let Err(error) = batch.and_then(|()| self.appender.fold_long_log()) {
+        // The log is folded in whatever came of the batch.
+        let folded = self.appender.fold_long_log();
+        if let Err(error) = batch.and(folded) {
             tracing::warn!(error.message = %error, "the audit database could not be looked after");
             self.tip = None;
         }

@@ -114,6 +114,10 @@ impl Import {
                        WHERE f.kind = 'intent' AND NOT EXISTS (SELECT 1 FROM audit_entries AS o \
                        WHERE o.event_id = f.event_id AND o.kind = 'outcome')";
         sqlx::query(pending).execute(&mut *connection).await?;
+        // Without it the walk's pages would be planned as if there were next to nothing.
+        sqlx::query("ANALYZE audit_entries")
+            .execute(connection)
+            .await?;
         Ok(())
     }
 

@@ -20,7 +20,7 @@ static SELECT_PACKED: LazyLock<String> = LazyLock::new(|| {
         "SELECT sequence, json_build_array({})::text AS json, COALESCE(hash, '') AS hash, event_id::text AS event_id, kind \
          FROM audit_entries \
          WHERE chain_id = $1 AND sequence >= $2 AND (sequence, event_id, kind) > ($2, $3::uuid, $4) \
-         ORDER BY sequence, event_id, kind LIMIT $5",
+         ORDER BY sequence, audit_entries.event_id, kind LIMIT $5",
         COLUMNS.join(", ")
     )
 });

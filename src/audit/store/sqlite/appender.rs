@@ -86,7 +86,7 @@ pub(crate) struct Appender {
     files: Files,
     log_bytes: u64,
     folding: Folding,
-    /// The last row that the derived tables know of.
+    /// The last row that was there when a batch was added, or could not be.
     indexed: i64,
     /// Held as long as the appender lives; the system releases it when the process ends, however it ends.
     _lock: File,
@@ -140,7 +140,6 @@ impl Appender {
     /// Opens a new connection in place of one that failed, to the same files.
     pub(crate) fn reopen(&mut self) -> Result<(), StoreError> {
         self.connection = connect(&self.path)?;
-        self.indexed = indexed(&self.connection)?;
         Ok(())
     }
 
@@ -197,7 +196,10 @@ impl Appender {
         if last - self.indexed < BATCH_ROWS {
             return Ok(());
         }
-        let last = last.min(self.indexed + BATCH_ROWS_MAX);
+        // Somebody may have had them made again. A batch that fails is tried again with the next.
+        let indexed = indexed(&self.connection);
+        self.indexed = last;
+        let last = last.min(indexed? + BATCH_ROWS_MAX);
         let set = |level| self.connection.pragma_update(None, "synchronous", level);
         let statement = "UPDATE audit_indexed SET sequence = ?1 WHERE sequence < ?1";
         set("NORMAL")?;
@@ -278,6 +280,13 @@ async fn migrate(path: &Path) -> Result<(), StoreError> {
         .journal_mode(SqliteJournalMode::Wal);
     let opened = options.connect().await;
     let mut connection = opened.map_err(|error| StoreError::open(path, error))?;
+    let applied: Result<i64, _> = sqlx::query_scalar("SELECT COUNT(*) FROM _sqlx_migrations")
+        .fetch_one(&mut connection)
+        .await;
+    let known = MIGRATIONS.iter().count();
+    if applied.is_ok_and(|applied| usize::try_from(applied).is_ok_and(|count| count < known)) {
+        tracing::info!("the audit trail is of an older version and is brought up to date");
+    }
     let migrated = MIGRATIONS.run(&mut connection).await;
     migrated.map_err(|error| match error {
         MigrateError::VersionMissing(migration) => StoreError::Newer {
@@ -348,5 +357,39 @@ impl ToSql for Cell<'_> {
             CellRef::Text(text) => ToSqlOutput::Borrowed(ValueRef::Text(text)),
             CellRef::Null | CellRef::Foreign => ToSqlOutput::Owned(Value::Null),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_batch_that_fails_leaves_commits_as_durable_as_before() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("audit.db");
+        let (mut appender, _) = Appender::open(&path, 0).await.expect("opens");
+        let synchronous = |appender: &Appender| -> i64 {
+            let asked = appender
+                .connection
+                .query_row("PRAGMA synchronous", [], |row| row.get(0));
+            asked.expect("answers")
+        };
+        // FULL (sqlite.org/pragma.html#pragma_synchronous).
+        assert_eq!(synchronous(&appender), 2);
+        appender.add_batch(BATCH_ROWS).expect("adds");
+        assert_eq!(synchronous(&appender), 2);
+        let gone = appender
+            .connection
+            .execute_batch("DROP TABLE audit_standing");
+        gone.expect("is gone");
+        appender
+            .add_batch(2 * BATCH_ROWS)
+            .expect_err("has no place");
+        assert_eq!(synchronous(&appender), 2);
+        appender
+            .add_batch(2 * BATCH_ROWS)
+            .expect("is not tried at once");
+        appender.close().expect("closes");
     }
 }

@@ -41,7 +41,8 @@ const BY_ITS_OUTCOME: &str =
     " CROSS JOIN audit_entries AS o ON o.event_id = f.event_id AND o.kind = 'outcome'";
 /// What an index of `audit_filters` finds; it is named by its column.
 const FROM_FILTERS: &str = "FROM audit_filters AS i INDEXED BY audit_filters_";
-const ROW_OF_FILTER: &str = " CROSS JOIN audit_entries AS f ON f.sequence = i.sequence";
+/// What it says there is what the entry says.
+const ROW_OF_FILTER: &str = " CROSS JOIN audit_entries AS f ON f.sequence = i.sequence AND f.";
 const FROM_OUTCOMES: &str = "FROM audit_entries AS o INDEXED BY audit_entries_outcome \
      CROSS JOIN audit_entries AS f ON f.event_id = o.event_id AND f.kind = 'intent'";
 /// A row of the last batch may have its outcome by now.
@@ -49,6 +50,8 @@ const FROM_PENDING: &str = "FROM audit_pending AS p \
      CROSS JOIN audit_entries AS f ON f.sequence = p.sequence AND f.kind = 'intent'";
 /// The rows that no batch holds yet.
 const FROM_TAIL: &str = "FROM audit_entries AS f NOT INDEXED";
+/// The sign keeps the bound from being what rows are found by.
+const IN_BATCHES: &str = "+f.sequence <= (SELECT sequence FROM audit_indexed)";
 const IN_TAIL: &str = "f.sequence > (SELECT sequence FROM audit_indexed)";
 
 impl EventsQuery<'_> {
@@ -204,14 +207,19 @@ impl EventsQuery<'_> {
                 statement
                     .push(FROM_FILTERS)
                     .push(column)
-                    .push(ROW_OF_FILTER);
-                statement.push(with_outcome).push(" WHERE TRUE");
+                    .push(ROW_OF_FILTER)
+                    .push(column)
+                    .push(" IS i.")
+                    .push(column);
+                statement
+                    .push(with_outcome)
+                    .push(" WHERE ")
+                    .push(IN_BATCHES);
+                statement.push(" AND ").push(IS_FIRST_ROW);
             }
             (Lead::Pending, Part::Batched) => {
-                statement
-                    .push(FROM_PENDING)
-                    .push(with_outcome)
-                    .push(" WHERE TRUE");
+                statement.push(FROM_PENDING).push(with_outcome);
+                statement.push(" WHERE ").push(IN_BATCHES);
             }
             (Lead::Column(_) | Lead::Pending, Part::Tail) => {
                 statement.push(FROM_TAIL).push(with_outcome);

@@ -138,8 +138,11 @@ impl Folding {
             Step::Rest => fold(writers),
             Step::Ask => {
                 self.under_way.store(true, Ordering::Release);
-                // A thread that has ended folds nothing in.
-                self.asks.try_send(()).or_else(|_| fold(writers))
+                self.asks.try_send(()).or_else(|_| {
+                    // A thread that has ended folds nothing in.
+                    self.under_way.store(false, Ordering::Release);
+                    fold(writers)
+                })
             }
         }
     }
@@ -154,10 +157,20 @@ impl Folding {
 
 fn run(connection: &Connection, asked: &Receiver<()>, under_way: &AtomicBool) {
     while let Ok(()) = asked.recv() {
+        let done = Done(under_way);
         if let Err(error) = fold(connection) {
             tracing::warn!(error.message = %error, "the write-ahead log could not be folded in beside the writer");
         }
-        under_way.store(false, Ordering::Release);
+        drop(done);
+    }
+}
+
+/// The thread is not under way any more, however its work ended.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 

@@ -31,6 +31,8 @@ const SELECT_LAST: &str = "WITH tail AS MATERIALIZED (\
           ORDER BY m.event_id DESC LIMIT 1) \
      CROSS JOIN audit_entries AS o ON o.sequence = \
          CASE WHEN t.event_id > COALESCE(l.event_id, '') THEN t.sequence ELSE l.sequence END \
+         AND o.kind = 'outcome' AND o.image_id = ?2 AND o.account_id = a.value AND o.region = ?3 \
+         AND o.event_id = MAX(COALESCE(t.event_id, ''), COALESCE(l.event_id, '')) \
      LEFT JOIN audit_entries AS f ON f.event_id = o.event_id AND f.kind = 'intent'";
 
 /// By an index that holds nothing else. What was looked after is noted by the last event that it covers.
