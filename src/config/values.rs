@@ -1,4 +1,4 @@
-//! Values as operators write them: durations, URLs, database places.
+//! Values as operators write them: durations and URLs; and how those are shown.
 
 use std::fmt;
 use std::path::Path;

@@ -72,6 +72,15 @@ enum Reading<'a> {
     Import(&'a mut PgConnection),
 }
 
+impl Reading<'_> {
+    fn connection(&mut self) -> &mut PgConnection {
+        match self {
+            Self::Alone(connection) => connection,
+            Self::Import(connection) => connection,
+        }
+    }
+}
+
 /// One connection that reads the trail chain by chain, a page at a time.
 pub(crate) struct RowReader<'a> {
     reading: Reading<'a>,
@@ -102,23 +111,16 @@ impl<'a> RowReader<'a> {
         }
     }
 
-    fn connection(&mut self) -> &mut PgConnection {
-        match &mut self.reading {
-            Reading::Alone(connection) => connection,
-            Reading::Import(connection) => connection,
-        }
-    }
-
     /// How many rows were committed, over all chains.
     pub(crate) async fn committed(&mut self) -> Result<Option<i64>, StoreError> {
         let sum = "SELECT LEAST(SUM(head_sequence), 9223372036854775807)::bigint FROM audit_chains";
-        let sum = sqlx::query_scalar(sum).fetch_one(self.connection());
+        let sum = sqlx::query_scalar(sum).fetch_one(self.reading.connection());
         Ok(sum.await?)
     }
 
     /// The chains, by name.
     pub(crate) async fn chains(&mut self) -> Result<Vec<Chain>, StoreError> {
-        let chains = sqlx::query_as(SELECT_CHAINS).fetch_all(self.connection());
+        let chains = sqlx::query_as(SELECT_CHAINS).fetch_all(self.reading.connection());
         let chains: Vec<(String, Option<i64>, Option<String>, bool)> = chains.await?;
         let chain = |(chain_id, sequence, hash, ended): (_, Option<_>, Option<_>, _)| Chain {
             chain_id,
@@ -137,7 +139,7 @@ impl<'a> RowReader<'a> {
     /// How many rows there are: one without a place stands in no chain, and twins of one place are met once.
     pub(crate) async fn count(&mut self) -> Result<u64, StoreError> {
         let count = sqlx::query_scalar("SELECT COUNT(*) FROM audit_entries");
-        let count: i64 = count.fetch_one(self.connection()).await?;
+        let count: i64 = count.fetch_one(self.reading.connection()).await?;
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
@@ -148,17 +150,13 @@ impl<'a> RowReader<'a> {
 
     /// The next rows of the chain; none at its end.
     pub(crate) async fn page(&mut self) -> Result<Vec<PackedRow>, StoreError> {
-        let connection = match &mut self.reading {
-            Reading::Alone(connection) => connection,
-            Reading::Import(connection) => &mut **connection,
-        };
         let rows = sqlx::query_as(AssertSqlSafe(SELECT_PACKED.as_str()))
             .bind(&self.place.chain_id)
             .bind(self.place.sequence)
             .bind(&self.place.event_id)
             .bind(&self.place.kind)
             .bind(ROWS_AT_ONCE);
-        let rows: Vec<PackedRow> = rows.fetch_all(connection).await?;
+        let rows: Vec<PackedRow> = rows.fetch_all(self.reading.connection()).await?;
         if let Some(last) = rows.last() {
             self.place.sequence = last.sequence;
             self.place.event_id.clone_from(&last.event_id);

@@ -47,7 +47,7 @@ const FROM_OUTCOMES: &str = "FROM audit_entries AS o INDEXED BY audit_entries_ou
      CROSS JOIN audit_entries AS f ON f.event_id = o.event_id AND f.kind = 'intent'";
 /// A row of the last batch may have its outcome by now.
 const FROM_PENDING: &str = "FROM audit_pending AS p \
-     CROSS JOIN audit_entries AS f ON f.sequence = p.sequence AND f.kind = 'intent'";
+     CROSS JOIN audit_entries AS f ON f.sequence = p.sequence";
 /// The rows that no batch holds yet.
 const FROM_TAIL: &str = "FROM audit_entries AS f NOT INDEXED";
 /// The sign keeps the bound from being what rows are found by.

@@ -157,11 +157,10 @@ impl Folding {
 
 fn run(connection: &Connection, asked: &Receiver<()>, under_way: &AtomicBool) {
     while let Ok(()) = asked.recv() {
-        let done = Done(under_way);
+        let _done = Done(under_way);
         if let Err(error) = fold(connection) {
             tracing::warn!(error.message = %error, "the write-ahead log could not be folded in beside the writer");
         }
-        drop(done);
     }
 }
 
