@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use image_share_gateway::audit::{Bucket, Buckets, Filter, Order, Reader};
 use image_share_gateway::auth::{Grant, Mint};
+use image_share_gateway::config::TrailPlace;
 use image_share_gateway::domain::{EventId, Outcome, Timestamp};
 
 use super::generate::{BEGIN, Facts, STEP, account_id, event_id, image_id, team};
@@ -91,7 +92,7 @@ const FILTERS: [(&str, MakeFilter); 12] = [
 
 /// Every kind of page of the trail of this many events.
 pub(crate) async fn pages(path: &Path, events: u64) -> Vec<Timed> {
-    let reader = Reader::open(path).await.unwrap();
+    let reader = Reader::open(&TrailPlace::File(path.into())).await.unwrap();
     let deep: EventId = EventId::new(event_id(events / 2).parse().unwrap());
     let every: [(&str, MakeFilter); 2] = [
         ("first", |_, _| Filter::default()),
@@ -125,7 +126,7 @@ pub(crate) async fn pages(path: &Path, events: u64) -> Vec<Timed> {
 
 /// Milliseconds of a summary by day over the first `share` of the trail; of one team where it is named.
 pub(crate) async fn summary(path: &Path, events: u64, share: f64, subject: Option<String>) -> f64 {
-    let reader = Reader::open(path).await.unwrap();
+    let reader = Reader::open(&TrailPlace::File(path.into())).await.unwrap();
     #[expect(clippy::cast_possible_truncation, reason = "microseconds of a year")]
     let length = (events as f64 * STEP as f64 * share) as i64;
     let time = |micros| Some(Timestamp::from_micros(micros));

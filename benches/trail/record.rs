@@ -96,7 +96,12 @@ async fn changes(
 /// Records 64 at a time into the trail at `path`; gives CPU microseconds and KiB written for one change,
 /// checkpoints among it.
 pub(crate) async fn cost(path: &Path, count: u64) -> (f64, f64) {
-    let (writer, task, reader) = audit::open(path, audit::Accepted::default(), Metrics::new())
+    let audit::Doors {
+        writer,
+        task,
+        reader,
+        ..
+    } = audit::open_file(path, audit::Accepted::default(), Metrics::new())
         .await
         .unwrap();
     changes(&writer, TASKS, |number| number < 5000).await;
@@ -111,7 +116,12 @@ pub(crate) async fn cost(path: &Path, count: u64) -> (f64, f64) {
 
 /// Entries made durable a second by this many tasks.
 pub(crate) async fn throughput(path: &Path, tasks: usize, time: Duration) -> f64 {
-    let (writer, task, reader) = audit::open(path, audit::Accepted::default(), Metrics::new())
+    let audit::Doors {
+        writer,
+        task,
+        reader,
+        ..
+    } = audit::open_file(path, audit::Accepted::default(), Metrics::new())
         .await
         .unwrap();
     changes(&writer, tasks, |number| number < 64).await;

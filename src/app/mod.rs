@@ -16,7 +16,7 @@ use std::time::Duration;
 use actix_web::web::Data;
 use tokio::time::{timeout, timeout_at};
 
-use crate::audit::{self, Accepted, Health, Reader, StoreError, Writer, WriterTask};
+use crate::audit::{self, Accepted, Doors, Health, Reader, StoreError, Writer, WriterTask};
 use crate::auth::{Authenticator, KeySet, SandboxTokens, SourceError};
 use crate::authorization::Authorizer;
 use crate::config::Config;
@@ -158,8 +158,15 @@ impl App {
         })?;
         let authorizer = Arc::new(Authorizer::new(policies, metrics.clone()));
         let upstream = Arc::new(Upstream::new(&config.upstream, instruments.clone())?);
-        let (writer, writer_task, reader) =
-            audit::open(&config.audit.database, accepted, metrics.clone()).await?;
+        let call_time = config.upstream.timeout;
+        let opened = audit::open(&config.audit.database, accepted, call_time, metrics.clone());
+        let Doors {
+            writer,
+            task: writer_task,
+            reader,
+            replicas,
+        } = opened.await?;
+        let is_alone = replicas.is_none();
         let sharing = Sharing::new(
             Arc::clone(&authorizer),
             writer.clone(),
@@ -168,8 +175,11 @@ impl App {
             tasks.clone(),
             instruments,
             &config.upstream,
+            replicas,
         );
-        sharing.recover().await;
+        if is_alone {
+            sharing.recover().await;
+        }
 
         let checks = checks(authenticator.clone(), writer, sharing.clone());
         let readiness = Data::new(Readiness::new(checks));
@@ -300,6 +310,7 @@ impl App {
         self.rest.task.abort();
         // A query that nobody waits for any more may still run; it changes nothing.
         let _ = timeout(LAST_ANSWERS_TIME, self.reader.close()).await;
+        let _ = timeout(LAST_COMMIT_TIME, self.sharing.leave()).await;
         let closed = self.writer.stop(deadline.or_after(LAST_COMMIT_TIME)).await;
         if let Some(admin) = self.admin {
             let _ = timeout(LAST_ANSWERS_TIME, admin.handle.stop(false)).await;
@@ -343,7 +354,13 @@ fn checks(authenticator: Data<Authenticator>, writer: Writer, sharing: Sharing) 
         }
     });
     let trail_writable = Check::new("audit", move || match writer.health() {
-        Health::Writable => Ok(clock_in_words(writer.clock_behind())),
+        Health::Writable => match writer.lease().clock_off() {
+            Some(by) => Err(format!(
+                "the clock is {} s off the database's",
+                by.as_secs()
+            )),
+            None => Ok(clock_in_words(writer.clock_behind())),
+        },
         Health::Failing(why) => Err(why.to_owned()),
     });
     // An upstream that is down makes no gateway unready: every replica would be taken out of service at once, and

@@ -52,13 +52,14 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use crate::domain::{EventId, Timestamp};
 
 use super::columns::COLUMNS;
-use super::entry::{CHAIN_ID, Cell, CellRef, Draft, RowPlace};
+use super::entry::{Cell, CellRef, Draft, RowPlace};
 use super::ids::{following_id, id_time};
 
 /// A row's SHA-256; prints as lower-case hex.
@@ -206,6 +207,7 @@ pub(super) struct Sealed<'a> {
 /// The end of the chain as its one writer holds it: gives rows their place, id and hash.
 #[derive(Debug, Clone)]
 pub(super) struct Tip {
+    chain_id: Arc<str>,
     sequence: i64,
     hash: Hash,
     last_event: Option<EventId>,
@@ -213,25 +215,45 @@ pub(super) struct Tip {
 
 impl Tip {
     /// The end of the chain as it was read from the database.
-    pub(super) fn new(sequence: i64, hash: Hash, last_event: Option<EventId>) -> Self {
+    pub(super) fn new(
+        chain_id: impl Into<Arc<str>>,
+        sequence: i64,
+        hash: Hash,
+        last_event: Option<EventId>,
+    ) -> Self {
         Self {
+            chain_id: chain_id.into(),
             sequence,
             hash,
             last_event,
         }
     }
 
+    /// Of a writer that has no chain yet.
+    pub(super) fn of_nothing() -> Self {
+        Self::new("", 0, Hash::GENESIS, None)
+    }
+
     /// The end as others may note it.
     pub(super) fn head(&self) -> Head {
         Head {
-            chain_id: CHAIN_ID.into(),
+            chain_id: self.chain_id.to_string(),
             sequence: self.sequence,
             hash: self.hash,
         }
     }
 
+    pub(super) fn chain_id(&self) -> &Arc<str> {
+        &self.chain_id
+    }
+
     pub(super) fn sequence(&self) -> i64 {
         self.sequence
+    }
+
+    /// Has later ids be greater than this one, too.
+    pub(super) fn raise(&mut self, above: EventId) {
+        self.last_event = self.last_event.max(Some(above));
     }
 
     /// The last event; ids given later are greater.
@@ -257,7 +279,7 @@ impl Tip {
             event_id,
             recorded_at: now,
         };
-        let cells = draft.cells(place);
+        let cells = draft.cells(&self.chain_id, place);
         self.hash = self.hash.next(&cells);
         Sealed {
             place,

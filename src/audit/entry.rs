@@ -30,6 +30,8 @@ pub(super) enum Cell<'a> {
     Null,
     Integer(i64),
     Text(Cow<'a, str>),
+    /// Text that many rows have.
+    Shared(Arc<str>),
 }
 
 /// One value as a row of the file holds it. Text is bytes, since a damaged file may hold text that is not
@@ -49,6 +51,7 @@ impl Cell<'_> {
             Self::Null => CellRef::Null,
             Self::Integer(number) => CellRef::Integer(*number),
             Self::Text(text) => CellRef::Text(text.as_bytes()),
+            Self::Shared(text) => CellRef::Text(text.as_bytes()),
         }
     }
 }
@@ -330,11 +333,11 @@ impl Draft {
             }
     }
 
-    /// The row's cells, in the order of [`COLUMNS`].
-    pub(super) fn cells(&self, place: RowPlace) -> [Cell<'_>; COLUMNS.len()] {
+    /// The row's cells in a chain, in the order of [`COLUMNS`].
+    pub(super) fn cells(&self, chain_id: &Arc<str>, place: RowPlace) -> [Cell<'_>; COLUMNS.len()] {
         let mut cells = Cells::default();
         cells.set(Column::Version, ENCODING_VERSION);
-        cells.set(Column::ChainId, CHAIN_ID);
+        cells.set(Column::ChainId, Cell::Shared(Arc::clone(chain_id)));
         cells.set(Column::Sequence, place.sequence);
         cells.set(Column::EventId, place.event_id.to_string());
         cells.set(Column::RecordedAt, place.recorded_at.as_micros());

@@ -1,8 +1,9 @@
 //! What events and rows look like, for the document: made of the types that are published, and written as they are.
 
+use super::cursor::EntryCursor;
 use super::event::{EntryPlace, Event, EventWithEntries};
 use super::export::{Format, lines};
-use super::feed::{Entry, EntryCursor};
+use super::feed::Entry;
 use super::line::append_line;
 use super::reader::Page;
 
@@ -82,7 +83,7 @@ pub fn example_entry() -> Entry {
     Entry {
         cursor: hash.map_or_else(
             |_| String::new(),
-            |hash| EntryCursor::of(41, hash).to_string(),
+            |hash| EntryCursor::of_one_chain(41, hash).to_string(),
         ),
         chain_id: "main".into(),
         sequence: 41,

@@ -17,6 +17,7 @@
 mod backup;
 pub mod chain;
 mod columns;
+mod cursor;
 mod entry;
 mod event;
 mod example;
@@ -27,9 +28,11 @@ mod heads;
 mod ids;
 mod import;
 mod kinds;
+mod lease;
 mod line;
 mod progress;
 mod reader;
+mod replicas;
 mod store;
 mod summary;
 mod verify;
@@ -37,6 +40,7 @@ mod writer;
 
 pub use backup::{BackupError, backup};
 pub use chain::{Hash, Head, InvalidHead};
+pub use cursor::{ChainPlaces, EntryCursor, InvalidEntryCursor};
 pub use entry::{
     Completion, Denial, EARLIER_CALL_OPEN, Elapsed, HttpStatus, Intent, LookedAfter, Recalled,
     Refused,
@@ -46,16 +50,18 @@ pub use example::{
     example_entry, example_entry_line, example_event, example_event_with_entries, example_stream,
 };
 pub use export::{Export, Format};
-pub use feed::{Entry, EntryCursor, Feed, FeedError, FeedStart, InvalidEntryCursor};
+pub use feed::{Entry, Feed, FeedError, FeedStart};
 pub use filter::{
     Cursor, EventOperation, Filter, InvalidCursor, InvalidOperation, Order, OutcomeFilter,
 };
 pub use import::{Copied, ImportError, import};
 pub use kinds::{EntryKind, EventOperation as EventOperationSchema, Sha256};
+pub use lease::Lease;
 pub use line::append_line;
 pub use progress::{Progress, ProgressUnit, TellProgress};
 pub use reader::{LastChange, OpenChange, Page, Reader};
-pub use store::StoreError;
+pub use replicas::{LockWord, Locks, Neighbours, Replicas};
+pub use store::{Grant, LetGo, LockKey, StoreError};
 pub use summary::{
     Bucket, Buckets, CountedBucket, Counts, InvalidBucket, Summary, SummaryBucket, TooManyBuckets,
 };
@@ -71,7 +77,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use chain::Tip;
+use writer::Opened;
 
+use crate::config::{ServerUrl, TrailPlace};
 use crate::domain::Timestamp;
 use crate::telemetry::Metrics;
 
@@ -87,16 +95,82 @@ pub struct Accepted {
     pub cut_trail: bool,
 }
 
-/// Opens the trail for this process alone: the writer's door, the writer to wait for at a stop, and the
-/// reader's door. Makes the file where there is none.
+/// The doors of a trail that was opened.
+#[derive(Debug)]
+pub struct Doors {
+    /// Appends.
+    pub writer: Writer,
+    /// To be waited for at a stop.
+    pub task: WriterTask,
+    /// Looks.
+    pub reader: Reader,
+    /// What gateways of one trail settle among them; `None` where there is only one.
+    pub replicas: Option<Replicas>,
+}
+
+/// Opens the trail: a file for this process alone, which is made where there is none; or a database for this gateway beside
+/// others. A database that does not answer is waited for in the background. `call_time` is how long one call to the upstream may
+/// go on.
 ///
 /// # Errors
-/// Where the file cannot be used, or is not what it should be and that is not `accepted`: see [`StoreError`].
+/// Where it cannot be used, or is not what it should be and that is not `accepted`: see [`StoreError`].
 pub async fn open(
+    place: &TrailPlace,
+    accepted: Accepted,
+    call_time: Duration,
+    metrics: Metrics,
+) -> Result<Doors, StoreError> {
+    match place {
+        TrailPlace::File(path) => open_file(path, accepted, metrics).await,
+        TrailPlace::Server(url) => open_server(url, call_time, metrics).await,
+    }
+}
+
+async fn open_server(
+    url: &ServerUrl,
+    call_time: Duration,
+    metrics: Metrics,
+) -> Result<Doors, StoreError> {
+    let lease = Lease::to_come();
+    let mut appender = store::ServerAppender::new(url, call_time, lease.clone());
+    let tip = match appender.open(None).await {
+        Ok(tip) => Some(tip),
+        Err(error @ StoreError::Away { .. }) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::error!(error.message = %error, error.cause = cause, "the audit database does not answer; it is waited for");
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    let connections = store::ReadConnections::Server(store::ServerReads::new(url, true)?);
+    let opened = Opened {
+        appender: store::Appender::Server(Box::new(appender)),
+        tip,
+        head_file: None,
+        reads: None,
+    };
+    let started = Writer::start(opened, lease.clone(), metrics);
+    let (writer, task, committed) = started.map_err(|error| StoreError::Away {
+        database: url.to_string(),
+        source: error.into(),
+    })?;
+    Ok(Doors {
+        writer,
+        task,
+        reader: Reader::beside(connections, committed),
+        replicas: Some(Replicas::new(url, lease)),
+    })
+}
+
+/// The same of a file.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_file(
     path: &Path,
     accepted: Accepted,
     metrics: Metrics,
-) -> Result<(Writer, WriterTask, Reader), StoreError> {
+) -> Result<Doors, StoreError> {
     let path = &store::resolved(path).await;
     let head_file = heads::HeadFile::beside(path);
     let noted = match head_file.read().await {
@@ -118,7 +192,7 @@ pub async fn open(
         Some(Ok(noted)) => noted.sequence,
         Some(Err(InvalidHead)) | None => 0,
     };
-    let (appender, found) = store::Appender::open(path, sequence).await?;
+    let (appender, found) = store::FileAppender::open(path, sequence).await?;
     let tip = match check(path, found, noted, &head_file, accepted).await {
         Ok(tip) => tip,
         Err(error) => {
@@ -127,11 +201,21 @@ pub async fn open(
             return Err(error);
         }
     };
-    let connections = store::ReadConnections::open(path, true).await?;
-    let gate = connections.gate();
-    let started = Writer::start(appender, tip, head_file, gate, metrics);
+    let connections = store::FileReads::open(path, true).await?;
+    let opened = Opened {
+        appender: store::Appender::File(Box::new(appender)),
+        tip: Some(tip),
+        head_file: Some(head_file),
+        reads: Some(connections.gate()),
+    };
+    let started = Writer::start(opened, Lease::of_one(), metrics);
     let (writer, task, committed) = started.map_err(|error| StoreError::open(path, error))?;
-    Ok((writer, task, Reader::beside(connections, committed)))
+    Ok(Doors {
+        writer,
+        task,
+        reader: Reader::beside(store::ReadConnections::File(connections), committed),
+        replicas: None,
+    })
 }
 
 /// Whether the trail is what this host knows of it, and the clock what the trail's ids say.

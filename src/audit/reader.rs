@@ -3,17 +3,18 @@
 //! Paging is by key: a page costs what a page costs, wherever it lies. Each statement is one short read.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use tokio::sync::watch;
-
-use crate::domain::{AccountId, EventId, ImageId, Operation, Outcome, Party, Region, Timestamp};
 
 use super::entry::Recalled;
 use super::event::{EntryPlace, Event, EventWithEntries};
 use super::filter::{EventOperation, Filter, Order};
 use super::ids::{first_id_at, id_time};
-use super::store::{Asker, EventRow, EventsQuery, LastRow, ReadConnections, StoreError, StoredRow};
+#[cfg(test)]
+use super::store::FileReads;
+use super::store::{Asker, EventRow, EventsQuery, LastRow, OpenRow, ReadConnections, StoreError};
+use crate::config::TrailPlace;
+use crate::domain::{AccountId, EventId, ImageId, Operation, Outcome, Party, Region, Timestamp};
 
 /// Pending intents read at once.
 const PENDING_PAGE: usize = 1000;
@@ -94,31 +95,27 @@ impl Reader {
     /// Looks at the trail of another process, or of none; makes no file.
     ///
     /// # Errors
-    /// Where there is no trail at `path`, or one of another version.
-    pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let connections = ReadConnections::open(path, false).await?;
+    /// Where there is no trail there, or one of another version.
+    pub async fn open(place: &TrailPlace) -> Result<Self, StoreError> {
+        let connections = ReadConnections::open(place).await?;
         Ok(Self::beside(connections, watch::channel(0).1))
     }
 
-    #[cfg(test)]
     pub(super) fn connections(&self) -> &ReadConnections {
         &self.connections
     }
 
+    /// Those of a trail in a file.
+    #[cfg(test)]
+    pub(super) fn file_connections(&self) -> &FileReads {
+        match &self.connections {
+            ReadConnections::File(connections) => connections,
+            ReadConnections::Server(_) => panic!("the trail is in no file"),
+        }
+    }
+
     pub(super) fn committed(&self) -> watch::Receiver<i64> {
         self.committed.clone()
-    }
-
-    pub(super) async fn rows(
-        &self,
-        sequence: i64,
-        limit: usize,
-    ) -> Result<Vec<StoredRow>, StoreError> {
-        self.connections.rows(sequence, limit).await
-    }
-
-    pub(super) async fn row_up_to(&self, sequence: i64) -> Result<Option<StoredRow>, StoreError> {
-        self.connections.row_up_to(sequence).await
     }
 
     pub(super) async fn counts(&self, filter: &Filter) -> Result<Vec<(String, i64)>, StoreError> {
@@ -247,7 +244,44 @@ impl Reader {
     /// # Errors
     /// As [`Self::page`].
     pub async fn open_changes(&self, since: Timestamp) -> Result<Vec<OpenChange>, StoreError> {
-        let found = self.connections.open_changes(since).await?;
+        let found = self.connections.open_changes(since, None).await?;
+        Ok(Self::readable(found))
+    }
+
+    /// The same of one image of a trail that several gateways write.
+    ///
+    /// # Errors
+    /// As [`Self::page`].
+    pub async fn open_changes_of(
+        &self,
+        region: &Region,
+        image_id: &ImageId,
+        since: Timestamp,
+    ) -> Result<Vec<OpenChange>, StoreError> {
+        let image = Some((region, image_id));
+        let found = self.connections.open_changes(since, image).await?;
+        Ok(Self::readable(found))
+    }
+
+    /// Changes of such an image that have no outcome. Whoever has the image's lock, and nothing under way, knows that nobody is at
+    /// work on them.
+    ///
+    /// # Errors
+    /// As [`Self::page`].
+    pub async fn pending_of(
+        &self,
+        region: &Region,
+        image_id: &ImageId,
+    ) -> Result<Vec<OpenChange>, StoreError> {
+        Ok(match &self.connections {
+            ReadConnections::File(_) => Vec::new(),
+            ReadConnections::Server(connections) => {
+                Self::readable(connections.pending_of(region, image_id).await?)
+            }
+        })
+    }
+
+    fn readable(found: Vec<OpenRow>) -> Vec<OpenChange> {
         let readable =
             found
                 .into_iter()
@@ -260,7 +294,7 @@ impl Reader {
                         event_id: event_id.parse().map(EventId::new).ok()?,
                     })
                 });
-        Ok(readable.collect())
+        readable.collect()
     }
 
     /// How the database means to find a page of events.
@@ -272,20 +306,23 @@ impl Reader {
         after: Option<EventId>,
     ) -> String {
         let statement = query(filter, order, 10, after).page_text();
-        self.connections.plan(&statement).await.join("; ")
+        self.file_connections().plan(&statement).await.join("; ")
     }
 
     /// How the database means to count events.
     #[cfg(test)]
     pub(super) async fn plan_of_counts(&self, filter: &Filter) -> String {
         let statement = query(filter, Order::Ascending, 0, None).counts_text();
-        self.connections.plan(&statement).await.join("; ")
+        self.file_connections().plan(&statement).await.join("; ")
     }
 
     /// How the database means to find the last changes.
     #[cfg(test)]
     pub(super) async fn plan_of_last_changes(&self) -> String {
-        self.connections.plan_of_last_changes().await.join("; ")
+        self.file_connections()
+            .plan_of_last_changes()
+            .await
+            .join("; ")
     }
 
     /// Closes the connections.
@@ -313,7 +350,7 @@ fn event_id(row: &EventRow) -> Result<EventId, StoreError> {
 }
 
 /// The intent's facts as its outcome will repeat them, and when it was sealed.
-fn recalled(row: EventRow) -> Result<(Recalled, Timestamp), StoreError> {
+pub(super) fn recalled(row: EventRow) -> Result<(Recalled, Timestamp), StoreError> {
     let damaged = |column| StoreError::Row {
         sequence: row.sequence,
         column,

@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use super::progress::Bar;
 use super::serve::stop_signal;
-use super::{BackupArgs, Failure, chain, print, trail_place_at};
+use super::{BackupArgs, Failure, chain, print, trail_at};
 use crate::audit::{BackupError, StoreError, backup};
 use crate::config::TrailPlace;
 
 pub(super) async fn run(args: BackupArgs) -> Result<ExitCode, Failure> {
-    let TrailPlace::File(path) = trail_place_at(args.database_url, args.config.as_deref())? else {
+    let TrailPlace::File(path) = trail_at(args.database_url, args.config.as_deref())? else {
         return Err(Failure::usage(
             "a trail in PostgreSQL is backed up by the database's own tools: pg_dump, or pg_basebackup",
         ));

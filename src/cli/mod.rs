@@ -31,9 +31,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::audit::{EventOperation, Expected};
-use crate::config::{
-    Config, Faults, ServerUrl, Sources, TrailPlace, parse_duration, trail_file, trail_place,
-};
+use crate::config::{Config, Faults, Sources, TrailPlace, parse_duration, trail_place};
 use crate::domain::{AccountId, ImageId, Outcome, Timestamp};
 
 /// Share CompShare machine images through REST, audited, with keys that only the gateway holds.
@@ -336,26 +334,11 @@ fn parse_limit(text: &str) -> Result<usize, &'static str> {
 }
 
 /// Where the trail lies: by option, else by configuration.
-fn trail_at(database_url: Option<String>, config: Option<&Path>) -> Result<PathBuf, Failure> {
+fn trail_at(database_url: Option<String>, config: Option<&Path>) -> Result<TrailPlace, Failure> {
     if let Some(url) = database_url {
-        return trail_file(&url).map_err(|why| Failure::usage(format!("--database-url {why}")));
+        return trail_place(&url).map_err(|why| Failure::usage(format!("--database-url {why}")));
     }
     Ok(Config::load_audit(&Sources::of_this_process(config))?.database)
-}
-
-/// The same, in whichever database it lies.
-fn trail_place_at(
-    database_url: Option<String>,
-    config: Option<&Path>,
-) -> Result<TrailPlace, Failure> {
-    let (url, name) = match database_url {
-        Some(url) => (url, "--database-url"),
-        None => match Config::audit_url(&Sources::of_this_process(config))? {
-            Some(url) if ServerUrl::looks_like(&url) => (url, "audit.database_url"),
-            _ => return trail_at(None, config).map(TrailPlace::File),
-        },
-    };
-    trail_place(&url).map_err(|why| Failure::usage(format!("{name} {why}")))
 }
 
 /// Runs the command that the process was started with.

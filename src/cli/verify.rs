@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use super::progress::Bar;
-use super::{Failure, VerifyArgs, chain, print, trail_place_at};
+use super::{Failure, VerifyArgs, chain, print, trail_at};
 use crate::audit::{Report, verify_all};
 
 pub(super) async fn run(args: VerifyArgs) -> Result<ExitCode, Failure> {
-    let place = trail_place_at(args.database_url, args.config.as_deref())?;
+    let place = trail_at(args.database_url, args.config.as_deref())?;
     let bar = Bar::on_terminal();
     let reports = verify_all(&place, &args.expect, &|progress| bar.tell(progress)).await;
     drop(bar);

@@ -52,7 +52,7 @@ pub(super) fn fixed_values(reader: &KeyReader, audit: Option<&Audit>) -> FixedVa
     let value = |key: &'static Key| {
         let value = match (key.secret, audit) {
             // A secret may come from a file, which says what it is.
-            (true, Some(audit)) => audit.database.display().to_string(),
+            (true, Some(audit)) => audit.database.whole(),
             _ => reader
                 .find(key.name)
                 .map(|given| in_form_of(key, given).to_string())

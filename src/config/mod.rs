@@ -37,7 +37,7 @@ pub use settings::{
     Audit, Authorization, ClientAddressHeader, Limits, LogFormat, Rate, Server, Telemetry,
     TlsFiles, TokenDefaults, TraceSettings, UpstreamSettings,
 };
-pub use trail::{ServerUrl, TrailPlace, trail_file, trail_place};
+pub use trail::{ServerUrl, TrailPlace, trail_place};
 pub use values::{PublicUrl, key_source_url, parse_duration};
 
 /// The whole configuration, checked.
@@ -222,21 +222,6 @@ impl Config {
         let audit = sections::audit_database(&mut reader);
         let faults = reader.faults_of("audit.database_url");
         audit.filter(|_| faults.is_empty()).ok_or(Faults(faults))
-    }
-
-    /// Reads the URL of the audit database alone, as it is, whichever database it is of.
-    ///
-    /// # Errors
-    /// Faults of the layers as a whole; other keys may be missing.
-    pub fn audit_url(sources: &Sources) -> Result<Option<String>, Faults> {
-        let mut reader = KeyReader::new(sources);
-        let url = reader.secret("audit.database_url");
-        let faults = reader.faults_of("audit.database_url");
-        if faults.is_empty() {
-            Ok(url)
-        } else {
-            Err(Faults(faults))
-        }
     }
 
     /// Reads the default region and those that callers may name, alone.

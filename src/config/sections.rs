@@ -8,7 +8,7 @@ use crate::domain::Region;
 
 use super::proxy::proxy_url;
 use super::reader::KeyReader;
-use super::trail::trail_file;
+use super::trail::trail_place;
 use super::values::{is_loopback, without_secrets};
 use super::{
     Audit, Authorization, Limits, LogFormat, Proxy, Rate, Telemetry, TraceSettings,
@@ -162,7 +162,7 @@ fn upstream_proxy(reader: &mut KeyReader, base_url: Option<&Url>) -> Option<Opti
 
 pub(super) fn audit_database(reader: &mut KeyReader) -> Option<Audit> {
     let url = reader.secret("audit.database_url")?;
-    match trail_file(&url) {
+    match trail_place(&url) {
         Ok(database) => Some(Audit { database }),
         Err(message) => {
             let key = reader.given_by("audit.database_url");

@@ -11,6 +11,7 @@ use url::Url;
 use crate::domain::Region;
 
 use super::proxy::Proxy;
+use super::trail::TrailPlace;
 use super::values::PublicUrl;
 
 /// Listeners and how long things may take.
@@ -114,8 +115,8 @@ pub struct UpstreamSettings {
 /// Where the trail lies.
 #[derive(Debug, Clone)]
 pub struct Audit {
-    /// The SQLite file.
-    pub database: PathBuf,
+    /// The file of SQLite, or the database of PostgreSQL.
+    pub database: TrailPlace,
 }
 
 /// How much may be asked.

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::trail::trail_file;
+use super::trail::{TrailPlace, trail_file};
 use super::*;
 
 fn sources(file: &str, environment: &[(&str, &str)]) -> (tempfile::TempDir, Sources) {
@@ -65,7 +65,8 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.upstream.timeout, Duration::from_secs(10));
     assert_eq!(config.upstream.connect_timeout, Duration::from_secs(3));
     assert_eq!(config.upstream.max_in_flight, 64);
-    assert_eq!(config.audit.database, Path::new("data/audit.db"));
+    let file = TrailPlace::File("data/audit.db".into());
+    assert_eq!(config.audit.database, file);
 }
 
 #[test]

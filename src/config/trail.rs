@@ -16,6 +16,26 @@ pub enum TrailPlace {
     Server(ServerUrl),
 }
 
+impl TrailPlace {
+    /// All of it, what is secret in it too; to be compared, never shown.
+    pub(super) fn whole(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Server(url) => url.whole().to_owned(),
+        }
+    }
+}
+
+/// Prints without what is secret in it.
+impl fmt::Display for TrailPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Server(url) => url.fmt(f),
+        }
+    }
+}
+
 /// The URL of a database of PostgreSQL. Prints without what is secret in it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServerUrl(String);
@@ -64,17 +84,11 @@ pub fn trail_place(url: &str) -> Result<TrailPlace, String> {
 }
 
 /// Reads the SQLite file out of `sqlite://PATH` or `sqlite:PATH`.
-///
-/// # Errors
-/// What a right one looks like.
-pub fn trail_file(url: &str) -> Result<PathBuf, String> {
-    if ServerUrl::looks_like(url) {
-        return Err("PostgreSQL is not supported yet: use sqlite://PATH".into());
-    }
+pub(super) fn trail_file(url: &str) -> Result<PathBuf, String> {
     let rest = url
         .strip_prefix("sqlite://")
         .or_else(|| url.strip_prefix("sqlite:"));
-    let path = rest.ok_or("must be sqlite://PATH")?;
+    let path = rest.ok_or("must be sqlite://PATH or postgres://HOST/DATABASE")?;
     let path = path.strip_suffix("?mode=rwc").unwrap_or(path);
     if path.is_empty() || path == ":memory:" {
         return Err("must name a file: a trail in memory is gone with the process".into());

@@ -23,5 +23,5 @@ pub use ids::{
 pub use image::Image;
 pub use issuer::{InvalidIssuerName, IssuerName};
 pub use line::write_on_one_line;
-pub use time::{Deadline, InvalidTimestamp, Stopwatch, Timestamp};
+pub use time::{BootTime, Deadline, InvalidTimestamp, Stopwatch, Timestamp};
 pub use trace::{SpanContext, TraceId};

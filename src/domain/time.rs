@@ -170,6 +170,40 @@ impl Deadline {
     }
 }
 
+/// A moment by a clock that goes on while the process, or the whole machine, stands still (`CLOCK_BOOTTIME`,
+/// clock_gettime(2)): milliseconds since the machine was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BootTime(u64);
+
+impl BootTime {
+    /// The present moment.
+    #[must_use]
+    pub fn now() -> Self {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let millis = now.tv_sec.saturating_mul(1000) + now.tv_nsec / 1_000_000;
+        Self(u64::try_from(millis).unwrap_or(0))
+    }
+
+    /// So much later.
+    #[must_use]
+    pub fn after(self, by: Duration) -> Self {
+        let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(millis))
+    }
+
+    /// Milliseconds since the machine was started.
+    #[must_use]
+    pub fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// The moment that is so many milliseconds after the machine was started.
+    #[must_use]
+    pub fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+}
+
 /// Measures how long something takes, by the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch(Instant);

@@ -65,6 +65,7 @@ impl Told {
 pub(super) fn told_of(error: &CallError) -> Told {
     use ProblemKind::{UpstreamError, UpstreamTimeout, UpstreamUnavailable};
     let (kind, detail) = match error {
+        CallError::Withheld => (ProblemKind::AuditUnavailable, WITHHELD),
         CallError::Unreachable(_) => (UpstreamUnavailable, "the upstream cannot be reached"),
         CallError::TimedOut(_) | CallError::Status { status: 504, .. } => {
             (UpstreamTimeout, "the upstream did not answer in time")
@@ -81,7 +82,7 @@ pub(super) fn told_of(error: &CallError) -> Told {
         ),
     };
     let retryable = match (kind, error) {
-        (UpstreamUnavailable | UpstreamTimeout, _) => true,
+        (UpstreamUnavailable | UpstreamTimeout | ProblemKind::AuditUnavailable, _) => true,
         (UpstreamError, CallError::Refused { ret_code, .. }) => ret_code.is_retryable(),
         _ => false,
     };
@@ -146,6 +147,8 @@ impl ListError {
     }
 }
 
+const WITHHELD: &str =
+    "the gateway lost its hold on the image before the change was sent; nothing was sent";
 const ASKS_FOR_A_PAUSE: &str = "the upstream asks for a pause";
 
 fn told_of_refusal(ret_code: RetCode, message: Option<&str>) -> (ProblemKind, &'static str) {
@@ -239,6 +242,10 @@ pub(super) fn settle(ended: &Ended) -> Settled {
             let told = Told::new(ProblemKind::Overloaded, true, detail);
             settled(certainly_not(Outcome::Failed), Some(told))
         }
+        Last::CutOff => settled(
+            certainly_not(Outcome::Failed),
+            Some(Told::new(ProblemKind::AuditUnavailable, true, WITHHELD)),
+        ),
         Last::BreakerOpen(wait) => settled(
             certainly_not(Outcome::Failed),
             Some(Told::breaker_open(*wait)),

@@ -12,6 +12,7 @@ mod images;
 mod lanes;
 mod listing;
 mod lists;
+mod order;
 mod provenance;
 mod reconciliation;
 mod recovery;
@@ -21,7 +22,7 @@ mod replacement;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::audit::{EnqueueError, Reader, StoreError, Writer};
+use crate::audit::{EnqueueError, Reader, Replicas, StoreError, Writer};
 use crate::authorization::{Authorizer, Refusal};
 use crate::config;
 use crate::domain::{AccountId, EventId, ImageId, Outcome, Region};
@@ -182,15 +183,19 @@ impl Sharing {
         tasks: Tasks,
         instruments: Instruments,
         settings: &config::UpstreamSettings,
+        replicas: Option<Replicas>,
     ) -> Self {
         let Instruments { metrics, traces } = instruments.clone();
         let limits = Limits {
             max_in_flight: settings.max_in_flight,
             max_retries: settings.max_retries,
             requests_per_second: settings.requests_per_second,
+            shared: replicas.is_some(),
         };
         let calling = Arc::clone(&upstream);
-        let (lanes, landings_over) = Lanes::new(limits, calling, tasks.clone(), instruments);
+        let lease = replicas.as_ref().map(|replicas| replicas.lease.clone());
+        let (lanes, landings_over, orders) =
+            Lanes::new(limits, calling, tasks.clone(), instruments, lease);
         let parts = Arc::new(Parts {
             authorizer,
             writer,
@@ -204,6 +209,9 @@ impl Sharing {
         });
         let reconciling = reconciliation::follow(Arc::downgrade(&parts), landings_over);
         parts.tasks.serve(reconciling);
+        if let Some(replicas) = replicas {
+            order::start(&parts, replicas, orders);
+        }
         Self(parts)
     }
 
@@ -224,9 +232,14 @@ impl Sharing {
         }
     }
 
+    /// Lets all images go that other gateways may want. For a stop, once nothing is under way.
+    pub async fn leave(&self) {
+        self.0.lanes.leave().await;
+    }
+
     /// Closes, in the background, what a run before this one left pending: each intent without an outcome
     /// becomes `unknown`, with what the upstream says now. Call it before the first change is taken, since
-    /// everything pending is held for a leftover.
+    /// everything pending is held for a leftover. Of a trail that several gateways write, these look after one another.
     pub async fn recover(&self) {
         let pending = self.0.reader.pending().await;
         let of_pending = pending.as_deref().unwrap_or_default();

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::audit::{Intent, LookedAfter, NotDurable, Recalled, StoreError};
+use crate::audit::{Intent, LookedAfter, NotDurable, OpenChange, Recalled, StoreError};
 use crate::domain::{
     AccountId, Author, Change, Deadline, EventId, Operation, Outcome, Party, Timestamp,
 };
@@ -247,18 +247,52 @@ pub(super) async fn remember(
 ) -> Result<(), StoreError> {
     let since = Timestamp::now().before(LOOKED_BACK);
     let open = parts.reader.open_changes(since).await?;
+    remember_changes(
+        parts,
+        open,
+        pending.iter().map(|(recalled, _)| open_change(recalled)),
+    )
+    .await
+}
+
+/// The same of one image, which this gateway has behind another.
+pub(super) async fn remember_image(parts: &Parts, key: &LaneKey) -> Result<(), StoreError> {
+    let since = Timestamp::now().before(LOOKED_BACK);
+    let (region, image_id) = key;
+    let open = parts
+        .reader
+        .open_changes_of(region, image_id, since)
+        .await?;
+    let pending = parts.reader.pending_of(region, image_id).await?;
+    remember_changes(parts, open, pending.into_iter()).await
+}
+
+fn open_change(recalled: &Recalled) -> OpenChange {
+    OpenChange {
+        region: recalled.region.clone(),
+        image_id: recalled.image_id.clone(),
+        account_id: recalled.account_id,
+        operation: recalled.operation,
+        event_id: recalled.event_id,
+    }
+}
+
+async fn remember_changes(
+    parts: &Parts,
+    open: Vec<OpenChange>,
+    pending: impl Iterator<Item = OpenChange>,
+) -> Result<(), StoreError> {
     let mut images: BTreeMap<LaneKey, BTreeMap<AccountId, Left>> = BTreeMap::new();
     for change in open {
         let image = images.entry((change.region, change.image_id)).or_default();
         let left: &mut Left = image.entry(change.account_id).or_default();
         left.may_land(change.operation, change.event_id);
     }
-    for (recalled, _) in pending {
-        let key = (recalled.region.clone(), recalled.image_id.clone());
-        let image = images.entry(key).or_default();
-        let left: &mut Left = image.entry(recalled.account_id).or_default();
-        left.may_land(recalled.operation, recalled.event_id);
-        left.was_last(recalled.event_id, recalled.operation, false);
+    for change in pending {
+        let image = images.entry((change.region, change.image_id)).or_default();
+        let left: &mut Left = image.entry(change.account_id).or_default();
+        left.may_land(change.operation, change.event_id);
+        left.was_last(change.event_id, change.operation, false);
     }
     for (key, mut accounts) in images {
         let ids: Vec<AccountId> = accounts.keys().copied().collect();

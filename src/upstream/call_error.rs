@@ -39,6 +39,9 @@ impl Cause {
 /// the call carried gets it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
+    /// This gateway may not act now: others may have taken over from it. Nothing was sent.
+    #[error("the call was withheld: this gateway's lease is over")]
+    Withheld,
     /// No connection; nothing was sent.
     #[error("cannot connect to the upstream")]
     Unreachable(#[source] Cause),
@@ -87,6 +90,9 @@ pub enum CallError {
     },
 }
 
+/// How long a gateway waits whose lease is over, before it looks again.
+const WITHHELD_PAUSE: Duration = Duration::from_millis(500);
+
 /// What a failed call means for the change that it carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
@@ -113,7 +119,7 @@ impl CallError {
     #[must_use]
     pub fn fate(&self) -> Fate {
         match self {
-            Self::Unreachable(_) => Fate::NotApplied,
+            Self::Unreachable(_) | Self::Withheld => Fate::NotApplied,
             Self::Status { status, .. } if (400..500).contains(status) => Fate::NotApplied,
             Self::Refused { ret_code, .. } if !ret_code.leaves_effect_open() => Fate::NotApplied,
             Self::TimedOut(_)
@@ -128,7 +134,7 @@ impl CallError {
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         match self {
-            Self::Unreachable(_) | Self::TimedOut(_) | Self::Lost { .. } => None,
+            Self::Unreachable(_) | Self::Withheld | Self::TimedOut(_) | Self::Lost { .. } => None,
             Self::Status { request_id, .. }
             | Self::Refused { request_id, .. }
             | Self::Garbled { request_id, .. } => request_id.as_deref(),
@@ -141,9 +147,11 @@ impl CallError {
         match self {
             Self::Refused { ret_code, .. } => Some(ret_code.get()),
             Self::Garbled { ret_code, .. } => *ret_code,
-            Self::Unreachable(_) | Self::TimedOut(_) | Self::Lost { .. } | Self::Status { .. } => {
-                None
-            }
+            Self::Unreachable(_)
+            | Self::Withheld
+            | Self::TimedOut(_)
+            | Self::Lost { .. }
+            | Self::Status { .. } => None,
         }
     }
 
@@ -155,6 +163,7 @@ impl CallError {
                 ret_code, message, ..
             } => ret_code.may_depend_on_an_account(message.as_deref()),
             Self::Unreachable(_)
+            | Self::Withheld
             | Self::TimedOut(_)
             | Self::Lost { .. }
             | Self::Status { .. }
@@ -169,6 +178,7 @@ impl CallError {
     /// The word of the metric.
     pub(super) fn label(&self) -> &'static str {
         match self {
+            Self::Withheld => "withheld",
             Self::Unreachable(_) => "unreachable",
             Self::TimedOut(_) => "timed_out",
             Self::Lost { pooled: true, .. } => "stale",
@@ -189,6 +199,7 @@ impl CallError {
         match self {
             Self::Lost { pooled: true, .. } => Retry::AtOnce,
             Self::Unreachable(_) | Self::TimedOut(_) | Self::Lost { .. } => after(Duration::ZERO),
+            Self::Withheld => after(WITHHELD_PAUSE),
             Self::Status {
                 status: 429 | 502 | 503 | 504,
                 retry_after,
@@ -223,7 +234,7 @@ impl CallError {
             Self::Lost { pooled, .. } => !pooled,
             Self::Unreachable(_) | Self::TimedOut(_) => true,
             Self::Status { status, .. } => matches!(status, 502..=504),
-            Self::Refused { .. } | Self::Garbled { .. } => false,
+            Self::Withheld | Self::Refused { .. } | Self::Garbled { .. } => false,
         }
     }
 }

@@ -408,13 +408,17 @@ async fn a_stop_that_waits_in_vain_records_unknown() {
     };
     let (_, clean) = tokio::join!(changing, stopping);
     assert!(!clean);
-    let (writer, task, reader) = image_share_gateway::audit::open(
+    let opened = image_share_gateway::audit::open_file(
         &database,
         image_share_gateway::audit::Accepted::default(),
         image_share_gateway::telemetry::Metrics::new(),
-    )
-    .await
-    .unwrap();
+    );
+    let image_share_gateway::audit::Doors {
+        writer,
+        task,
+        reader,
+        ..
+    } = opened.await.unwrap();
     let page = reader
         .page(&Filter::default(), Order::default(), 10, None)
         .await

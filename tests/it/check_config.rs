@@ -330,7 +330,7 @@ fn what_serve_could_not_do_is_a_fault_and_a_file_that_cannot_be_read_is_the_only
     let of_file = faults("gateway.toml", &[("ISG__AUDIT__DATABASE_URL_FILE", "url")]);
     assert!(
         of_file[0].starts_with(
-            "audit.database_url_file (environment ISG__AUDIT__DATABASE_URL_FILE): PostgreSQL"
+            "audit.database_url_file (environment ISG__AUDIT__DATABASE_URL_FILE): must name a database"
         ),
         "{of_file:?}"
     );

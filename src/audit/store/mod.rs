@@ -1,24 +1,38 @@
 //! Where the trail lies, each engine in its own SQL.
 //!
 //! The door speaks of entries and events, never of rows or transactions; sequence, hash and cursor are
-//! made above it. A gateway writes to SQLite; what a trail in PostgreSQL can do so far is be walked, and be filled from another.
+//! made above it. What both engines do has one name here ([`Appender`], [`ReadConnections`], [`RowReader`]); what only
+//! one of them needs, the locks of images and what other gateways left, is its own.
 
+mod appender;
+mod lead;
 mod postgres;
+mod query;
+mod reads;
 mod sqlite;
+mod turns;
 mod walk;
 
 use std::path::{Path, PathBuf};
 
 use crate::domain::Timestamp;
 
-pub(super) use postgres::Import;
+pub(super) use appender::{Appender, Insert};
+use lead::Lead;
+pub(super) use postgres::{
+    Appender as ServerAppender, ChainHead, Import, Neighbours, ReadConnections as ServerReads,
+};
+pub use postgres::{Grant, LetGo, LockKey, LockWord, Locks};
+pub(super) use query::{Asker, EventRow, EventsQuery, LastRow, OpenRow, PlaceRow};
+pub(super) use reads::{ReadConnections, StoredRow};
 pub(super) use sqlite::{
-    Appender, Asker, EventRow, EventsQuery, Found, LastRow, NoReads, ReadConnections, ReadGate,
-    StoredRow, beside, copy, resolved,
+    Appender as FileAppender, Found, NoReads, ReadConnections as FileReads, ReadGate, beside, copy,
+    resolved,
 };
 #[cfg(test)]
 pub(super) use sqlite::{BoundedRead, read_failed};
 use sqlite::{primary, primary_code};
+use turns::{Turn, Turns};
 pub(super) use walk::{Chain, Noted, PackedRow, RowReader};
 
 /// Why the store could not do what it was asked to.
@@ -108,6 +122,25 @@ pub enum StoreError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// It cannot be used now, and may be later: the server is away, or a standby.
+    #[error("the audit database {database} is away")]
+    Away {
+        /// Its URL, without what is secret in it.
+        database: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Another gateway has ended this one's chain: it was not heard of for too long.
+    #[error(
+        "another gateway has taken over from this one, which the database did not hear of for too long"
+    )]
+    TakenOver,
+    /// Others were promised that later ids are greater.
+    #[error("ids that others were promised not to see are given again")]
+    IdsTooLow,
+    /// An event has its outcome already.
+    #[error("an event was closed by another gateway")]
+    Closed,
     /// A head that was noted cannot be told apart.
     #[error(transparent)]
     UnnamedHead(super::verify::UnnamedHead),
@@ -145,6 +178,8 @@ impl StoreError {
                 .sqlite_error()
                 .map(|error| primary(error.extended_code)),
             Self::Moved => return "the audit database was moved, deleted or replaced",
+            Self::TakenOver => return "another gateway has taken over from this one",
+            Self::Server { .. } => return "the audit database refuses to be used",
             _ => None,
         };
         match code {

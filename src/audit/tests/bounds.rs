@@ -54,7 +54,7 @@ async fn a_statement_that_takes_too_long_or_that_nobody_waits_for_is_stopped() {
 async fn queries_that_take_every_connection_keep_no_list_from_its_provenance() {
     let trail = Trail::open().await;
     let recorded = trail.share(1).await;
-    let connections = trail.reader.connections();
+    let connections = trail.reader.file_connections();
     let endless = (0..8).map(|_| async {
         let mut read = connections.query(&Asker::default()).await.expect("begins");
         let counted = sqlx::query_scalar::<_, i64>(ENDLESS).fetch_one(read.connection());
@@ -218,7 +218,7 @@ async fn a_writer_that_is_gone_is_not_ready() {
 #[tokio::test]
 async fn rows_bear_the_clocks_own_time_and_ids_grow_all_the_same() {
     let draft = |number| crate::audit::entry::Draft::Intent(Box::new(intent(number)));
-    let mut tip = crate::audit::chain::Tip::new(0, Hash::GENESIS, None);
+    let mut tip = crate::audit::chain::Tip::new("main", 0, Hash::GENESIS, None);
     let at = |text: &str| Timestamp::parse_rfc3339(text).expect("a time");
     let (wrong, right) = (at("2036-01-01T00:00:00Z"), at("2026-01-01T00:00:00Z"));
     let mut last = None;
@@ -309,7 +309,7 @@ async fn one_party_has_few_queries_at_once_and_others_need_not_wait_for_them() {
     let party = |number: u64| intent(number).author.party();
     let (busy, other) = (party(1), party(2));
     let reader = trail.reader.clone();
-    let connections = reader.connections();
+    let connections = reader.file_connections();
     let asker = |party: &crate::domain::Party| Asker {
         party: Some(party.clone()),
         exports: false,

@@ -72,7 +72,9 @@ async fn an_older_trail_is_filtered_as_a_new_one() {
     copied.expect("copies");
     connection.close().await.expect("closes");
 
-    let refused = Reader::open(&older).await.expect_err("is not changed yet");
+    let refused = Reader::open(&TrailPlace::File(older.clone()))
+        .await
+        .expect_err("is not changed yet");
     let why = std::error::Error::source(&refused).expect("a reason");
     assert!(why.to_string().contains("older version"), "{why}");
     let (_writer, task, reader) = open(&older, Accepted::default(), Metrics::new())

@@ -40,10 +40,10 @@ async fn a_feed_gives_every_row_and_goes_on_behind_any() {
         (&"denial".into(), &serde_json::json!(["p1"]), &1.into())
     );
     for (index, entry) in all.iter().enumerate() {
-        let cursor = entry.cursor.parse().expect("a cursor");
+        let cursor: EntryCursor = entry.cursor.parse().expect("a cursor");
         let mut feed = trail
             .reader
-            .feed(FeedStart::Behind(cursor))
+            .feed(FeedStart::Behind(cursor.clone()))
             .await
             .expect("begins");
         let rest = read_all(&mut feed).await;
@@ -103,13 +103,18 @@ async fn a_cursor_of_another_trail_is_refused() {
     let mut feed = one.reader.feed(FeedStart::Oldest).await.expect("begins");
     let rows = feed.next().await.expect("reads");
     let cursor: EntryCursor = rows[1].cursor.parse().expect("a cursor");
-    assert!(one.reader.feed(FeedStart::Behind(cursor)).await.is_ok());
-    let refused = other.reader.feed(FeedStart::Behind(cursor)).await;
+    assert!(
+        one.reader
+            .feed(FeedStart::Behind(cursor.clone()))
+            .await
+            .is_ok()
+    );
+    let refused = other.reader.feed(FeedStart::Behind(cursor.clone())).await;
     assert!(matches!(refused, Err(FeedError::Cursor(_))), "{refused:?}");
     one.share(2).await;
     let mut feed = one
         .reader
-        .feed(FeedStart::Behind(cursor))
+        .feed(FeedStart::Behind(cursor.clone()))
         .await
         .expect("begins");
     let beyond: EntryCursor = feed.next().await.expect("reads")[1]

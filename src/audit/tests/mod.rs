@@ -161,6 +161,16 @@ impl Trail {
     }
 }
 
+/// Opens a trail in a file.
+async fn open(
+    path: &Path,
+    accepted: Accepted,
+    metrics: Metrics,
+) -> Result<(Writer, WriterTask, Reader), StoreError> {
+    let doors = open_file(path, accepted, metrics).await?;
+    Ok((doors.writer, doors.task, doors.reader))
+}
+
 async fn sql(path: &Path, statement: &str) -> Result<(), sqlx::Error> {
     let options = SqliteConnectOptions::new()
         .filename(path)

@@ -30,11 +30,12 @@ use super::chain::{Hash, Head, Tip};
 use super::entry::{Completion, Denial, Draft, Intent, LookedAfter};
 use super::heads::HeadFile;
 use super::ids::id_time;
+use super::lease::Lease;
 use super::store::{Appender, ReadGate};
 use allowance::{Allowances, Taken};
 pub use work::CLOCK_BEHIND_TOLD;
 pub(super) use work::LOG_BYTES_MAX;
-use work::{ClockWatch, Heads, Work, WriteAheadLog};
+use work::{Beats, ClockWatch, Heads, Work, WriteAheadLog};
 
 /// Most entries that wait and go into one commit together.
 const GROUP_ENTRIES_MAX: usize = 256;
@@ -160,7 +161,19 @@ pub struct Writer {
     looked_after: mpsc::UnboundedSender<LookedAfter>,
     health: watch::Receiver<Health>,
     last_event: watch::Receiver<Option<EventId>>,
+    lease: Lease,
     metrics: Metrics,
+}
+
+/// What the writer begins with.
+pub(super) struct Opened {
+    pub(super) appender: Appender,
+    /// Where its chain ends; `None` where that could not be seen yet.
+    pub(super) tip: Option<Tip>,
+    /// What its heads are noted in, beside a trail in a file.
+    pub(super) head_file: Option<HeadFile>,
+    /// What keeps reads from the log before the database, where there is one.
+    pub(super) reads: Option<ReadGate>,
 }
 
 /// The writer itself, to be stopped and waited for.
@@ -212,17 +225,29 @@ impl Writer {
     /// # Errors
     /// Where the system gives none.
     pub(super) fn start(
-        appender: Appender,
-        tip: Tip,
-        head_file: HeadFile,
-        reads: ReadGate,
+        opened: Opened,
+        lease: Lease,
         metrics: Metrics,
     ) -> std::io::Result<(Self, WriterTask, watch::Receiver<i64>)> {
-        tracing::info!(audit.head = %tip.head(), "the audit trail is open");
+        let Opened {
+            appender,
+            tip: found,
+            head_file,
+            reads,
+        } = opened;
+        if let Some(tip) = &found {
+            tracing::info!(audit.head = %tip.head(), "the audit trail is open");
+        }
+        // Where it could not be opened yet, the writer begins as after a failure.
+        let tip = found.clone().unwrap_or_else(Tip::of_nothing);
         let (queue, waiting) = mpsc::unbounded_channel();
         let (kept, kept_back) = mpsc::channel(KEPT_BACK_MAX);
         let (looked_after, told_looked_after) = mpsc::unbounded_channel();
-        let (told, health) = watch::channel(Health::Writable);
+        let (told, health) = watch::channel(if found.is_some() {
+            Health::Writable
+        } else {
+            Health::Failing("the audit database does not answer")
+        });
         let (committed, last_committed) = watch::channel(tip.sequence());
         let (event_told, last_event) = watch::channel(tip.last_event());
         let stop = CancellationToken::new();
@@ -230,8 +255,9 @@ impl Writer {
         let mut clock = ClockWatch::default();
         clock.look(tip.last_event_at());
         let work = Work {
+            beats: Beats::new(appender.beats()),
             appender,
-            tip: Some(tip.clone()),
+            tip: found,
             heads: Heads::new(head_file, &tip),
             last_tip: tip,
             waiting,
@@ -240,7 +266,8 @@ impl Writer {
             unnoted: Vec::new(),
             kept: VecDeque::new(),
             lost_outcomes: 0,
-            write_ahead_log: WriteAheadLog::new(reads),
+            write_ahead_log: reads.map(WriteAheadLog::new),
+            lease: lease.clone(),
             clock,
             health: told,
             committed,
@@ -257,6 +284,7 @@ impl Writer {
             looked_after,
             health,
             last_event,
+            lease,
             metrics,
         };
         let task = WriterTask {
@@ -362,6 +390,12 @@ impl Writer {
         *self.last_event.borrow()
     }
 
+    /// Whether this gateway may act.
+    #[must_use]
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
     /// How far the clock is behind the time in the last event's id; zero where it is not.
     #[must_use]
     pub fn clock_behind(&self) -> Duration {
@@ -396,10 +430,21 @@ fn on_its_thread(
 ) -> std::io::Result<oneshot::Receiver<Closed>> {
     let (told, closed) = oneshot::channel();
     let run = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .expect("a runtime with timers alone asks nothing of the system");
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_time();
+        // A file asks for no I/O of the runtime's, and whoever waits with it waits longer.
+        let runtime = if work.asks_the_network() {
+            runtime.enable_io().build()
+        } else {
+            runtime.build()
+        };
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(error.message = %error, "the audit writer has no runtime");
+                return;
+            }
+        };
         let ended = runtime.block_on(async {
             tokio::select! {
                 biased;

@@ -12,13 +12,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::chain::{Sealed, Tip};
 use crate::audit::entry::{Completion, Draft, LookedAfter};
-use crate::audit::store::{Appender, StoreError};
+use crate::audit::lease::Lease;
+use crate::audit::store::{Appender, Insert, StoreError};
 use crate::domain::{EventId, Stopwatch, Timestamp};
 use crate::telemetry::Metrics;
 
 pub use beside::CLOCK_BEHIND_TOLD;
 pub(in crate::audit) use beside::LOG_BYTES_MAX;
-pub(super) use beside::{ClockWatch, Heads, WriteAheadLog};
+use beside::closed_to_reads;
+pub(super) use beside::{Beats, ClockWatch, Heads, WriteAheadLog};
 
 use super::{Closed, GROUP_ENTRIES_MAX, Health, Recorded, Waiting};
 
@@ -34,6 +36,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 const CLOCK_INTERVAL: Duration = Duration::from_mins(1);
 /// What is noted in one transaction.
 const NOTES_AT_ONCE: usize = 256;
+/// How often a group is written that other gateways came before.
+const ATTEMPTS_MAX: usize = 4;
 
 /// The task's own state; nobody else touches it.
 pub(super) struct Work {
@@ -50,7 +54,9 @@ pub(super) struct Work {
     pub(super) kept: VecDeque<Draft>,
     /// Outcomes for which there was no room.
     pub(super) lost_outcomes: usize,
-    pub(super) write_ahead_log: WriteAheadLog,
+    pub(super) write_ahead_log: Option<WriteAheadLog>,
+    pub(super) beats: Beats,
+    pub(super) lease: Lease,
     pub(super) clock: ClockWatch,
     pub(super) health: watch::Sender<Health>,
     /// Whoever follows the trail wakes up by it.
@@ -61,7 +67,17 @@ pub(super) struct Work {
 }
 
 impl Work {
+    /// Whether what it writes to is reached by a connection of the network's.
+    pub(super) fn asks_the_network(&self) -> bool {
+        self.appender.beats()
+    }
+
     pub(super) async fn run(mut self) -> Closed {
+        if self.asks_the_network() {
+            // Connections belong to the runtime on which they were opened.
+            self.tip = None;
+            self.commit(Vec::new()).await;
+        }
         loop {
             let mut group = Vec::new();
             let failing = self.tip.is_none() || !self.kept.is_empty();
@@ -69,12 +85,13 @@ impl Work {
                 biased;
                 // These are seldom, and what waits under load is always there.
                 () = self.heads.due(&self.last_tip) => self.heads.log(&self.last_tip).await,
-                closed = self.write_ahead_log.closed_to_reads() => {
+                closed = closed_to_reads(&mut self.write_ahead_log) => {
                     if closed.is_some() {
                         self.fold_log();
                     }
                     drop(closed);
                 }
+                () = self.beats.due(), if self.tip.is_some() => self.beat().await,
                 received = self.waiting.recv_many(&mut group, GROUP_ENTRIES_MAX) => {
                     if received == 0 {
                         break;
@@ -91,8 +108,8 @@ impl Work {
                 }
             }
             self.gather(&mut group);
-            self.commit(group);
-            self.note();
+            self.commit(group).await;
+            self.note().await;
         }
         self.finish().await
     }
@@ -109,28 +126,44 @@ impl Work {
 
     /// What the store needs from time to time, when everybody has their answer.
     fn look_after_store(&mut self) {
-        let batch = self.appender.add_batch(self.last_tip.sequence());
-        // The log is folded in whatever came of the batch.
-        let folded = self.appender.fold_long_log();
-        if let Err(error) = batch.and(folded) {
+        let looked_after = self.appender.look_after(self.last_tip.sequence());
+        if let Err(error) = looked_after {
             tracing::warn!(error.message = %error, "the audit database could not be looked after");
             self.tip = None;
         }
     }
 
+    /// Lets other gateways know that this one lives, where no commit did.
+    async fn beat(&mut self) {
+        let Some(mut tip) = self.tip.clone() else {
+            return;
+        };
+        match self.appender.beat(&mut tip).await {
+            Ok(()) => {
+                self.beats.beaten();
+                self.last_tip = tip.clone();
+                self.tip = Some(tip);
+            }
+            Err(error) => {
+                self.tip = None;
+                self.tell_failing(&error);
+            }
+        }
+    }
+
     /// Writes down what was looked after. It is tried again with a later commit where it fails.
-    fn note(&mut self) {
+    async fn note(&mut self) {
         while let Ok(note) = self.looked_after.try_recv() {
             self.unnoted.push(note);
         }
         while !self.unnoted.is_empty() && self.tip.is_some() {
-            self.note_some();
+            self.note_some().await;
         }
     }
 
-    fn note_some(&mut self) {
+    async fn note_some(&mut self) {
         let some = self.unnoted.len().min(NOTES_AT_ONCE);
-        match self.appender.note_looked_after(&self.unnoted[..some]) {
+        match self.appender.note_looked_after(&self.unnoted[..some]).await {
             Ok(()) => drop(self.unnoted.drain(..some)),
             Err(error) => {
                 tracing::warn!(error.message = %error, "what was looked after could not be noted; it is tried again");
@@ -167,7 +200,7 @@ impl Work {
     }
 
     /// Takes what was kept, then what waits, into one transaction, and answers everybody in it.
-    fn commit(&mut self, group: Vec<Waiting>) {
+    async fn commit(&mut self, mut group: Vec<Waiting>) {
         while let Ok(kept) = self.kept_back.try_recv() {
             self.keep(kept);
         }
@@ -175,7 +208,7 @@ impl Work {
             return;
         }
         let took = Stopwatch::start();
-        match self.write(&group) {
+        match self.write(&mut group).await {
             Ok((kept, places)) => {
                 let entries = places.len();
                 self.metrics
@@ -202,6 +235,7 @@ impl Work {
             }
             Err(error) => {
                 self.tip = None;
+                self.lease.drop_now();
                 self.metrics.audit_commit_failed();
                 self.tell_failing(&error);
                 group.into_iter().for_each(Waiting::failed);
@@ -210,13 +244,34 @@ impl Work {
         self.metrics.unrecorded_outcomes(self.kept.len());
     }
 
-    /// Gives how many of those that were kept went along, and everybody's place, theirs first.
-    fn write(&mut self, group: &[Waiting]) -> Result<(usize, Vec<Recorded>), StoreError> {
+    /// Gives how many of those that were kept went along, and everybody's place, theirs first. Those of whom another gateway
+    /// wrote an outcome are told, and are not of the group any more.
+    async fn write(
+        &mut self,
+        group: &mut Vec<Waiting>,
+    ) -> Result<(usize, Vec<Recorded>), StoreError> {
         let mut tip = match &self.tip {
             Some(tip) => tip.clone(),
-            None => self.look_again()?,
+            None => self.look_again().await?,
         };
-        self.forget_recorded()?;
+        for _ in 0..ATTEMPTS_MAX {
+            self.forget_recorded().await?;
+            match self.write_behind(tip.clone(), group).await {
+                Err(StoreError::Closed) => self.tell_closed(group).await?,
+                Err(StoreError::IdsTooLow) => {}
+                done => return done,
+            }
+            tip = self.tip.clone().unwrap_or(tip);
+        }
+        Err(StoreError::Busy)
+    }
+
+    /// The same, behind this end of the chain.
+    async fn write_behind(
+        &mut self,
+        mut tip: Tip,
+        group: &[Waiting],
+    ) -> Result<(usize, Vec<Recorded>), StoreError> {
         let kept = self.kept.len().min(GROUP_ENTRIES_MAX);
         let drafts = self
             .kept
@@ -225,21 +280,25 @@ impl Work {
             .chain(group.iter().flat_map(Waiting::drafts));
         let mut places = Vec::with_capacity(kept + group.len());
         if kept > 0 || !group.is_empty() {
-            self.appender.append(|rows| {
+            let fill = |tip: &mut Tip, insert: Insert<'_>| {
                 let now = Timestamp::now();
                 for draft in drafts {
                     let row = tip.seal(draft, now);
-                    rows.insert(&row)?;
+                    insert(&row)?;
                     places.push(recorded(&row));
                 }
                 Ok(())
-            })?;
+            };
+            self.appender.append(&mut tip, fill).await?;
+            self.beats.beaten();
         }
         self.committed.send_replace(tip.sequence());
         self.last_event.send_replace(tip.last_event());
         self.metrics.audit_last_event(tip.last_event_at());
         self.clock.look(tip.last_event_at());
-        self.write_ahead_log.look(self.appender.log_bytes());
+        if let Some(log) = &mut self.write_ahead_log {
+            log.look(self.appender.log_bytes());
+        }
         self.last_tip = tip.clone();
         self.tip = Some(tip);
         Ok((kept, places))
@@ -247,33 +306,42 @@ impl Work {
 
     /// Drops, of what was kept, outcomes that are on disk: a commit that failed may have got there all the
     /// same, and a second outcome of an event would fail every group from then on.
-    fn forget_recorded(&mut self) -> Result<(), StoreError> {
-        let mut index = 0;
-        while index < self.kept.len().min(GROUP_ENTRIES_MAX) {
-            let recorded = match self.kept[index].event_id() {
-                Some(event_id) => self.appender.has_outcome(event_id)?,
-                None => false,
-            };
-            if recorded {
-                self.kept.remove(index);
-            } else {
-                index += 1;
-            }
+    async fn forget_recorded(&mut self) -> Result<(), StoreError> {
+        let kept = self.kept.iter().take(GROUP_ENTRIES_MAX);
+        let events: Vec<EventId> = kept.filter_map(Draft::event_id).collect();
+        if events.is_empty() {
+            return Ok(());
+        }
+        let closed = self.appender.closed(&events).await?;
+        let is_closed = |draft: &Draft| draft.event_id().is_some_and(|id| closed.contains(&id));
+        self.kept.retain(|draft| !is_closed(draft));
+        Ok(())
+    }
+
+    /// Tells those that have an outcome already, another gateway's.
+    async fn tell_closed(&mut self, group: &mut Vec<Waiting>) -> Result<(), StoreError> {
+        let drafts = group.iter().flat_map(Waiting::drafts);
+        let events: Vec<EventId> = drafts.filter_map(Draft::event_id).collect();
+        let closed = self.appender.closed(&events).await?;
+        let is_closed = |draft: &Draft| draft.event_id().is_some_and(|id| closed.contains(&id));
+        let (over, open): (Vec<Waiting>, Vec<Waiting>) = std::mem::take(group)
+            .into_iter()
+            .partition(|waiting| waiting.drafts().iter().any(is_closed));
+        *group = open;
+        for waiting in over {
+            tracing::warn!("an event was closed by another gateway before its outcome was written");
+            waiting.failed();
         }
         Ok(())
     }
 
-    /// After a failure: whether the trail can be written again, and where it ends.
-    ///
-    /// By a new connection: SQLite ends a transaction by itself where the disk is full or fails, and the old
-    /// connection would take itself to be in it for ever. Only where the files are those that were opened: a
-    /// new connection would make a new log in place of one that was deleted, and what stood there would be lost.
-    fn look_again(&mut self) -> Result<Tip, StoreError> {
-        self.appender.check_files()?;
-        self.appender.reopen()?;
-        self.appender.try_commit(Timestamp::now())?;
-        self.appender.check_files()?;
-        self.appender.tip()
+    /// After a failure, or before the first row: whether the trail can be written, and where it ends.
+    async fn look_again(&mut self) -> Result<Tip, StoreError> {
+        let tip = self.appender.look_again(Some(&self.last_tip)).await?;
+        self.last_tip = tip.clone();
+        self.tip = Some(tip.clone());
+        self.beats.beaten();
+        Ok(tip)
     }
 
     fn tell_writable(&self) {
@@ -297,8 +365,8 @@ impl Work {
 
     /// What was kept gets a last try; then the database is closed.
     async fn finish(mut self) -> Closed {
-        self.commit(Vec::new());
-        self.note();
+        self.commit(Vec::new()).await;
+        self.note().await;
         let lost_outcomes = self.lost_outcomes + self.kept.len();
         if lost_outcomes > 0 {
             tracing::error!(
@@ -308,7 +376,7 @@ impl Work {
         }
         self.heads.log(&self.last_tip).await;
         let head = self.last_tip.head();
-        if let Err(error) = self.appender.close() {
+        if let Err(error) = self.appender.close().await {
             tracing::warn!(error.message = %error, "the audit database did not close in order");
         }
         tracing::info!(audit.head = %head, "the audit trail is closed");

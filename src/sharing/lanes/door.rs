@@ -123,6 +123,9 @@ impl Lanes {
             (admit, places)
         };
         let (admit, places) = admit;
+        if !self.0.may_act() {
+            return Err(AdmitError::Enqueue(EnqueueError::Ended));
+        }
         let admitted: Result<Admitted<T>, (Visit, oneshot::Receiver<Admitted<T>>)> =
             self.0.with(|state, _| {
                 if !state.machine.has_room(key, &asked.party, asked.kind) {
@@ -149,7 +152,7 @@ impl Lanes {
         let admitted = match admitted {
             Ok(admitted) => admitted,
             Err((_visit, answer)) => tokio::select! {
-                answer = answer => answer.map_err(|_| AdmitError::TimeUp)?,
+                answer = answer => answer.map_err(|_| self.0.not_admitted())?,
                 () = self.0.tasks.giving_up() => return Err(AdmitError::TimeUp),
             },
         };
@@ -230,6 +233,10 @@ impl HeldLane {
     ) -> Result<(T, Vec<Place>), EnqueueError> {
         let Visit { id, shared } = &self.0;
         shared.with(|state, now| {
+            if !state.machine.holds(*id) {
+                // Another gateway has the image.
+                return Err(EnqueueError::Ended);
+            }
             let enqueued = enqueue()?;
             let deadline = deadline.instant();
             let ids = state.machine.replace(now, *id, changes, deadline);

@@ -273,7 +273,7 @@ impl Gate {
         }
         match error {
             // What says nothing of the upstream neither opens nor closes.
-            Some(CallError::Lost { pooled: true, .. }) => {
+            Some(CallError::Lost { pooled: true, .. } | CallError::Withheld) => {
                 self.breaker.abandoned(now, begun.probe);
                 false
             }

@@ -63,6 +63,17 @@ pub(super) struct Due {
     pub(super) next: Option<Instant>,
 }
 
+/// What becomes of an account that was looked after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LookedAfter {
+    /// Nothing may land any more.
+    Over,
+    /// Something may; look again then.
+    Again(Instant),
+    /// Somebody else looks after it by now.
+    Elsewhere,
+}
+
 /// All accounts of which changes may land late, by image.
 #[derive(Debug, Default)]
 pub(super) struct Landings {
@@ -177,23 +188,39 @@ impl Landings {
         (landing.looked_after && landing.is_suspect()).then_some(landing.last)
     }
 
-    /// An account was looked after. One of which something may land anew meanwhile stays; says when to look then.
+    /// An account was looked after. One of which something may land anew meanwhile stays.
     pub(super) fn looked_after(
         &mut self,
         now: Instant,
         key: &LaneKey,
         account_id: AccountId,
-    ) -> Option<Instant> {
-        let landing = self.landing(key, account_id)?;
+    ) -> LookedAfter {
+        let Some(landing) = self.landing(key, account_id) else {
+            return LookedAfter::Elsewhere;
+        };
         landing.looked_after = false;
         let until = landing.until;
         if until > now {
-            return Some(until);
+            return LookedAfter::Again(until);
         }
-        self.images.get_mut(key)?.remove(&account_id);
+        if let Some(image) = self.images.get_mut(key) {
+            image.remove(&account_id);
+        }
         self.count -= 1;
         self.tidy(key);
-        None
+        LookedAfter::Over
+    }
+
+    /// Whether accounts of an image are remembered.
+    pub(super) fn has(&self, key: &LaneKey) -> bool {
+        self.images.contains_key(key)
+    }
+
+    /// Forgets all accounts of an image: somebody else looks after them. Returns whether there were any.
+    pub(super) fn forget(&mut self, key: &LaneKey) -> bool {
+        let forgotten = self.images.remove(key).map_or(0, |image| image.len());
+        self.count -= forgotten;
+        forgotten > 0
     }
 
     fn tidy(&mut self, key: &LaneKey) {
@@ -280,7 +307,8 @@ mod tests {
         assert_eq!(landings.suspected(&key(), account(2)), None, "shared again");
         for number in [2, 3, 6] {
             let over = now + LANDING_TIME;
-            assert_eq!(landings.looked_after(over, &key(), account(number)), None);
+            let looked_after = landings.looked_after(over, &key(), account(number));
+            assert_eq!(looked_after, LookedAfter::Over);
         }
         assert_eq!(
             (landings.len(), landings.images.len()),
@@ -313,7 +341,12 @@ mod tests {
         landings.may_land(over, &key(), account(1), Share);
         assert_eq!(
             landings.looked_after(over, &key(), account(1)),
-            Some(over + LANDING_TIME)
+            LookedAfter::Again(over + LANDING_TIME)
+        );
+        assert!(landings.forget(&key()) && !landings.has(&key()));
+        assert_eq!(
+            landings.looked_after(over, &key(), account(1)),
+            LookedAfter::Elsewhere
         );
     }
 }

@@ -29,6 +29,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
+use crate::audit::{EnqueueError, Lease};
 use crate::domain::{AccountId, Deadline, Operation};
 use crate::tasks::Tasks;
 use crate::telemetry::traces::Within;
@@ -59,6 +60,24 @@ pub(super) struct LandingTimeOver {
 /// For whoever looks after them. As many messages as accounts are remembered, which is bounded.
 pub(super) type LandingsOver = mpsc::UnboundedReceiver<LandingTimeOver>;
 
+/// What is to be done with an image's lock.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Get it, and say so by [`Lanes::locked`].
+    Lock(LaneKey),
+    /// Let it go.
+    Unlock {
+        key: LaneKey,
+        /// Whether changes of it may land late.
+        unsure: bool,
+    },
+    /// Say, by dropping this, when all that was let go is.
+    Leave(oneshot::Sender<()>),
+}
+
+/// For whoever settles with other gateways who has which image. As many as there are changes, which is bounded.
+pub(super) type Orders = mpsc::UnboundedReceiver<Order>;
+
 /// All lanes, and the gate to the upstream.
 #[derive(Debug, Clone)]
 pub(super) struct Lanes(Arc<Shared>);
@@ -73,6 +92,9 @@ struct Shared {
     /// Wakes the task that tells the time.
     alarm: Arc<Notify>,
     landings_over: mpsc::UnboundedSender<LandingTimeOver>,
+    /// Whether this gateway may act, where others do beside it.
+    lease: Option<Lease>,
+    orders: mpsc::UnboundedSender<Order>,
 }
 
 #[derive(Debug)]
@@ -82,6 +104,8 @@ struct State {
     reads: HashMap<ReadId, oneshot::Sender<ReadWord>>,
     waits: HashMap<WaitId, door::Visitor>,
     traced: TracedPlaces,
+    /// The chain under which images are locked.
+    locked_by: Option<Arc<str>>,
     /// When the task that tells the time wakes up by itself.
     armed: Option<Instant>,
 }
@@ -89,7 +113,8 @@ struct State {
 /// What is done once the lock is free.
 enum Errand {
     Read(oneshot::Sender<ReadWord>, ReadWord),
-    Call(CallId, Modification, Connection, Option<Within>),
+    Call(CallId, Modification, Connection, Option<Within>, Leave),
+    Order(Order),
     Look(LookId, LaneKey, Instant, Option<Within>),
     LandingTimeOver(LandingTimeOver),
     /// Tells somebody something.
@@ -105,8 +130,10 @@ impl Lanes {
         upstream: Arc<Upstream>,
         tasks: Tasks,
         instruments: Instruments,
-    ) -> (Self, LandingsOver) {
+        lease: Option<Lease>,
+    ) -> (Self, LandingsOver, Orders) {
         let (landings_over, told) = mpsc::unbounded_channel();
+        let (orders, ordered) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 machine: Machine::new(limits, rand::random()),
@@ -114,6 +141,7 @@ impl Lanes {
                 reads: HashMap::new(),
                 waits: HashMap::new(),
                 traced: TracedPlaces::default(),
+                locked_by: None,
                 armed: None,
             }),
             upstream,
@@ -122,6 +150,8 @@ impl Lanes {
             traces: instruments.traces,
             alarm: Arc::default(),
             landings_over,
+            lease,
+            orders,
         });
         let (weak, alarm) = (Arc::downgrade(&shared), Arc::clone(&shared.alarm));
         shared.tasks.serve(async move {
@@ -132,7 +162,7 @@ impl Lanes {
                 tokio::time::sleep(KEEPING_PAUSE).await;
             }
         });
-        (Self(shared), told)
+        (Self(shared), told, ordered)
     }
 
     /// Says that the intents of these changes, which are of one image, are on disk: they may be sent.
@@ -192,6 +222,51 @@ impl Lanes {
         self.0.with(|state, _| state.machine.landings())
     }
 
+    /// This gateway has an image's lock from now on, under this chain.
+    pub(super) fn locked(&self, chain_id: &Arc<str>, key: &LaneKey, wanted: bool) {
+        self.0.with(|state, now| {
+            if state.locked_by.as_ref() == Some(chain_id) {
+                state.machine.locked(now, key, wanted);
+            }
+        });
+    }
+
+    /// Others wait for an image's lock.
+    pub(super) fn lock_wanted(&self, key: &LaneKey) {
+        self.0
+            .with(|state, now| state.machine.lock_wanted(now, key));
+    }
+
+    /// This gateway has no lock any more; those that it gets are this chain's.
+    pub(super) fn lock_by(&self, chain_id: Option<Arc<str>>) {
+        self.0.with(|state, now| {
+            state.locked_by = chain_id;
+            state.machine.locks_lost(now);
+        });
+    }
+
+    /// Lets all images go of which nothing is under way, and waits until others may have them.
+    pub(super) async fn leave(&self) {
+        if self.0.lease.is_none() {
+            return;
+        }
+        self.0.with(|state, _| state.machine.leave());
+        let (told, left) = oneshot::channel();
+        if self.0.orders.send(Order::Leave(told)).is_ok() {
+            let _ = left.await;
+        }
+    }
+
+    /// No lock can be had now: nobody waits for one.
+    pub(super) fn refuse_waits(&self) {
+        self.0.with(|state, now| state.machine.refuse_waits(now));
+    }
+
+    /// Changes of an image may land late, of which nobody takes care: get its lock.
+    pub(super) fn look_after(&self, key: &LaneKey) {
+        self.0.with(|state, _| state.machine.look_after(key));
+    }
+
     /// The circuit breaker's state.
     pub(super) fn breaker_state(&self) -> BreakerState {
         self.0.with(|state, now| state.machine.breaker_state(now))
@@ -204,10 +279,25 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether this gateway may act.
+    fn may_act(&self) -> bool {
+        self.lease.as_ref().is_none_or(Lease::holds)
+    }
+
+    /// Why changes that waited at the door were not let in.
+    fn not_admitted(&self) -> AdmitError {
+        if self.may_act() {
+            AdmitError::TimeUp
+        } else {
+            AdmitError::Enqueue(EnqueueError::Ended)
+        }
+    }
+
     /// Lets `act` tell the machine something, and does what the machine wants done.
     fn with<T>(self: &Arc<Self>, act: impl FnOnce(&mut State, Instant) -> T) -> T {
         let mut state = self.locked();
         let now = Deadline::now().instant();
+        state.machine.tell(now);
         let result = act(&mut state, now);
         let errands = self.errands(&mut state, now);
         let next = state.machine.next_time(now);
@@ -257,7 +347,11 @@ impl Shared {
             } => {
                 let spans = state.traced.called(state.machine.carried(id));
                 let spans = spans.map(|spans| spans.again(state.machine.resends(id)));
-                Some(Errand::Call(id, modification, connection, spans))
+                let leave = Leave {
+                    lease: self.lease.clone(),
+                    locked_by: state.locked_by.clone(),
+                };
+                Some(Errand::Call(id, modification, connection, spans, leave))
             }
             Effect::Ended(id, ended) => {
                 state.traced.forget(id);
@@ -285,6 +379,8 @@ impl Shared {
                 let spans = state.traced.of(state.machine.looked_for(id));
                 Some(Errand::Look(id, key, until, spans))
             }
+            Effect::Lock(key) => Some(Errand::Order(Order::Lock(key))),
+            Effect::Unlock { key, unsure } => Some(Errand::Order(Order::Unlock { key, unsure })),
             Effect::LandingTimeOver {
                 key,
                 suspects,
@@ -301,9 +397,11 @@ impl Shared {
         match errand {
             Errand::Read(channel, word) => drop(channel.send(word)),
             Errand::Tell(tell) => tell(),
-            Errand::Call(id, modification, connection, spans) => {
+            Errand::Order(order) => drop(self.orders.send(order)),
+            Errand::Call(id, modification, connection, spans, leave) => {
                 let call = CallTask {
                     id: Some(id),
+                    leave,
                     shared: Arc::clone(self),
                 };
                 self.tasks
@@ -322,12 +420,34 @@ impl Shared {
 /// is gone.
 struct CallTask {
     id: Option<CallId>,
+    leave: Leave,
     shared: Arc<Shared>,
+}
+
+/// Under what a call may be sent.
+struct Leave {
+    /// Where other gateways act beside this one.
+    lease: Option<Lease>,
+    /// The chain under which the image was locked.
+    locked_by: Option<Arc<str>>,
+}
+
+impl Leave {
+    /// Whether it holds now: nobody has taken over from this gateway, nor may.
+    fn holds(&self) -> bool {
+        self.lease
+            .as_ref()
+            .is_none_or(|lease| lease.holds_for(self.locked_by.as_ref()))
+    }
 }
 
 impl CallTask {
     async fn run(mut self, modification: Modification, connection: Connection) {
-        let result = self.shared.upstream.modify(&modification, connection).await;
+        let result = if self.leave.holds() {
+            self.shared.upstream.modify(&modification, connection).await
+        } else {
+            Err(CallError::Withheld)
+        };
         self.answered(result);
     }
 

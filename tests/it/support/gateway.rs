@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use image_share_gateway::app::{App, with_file_checks};
@@ -79,9 +79,13 @@ async fn fill(database: &std::path::Path, rows: usize) {
         Caller, Change, Deadline, Operation, Principal, RequestId, Stopwatch,
     };
     let metrics = image_share_gateway::telemetry::Metrics::new();
-    let (writer, task, reader) = audit::open(database, audit::Accepted::default(), metrics)
-        .await
-        .unwrap();
+    let opened = audit::open_file(database, audit::Accepted::default(), metrics).await;
+    let audit::Doors {
+        writer,
+        task,
+        reader,
+        ..
+    } = opened.unwrap();
     let denial = || Denial {
         caller: std::sync::Arc::new(Caller {
             principal: std::sync::Arc::new(Principal::of_first_issuer("team-a", ISSUER)),
@@ -125,6 +129,25 @@ pub(crate) struct Gateway {
     pub(crate) base_url: String,
     settings: BTreeMap<&'static str, String>,
     client: reqwest::Client,
+}
+
+/// Where the trail of a gateway in this directory lies: in a file there, or in a database of its own on the server that
+/// `ISG_TEST_SERVER` names.
+fn trail_url(directory: &Path) -> String {
+    let Some(server) = std::env::var_os("ISG_TEST_SERVER") else {
+        return format!("sqlite://{}", directory.join("audit.db").display());
+    };
+    let server = server.into_string().unwrap();
+    let name = directory.file_name().unwrap().to_string_lossy();
+    let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    let name = format!("trail_{name}").to_lowercase();
+    let mut psql = std::process::Command::new("psql");
+    psql.args(["-XAtq", "-d", &format!("{server}/postgres"), "-c"]);
+    // One that is there already is the one of the gateway before.
+    psql.arg(format!("CREATE DATABASE {name}"))
+        .output()
+        .unwrap();
+    format!("{server}/{name}")
 }
 
 impl Gateway {
@@ -214,7 +237,7 @@ impl Gateway {
         url: &str,
         settings: &[(&'static str, &str)],
     ) -> Self {
-        let database = format!("sqlite://{}", directory.path().join("audit.db").display());
+        let database = trail_url(directory.path());
         let mut defaults = BTreeMap::from([
             ("server.bind", "127.0.0.1:0".to_owned()),
             ("server.admin_bind", "127.0.0.1:0".to_owned()),

@@ -6,7 +6,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
 use super::columns::type_of;
-use super::{StoreError, close, connect, migrate, refused, refused_as};
+use super::{StoreError, UNBOUNDED, close, connect, migrate, refused, refused_as};
 use crate::audit::chain::Head;
 use crate::audit::columns::{COLUMNS, Column};
 use crate::audit::store::walk::{PackedRow, RowReader};
@@ -42,7 +42,7 @@ pub(in crate::audit) struct Import {
 impl Import {
     /// Makes the schema where there is none, and sees to it that nobody else writes.
     pub(in crate::audit) async fn begin(url: &ServerUrl) -> Result<Self, StoreError> {
-        let mut connection = connect(url, "import").await?;
+        let mut connection = connect(url, "import", UNBOUNDED).await?;
         migrate(url, &mut connection).await?;
         let run = async |connection: &mut PgConnection, statement| {
             let done = sqlx::query(statement).execute(connection).await;

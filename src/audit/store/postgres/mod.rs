@@ -1,43 +1,95 @@
 //! The trail in a database of PostgreSQL.
 
+mod appender;
 mod columns;
+mod connections;
+mod events;
+mod feed;
 mod import;
+mod locks;
+mod neighbours;
 mod rows;
+mod session;
+mod standing;
 
 use std::str::FromStr as _;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::StoreError;
 use crate::config::ServerUrl;
 
+pub(in crate::audit) use appender::{Appender, Group};
+pub(in crate::audit) use connections::ReadConnections;
+pub(in crate::audit) use feed::{ChainHead, FeedRow};
 pub(in crate::audit) use import::Import;
+pub use locks::{Grant, LetGo, LockKey, LockWord, Locks};
+pub(in crate::audit) use neighbours::Neighbours;
 pub(super) use rows::{PackedRow, RowReader};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// How long a connection is waited for.
-const CONNECT_TIME: Duration = Duration::from_secs(10);
+const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How long a statement waits for another's lock.
 const LOCK_TIME: &str = "30s";
 /// `undefined_table` (postgresql.org/docs/current/errcodes-appendix.html).
 const NO_SUCH_TABLE: &str = "42P01";
 
-/// Opens a connection that `pg_stat_activity` names by what it is for.
-async fn connect(url: &ServerUrl, purpose: &str) -> Result<PgConnection, StoreError> {
+/// What a connection is set to, beside its name.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    /// How long a statement may take; none: as long as it takes.
+    statement: Option<Duration>,
+    /// How long it waits for another's lock.
+    lock: &'static str,
+}
+
+/// For those who walk, or fill, a whole trail.
+const UNBOUNDED: Bounds = Bounds {
+    statement: None,
+    lock: LOCK_TIME,
+};
+
+impl Bounds {
+    /// What is said first. Not as a parameter of the start: poolers refuse those that they do not know.
+    fn settings(self) -> String {
+        let statement = self.statement.map_or(0, |time| time.as_millis());
+        // A policy that hides rows is an error, and hides none. What is told as durable is so, whatever the server's default.
+        format!(
+            "SET statement_timeout = {statement}; SET lock_timeout = '{}'; SET row_security = off; \
+             SET synchronous_commit = on; SET idle_in_transaction_session_timeout = '60s'",
+            self.lock
+        )
+    }
+}
+
+/// How to connect, under a name that `pg_stat_activity` shows: what it is for, and whose.
+fn options(url: &ServerUrl, name: &str) -> Result<PgConnectOptions, StoreError> {
+    let options = PgConnectOptions::from_str(url.whole()).map_err(|error| refused(url, error))?;
+    Ok(options
+        .application_name(&format!("image-share-gateway {name}"))
+        .extra_float_digits(None)
+        .log_statements(tracing::log::LevelFilter::Trace))
+}
+
+/// Opens a connection.
+async fn connect(url: &ServerUrl, name: &str, bounds: Bounds) -> Result<PgConnection, StoreError> {
     let refused = |error: sqlx::Error| refused(url, error);
-    let options = PgConnectOptions::from_str(url.whole()).map_err(refused)?;
-    let options = options
-        .application_name(&format!("image-share-gateway {purpose}"))
-        // A policy that hides rows is an error, and hides none.
-        .options([("lock_timeout", LOCK_TIME), ("row_security", "off")])
-        .log_statements(tracing::log::LevelFilter::Trace);
-    let connected = tokio::time::timeout(CONNECT_TIME, options.connect()).await;
+    let options = options(url, name)?;
+    let connecting = async {
+        let mut connection = options.connect().await?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(bounds.settings()))
+            .execute(&mut connection)
+            .await?;
+        Ok(connection)
+    };
+    let connected = tokio::time::timeout(CONNECT_TIME, connecting).await;
     connected
-        .map_err(|_| refused_as(url, "it does not answer"))?
+        .map_err(|_| away(url, "it does not answer"))?
         .map_err(refused)
 }
 
@@ -66,6 +118,7 @@ async fn migrate(url: &ServerUrl, connection: &mut PgConnection) -> Result<(), S
             url,
             format!("it was written by a newer version of the gateway (migration {migration})"),
         )),
+        Err(MigrateError::Execute(error)) => Err(refused(url, error)),
         Err(error) => Err(refused_as(url, error)),
     }
 }
@@ -74,12 +127,46 @@ async fn migrate(url: &ServerUrl, connection: &mut PgConnection) -> Result<(), S
 fn refused(url: &ServerUrl, error: sqlx::Error) -> StoreError {
     let no_trail = matches!(&error, sqlx::Error::Database(refusal)
         if refusal.code().as_deref() == Some(NO_SUCH_TABLE));
+    let passes = passes(url, &error);
     match error {
         _ if no_trail => refused_as(url, "there is no trail in it"),
+        sqlx::Error::Database(refusal) if passes => away(url, refusal.message().to_owned()),
         sqlx::Error::Database(refusal) => refused_as(url, refusal.message().to_owned()),
         sqlx::Error::Configuration(fault) => refused_as(url, fault),
+        other if passes => away(url, other),
         other => refused_as(url, other),
     }
+}
+
+/// Whether a failure may pass by itself: the server is away, stops, starts, is a standby, or is full.
+fn passes(url: &ServerUrl, error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::Protocol(_) => true,
+        // A server that is cut off in the middle of a handshake is away; one that has no TLS where it is asked for is not.
+        sqlx::Error::Tls(_) => !asks_for_tls(url),
+        sqlx::Error::Database(refusal) => {
+            let code = refusal.code().unwrap_or_default();
+            // Classes 08 (connection), 25 (of it: read only), 53 (resources), 55 (state), 57 (operator), 58 (system), 40 (conflict).
+            ["08", "25006", "53", "55", "57", "58", "40"]
+                .iter()
+                .any(|class| code.starts_with(class))
+        }
+        _ => false,
+    }
+}
+
+fn asks_for_tls(url: &ServerUrl) -> bool {
+    let options = PgConnectOptions::from_str(url.whole());
+    options.is_ok_and(|options| {
+        !matches!(
+            options.get_ssl_mode(),
+            PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer
+        )
+    })
 }
 
 fn refused_as(
@@ -90,6 +177,20 @@ fn refused_as(
         database: url.to_string(),
         source: why.into(),
     }
+}
+
+/// It cannot be used now, and may be later.
+fn away(url: &ServerUrl, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
+    StoreError::Away {
+        database: url.to_string(),
+        source: why.into(),
+    }
+}
+
+/// The code of what the database refused (postgresql.org/docs/current/errcodes-appendix.html).
+pub(super) fn code(error: &sqlx::Error) -> Option<&str> {
+    let refusal = error.as_database_error()?;
+    Some(refusal.try_downcast_ref::<PgDatabaseError>()?.code())
 }
 
 /// Hangs up in order; what a connection cannot say any more is not needed.

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, FromRow};
 
-use super::{StoreError, connect, refused};
+use super::{StoreError, UNBOUNDED, connect, refused};
 use crate::audit::columns::COLUMNS;
 use crate::audit::store::walk::{Chain, Noted};
 use crate::config::ServerUrl;
@@ -90,7 +90,7 @@ pub(crate) struct RowReader<'a> {
 impl<'a> RowReader<'a> {
     /// Opens the trail for reading; fails where there is none.
     pub(crate) async fn open(url: &ServerUrl) -> Result<Self, StoreError> {
-        let mut connection = connect(url, "walk").await?;
+        let mut connection = connect(url, "walk", UNBOUNDED).await?;
         let look = sqlx::query("SELECT hash FROM audit_entries LIMIT 0");
         let looked = look.execute(&mut connection).await;
         looked.map_err(|error| refused(url, error))?;

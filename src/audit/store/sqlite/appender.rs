@@ -24,7 +24,7 @@ use super::folding::{Folding, fold, note_log_pages};
 use super::reading::options;
 use crate::audit::chain::{Hash, Sealed, Tip};
 use crate::audit::columns::COLUMNS;
-use crate::audit::entry::{Cell, CellRef, LookedAfter};
+use crate::audit::entry::{CHAIN_ID, Cell, CellRef, LookedAfter};
 use crate::audit::writer::LOG_BYTES_MAX;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -137,14 +137,27 @@ impl Appender {
         tokio::task::spawn_blocking(open).await.map_err(died)?
     }
 
+    /// After a failure: whether the trail can be written again, and where it ends.
+    ///
+    /// By a new connection: SQLite ends a transaction by itself where the disk is full or fails, and the old
+    /// connection would take itself to be in it for ever. Only where the files are those that were opened: a
+    /// new connection would make a new log in place of one that was deleted, and what stood there would be lost.
+    pub(crate) fn look_again(&mut self) -> Result<Tip, StoreError> {
+        self.check_files()?;
+        self.reopen()?;
+        self.try_commit(Timestamp::now())?;
+        self.check_files()?;
+        tip(&self.connection)
+    }
+
     /// Opens a new connection in place of one that failed, to the same files.
-    pub(crate) fn reopen(&mut self) -> Result<(), StoreError> {
+    fn reopen(&mut self) -> Result<(), StoreError> {
         self.connection = connect(&self.path)?;
         Ok(())
     }
 
     /// Whether the files at the path are still those that were opened.
-    pub(crate) fn check_files(&mut self) -> Result<(), StoreError> {
+    fn check_files(&mut self) -> Result<(), StoreError> {
         let (files, log_bytes) = Files::at(&self.path, &self.log_path)?;
         self.log_bytes = log_bytes;
         if files == self.files {
@@ -157,11 +170,6 @@ impl Appender {
     /// How long the write-ahead log is, as the last commit found it.
     pub(crate) fn log_bytes(&self) -> u64 {
         self.log_bytes
-    }
-
-    /// The end of the chain as the database holds it.
-    pub(crate) fn tip(&self) -> Result<Tip, StoreError> {
-        tip(&self.connection)
     }
 
     /// Notes what was looked after, beside the trail; what is too old to be asked for is forgotten.
@@ -223,7 +231,7 @@ impl Appender {
 
     /// Appends a group in one transaction. `fill` makes its rows once the database is locked for writing, so
     /// that what they say is as late as can be. When it returns `Ok`, the group is on disk; after a failure
-    /// [`Self::reopen`] has to come first.
+    /// [`Self::look_again`] has to come first.
     pub(crate) fn append(
         &mut self,
         fill: impl FnOnce(&mut Rows<'_>) -> Result<(), StoreError>,
@@ -257,7 +265,7 @@ impl Appender {
     }
 
     /// Commits one small row, to learn whether the disk takes writes again.
-    pub(crate) fn try_commit(&self, now: Timestamp) -> Result<(), StoreError> {
+    fn try_commit(&self, now: Timestamp) -> Result<(), StoreError> {
         let statement = "INSERT INTO audit_writer (id, tried_at) VALUES (1, ?) \
                          ON CONFLICT (id) DO UPDATE SET tried_at = excluded.tried_at";
         let mut statement = self.connection.prepare_cached(statement)?;
@@ -306,7 +314,7 @@ fn tip(connection: &Connection) -> Result<Tip, StoreError> {
     let event = "SELECT MAX(event_id) FROM audit_entries";
     let event: Option<String> = connection.query_row(event, [], |row| row.get(0))?;
     let Some((sequence, hash)) = last else {
-        return Ok(Tip::new(0, Hash::GENESIS, None));
+        return Ok(Tip::new(CHAIN_ID, 0, Hash::GENESIS, None));
     };
     let hash = hash.parse().map_err(|_| StoreError::Row {
         sequence,
@@ -317,7 +325,7 @@ fn tip(connection: &Connection) -> Result<Tip, StoreError> {
         sequence,
         column: "event_id",
     })?;
-    Ok(Tip::new(sequence, hash, event))
+    Ok(Tip::new(CHAIN_ID, sequence, hash, event))
 }
 
 /// The last row that the derived tables know of.

@@ -8,13 +8,12 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
 use crate::audit::filter::{Filter, OutcomeFilter};
-use crate::domain::{EventId, Party};
+use crate::audit::store::{Asker, EventRow, EventsQuery, PlaceRow, Turns};
+use crate::domain::EventId;
 
 use super::appender::BUSY_TIMEOUT;
-use super::events::{
-    EventRow, EventsQuery, FIRST_ROWS, IS_FIRST_ROW, SELECT_EVENT, WITH_OUTCOME, fetch_events,
-};
-use super::limits::{BoundedRead, ReadGate, Turns, read_failed};
+use super::events::{FIRST_ROWS, IS_FIRST_ROW, SELECT_EVENT, WITH_OUTCOME, fetch_events};
+use super::limits::{BoundedRead, ReadGate, read_failed};
 use super::points::Points;
 use super::reading::{check_there, reading};
 use super::rows::{StoredRow, select_row_up_to, select_rows};
@@ -51,9 +50,6 @@ static SELECT_EVENT_WITH_PLACES: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Kind, chain, sequence, time and hash of a row.
-pub(crate) type PlaceRow = (String, String, i64, i64, String);
-
 /// Connections for reads; never the writer's.
 ///
 /// Each statement is one short read: a read transaction that stays open keeps the write-ahead log growing.
@@ -69,15 +65,6 @@ pub(crate) struct ReadConnections {
     export_turns: Turns,
     /// Whether statements are bounded in time: where others wait for their turn.
     bounded: bool,
-}
-
-/// Who asks, and for how much at once.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Asker {
-    /// On whose behalf; nobody else waits for a process of its own.
-    pub(crate) party: Option<Party>,
-    /// Whether it walks the trail.
-    pub(crate) exports: bool,
 }
 
 impl ReadConnections {

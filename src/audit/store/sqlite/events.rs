@@ -7,28 +7,15 @@
 //! Some indexes are kept in batches (`migrations/sqlite/0005_batched_indexes.sql`). What is read by one of them is read
 //! in two parts that SQLite merges: what the batches hold, and the few rows behind the last batch, one by one.
 
-use serde::Deserialize;
 use sqlx::{Executor, QueryBuilder, Sqlite};
 
 use super::StoreError;
-use super::lead::{Lead, Part};
+use super::lead::Part;
 use super::limits::read_failed;
 use crate::audit::columns::event_columns;
-use crate::audit::filter::{EventOperation, Filter, OutcomeFilter};
-use crate::audit::kinds::{self, Kind};
+use crate::audit::filter::{EventOperation, OutcomeFilter};
+use crate::audit::store::{EventRow, EventsQuery, Lead};
 use crate::domain::{EventId, ImageId, Outcome};
-
-/// What events are selected by.
-#[derive(Debug)]
-pub(crate) struct EventsQuery<'a> {
-    pub(crate) filter: &'a Filter,
-    /// The ids that bound it: at or after the first, before the second.
-    pub(crate) id_range: (Option<EventId>, Option<EventId>),
-    /// The last event of the page before.
-    pub(crate) after: Option<EventId>,
-    pub(crate) newest_first: bool,
-    pub(crate) limit: i64,
-}
 
 const SELECT_OUTCOME: &str = "SELECT COALESCE(o.outcome, f.outcome, 'pending') AS outcome ";
 /// An intent or a denial; the partial indexes are over these.
@@ -285,26 +272,13 @@ fn push_bound(statement: &mut QueryBuilder<Sqlite>, key: &str, comparison: &str,
         .push(")");
 }
 
-macro_rules! event_row {
+macro_rules! select_event {
     (
         asked { $($(#[doc = $asked_doc:literal])+ $asked_column:ident $asked:ident: $asked_kind:ty,)+ }
         why { $($(#[doc = $why_doc:literal])+ $why_column:ident $why:ident: $why_kind:ty,)+ }
         ended { $($(#[doc = $ended_doc:literal])+ $ended_column:ident $ended:ident: $ended_kind:ty,)+ }
         more { $($(#[doc = $more_doc:literal])+ $more_column:ident $more:ident: $more_kind:ty,)+ }
     ) => {
-        /// An event as its rows say.
-        #[derive(Debug, Deserialize)]
-        pub(crate) struct EventRow {
-            pub(crate) sequence: i64,
-            pub(crate) kind: String,
-            pub(crate) event_id: String,
-            pub(crate) completed_at: Option<i64>,
-            $(pub(crate) $asked: <$asked_kind as Kind>::Stored,)+
-            $(pub(crate) $why: <$why_kind as Kind>::Stored,)+
-            $(pub(crate) $ended: <$ended_kind as Kind>::Stored,)+
-            $(pub(crate) $more: <$more_kind as Kind>::Stored,)+
-        }
-
         /// What an event has of its first row `f` and of its outcome `o`. It comes as one JSON array: handing 25 values
         /// over from the database's thread takes longer than reading them out of a text.
         pub(super) const SELECT_EVENT: &str = concat!(
@@ -318,7 +292,7 @@ macro_rules! event_row {
     };
 }
 
-event_columns!(event_row);
+event_columns!(select_event);
 
 /// Runs a statement that begins with [`SELECT_EVENT`].
 pub(super) async fn fetch_events(

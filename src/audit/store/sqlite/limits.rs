@@ -1,21 +1,20 @@
-//! A read's bounds: in time, in who waits for it, in how many its party has, and in what it keeps the writer from.
+//! A read's bounds: in time, in who waits for it, and in what it keeps the writer from.
 //!
 //! A statement that walks everything would else hold its connection for minutes, and one whose asker has gone too. And
 //! readers that follow one another without a gap keep the write-ahead log growing: it begins anew only where
 //! nobody reads from it. So each read passes a gate that the writer closes when its log is long.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 
 use super::{StoreError, primary_code};
-use crate::domain::{Party, Stopwatch};
+use crate::audit::store::Turn;
+use crate::domain::Stopwatch;
 
 /// Instructions of SQLite's machine between two looks at the time: some hundred microseconds.
 const INSTRUCTIONS_BETWEEN_LOOKS: i32 = 10_000;
@@ -70,66 +69,6 @@ impl ReadGate {
         let places = self.places.acquire_many_owned(self.all).await;
         NoReads {
             _places: places.ok(),
-        }
-    }
-}
-
-/// How many reads of one party may be under way at once: one who asks slow questions keeps nobody else waiting.
-#[derive(Debug, Clone)]
-pub(super) struct Turns {
-    of_party: usize,
-    wait: Duration,
-    /// Those that have some under way, or wait.
-    parties: Arc<Mutex<HashMap<Party, Arc<Semaphore>>>>,
-}
-
-/// A read that counts for its party.
-pub(crate) struct Turn {
-    turns: Turns,
-    party: Party,
-    place: Option<OwnedSemaphorePermit>,
-}
-
-impl Turns {
-    /// So many of each party; the others wait so long.
-    pub(super) fn of(of_party: usize, wait: Duration) -> Self {
-        Self {
-            of_party,
-            wait,
-            parties: Arc::default(),
-        }
-    }
-
-    /// Waits for a turn.
-    pub(super) async fn take(&self, party: &Party) -> Result<Turn, StoreError> {
-        let mut turn = Turn {
-            turns: self.clone(),
-            party: party.clone(),
-            place: None,
-        };
-        let places = {
-            let mut parties = self.parties.lock().unwrap_or_else(PoisonError::into_inner);
-            let places = parties.entry(party.clone());
-            let places = places.or_insert_with(|| Arc::new(Semaphore::new(self.of_party)));
-            Arc::clone(places)
-        };
-        let place = timeout(self.wait, places.acquire_owned()).await;
-        turn.place = place.map_err(|_| StoreError::Busy)?.ok();
-        Ok(turn)
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.place = None;
-        let parties = self.turns.parties.lock();
-        let mut parties = parties.unwrap_or_else(PoisonError::into_inner);
-        // Whoever waits or reads holds the semaphore, too.
-        if parties
-            .get(&self.party)
-            .is_some_and(|places| Arc::strong_count(places) == 1)
-        {
-            parties.remove(&self.party);
         }
     }
 }

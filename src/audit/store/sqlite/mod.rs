@@ -15,18 +15,19 @@ mod standing;
 
 use std::path::{Path, PathBuf};
 
+use sqlx::error::DatabaseError as _;
+use sqlx::sqlite::SqliteError;
+
 use super::StoreError;
 
 pub(in crate::audit) use appender::{Appender, Found};
 pub(in crate::audit) use backup::copy;
-pub(in crate::audit) use connections::{Asker, ReadConnections};
-pub(in crate::audit) use events::{EventRow, EventsQuery};
+pub(in crate::audit) use connections::ReadConnections;
 #[cfg(test)]
 pub(in crate::audit) use limits::{BoundedRead, read_failed};
 pub(in crate::audit) use limits::{NoReads, ReadGate};
 pub(in crate::audit) use rows::StoredRow;
 pub(super) use rows::{PackedRow, RowReader, chain};
-pub(in crate::audit) use standing::LastRow;
 
 /// SQLite's primary result code: extended ones keep it in their low byte (sqlite.org/rescode.html).
 pub(super) fn primary(code: i32) -> i32 {
@@ -35,7 +36,8 @@ pub(super) fn primary(code: i32) -> i32 {
 
 /// That of an error of a read.
 pub(super) fn primary_code(error: &sqlx::Error) -> Option<i32> {
-    let code = error.as_database_error()?.code()?;
+    let refusal = error.as_database_error()?;
+    let code = refusal.try_downcast_ref::<SqliteError>()?.code()?;
     code.parse().ok().map(primary)
 }
 

@@ -2,13 +2,14 @@
 
 use std::sync::LazyLock;
 
-use sqlx::{AssertSqlSafe, FromRow};
+use sqlx::AssertSqlSafe;
 
 use super::StoreError;
 use super::appender::LOOKED_THROUGH_ROWS_MAX;
 use super::connections::ReadConnections;
 use super::limits::read_failed;
 use crate::audit::entry::EARLIER_CALL_OPEN;
+use crate::audit::store::{LastRow, OpenRow};
 use crate::domain::{AccountId, ImageId, Region, Timestamp};
 
 /// Accounts of one statement, so that each read is short.
@@ -50,19 +51,6 @@ static SELECT_OPEN: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// The outcome of such an event, with the reason of its intent.
-#[derive(Debug, FromRow)]
-pub(crate) struct LastRow {
-    pub(crate) account_id: i64,
-    pub(crate) sequence: i64,
-    pub(crate) event_id: String,
-    pub(crate) operation: String,
-    pub(crate) outcome: String,
-    pub(crate) subject: String,
-    pub(crate) recorded_at: i64,
-    pub(crate) reason: Option<String>,
-}
-
 impl ReadConnections {
     /// For each account that has one, the last event of its share of the image that succeeded or, unless only those
     /// are asked for, is unknown.
@@ -88,12 +76,9 @@ impl ReadConnections {
         Ok(found)
     }
 
-    /// Region, image, account, operation and event of changes of which a call may take effect yet, and that nobody looked
-    /// after: those that are unknown, and those that succeeded although a call before their last was not answered.
-    pub(crate) async fn open_changes(
-        &self,
-        since: Timestamp,
-    ) -> Result<Vec<(String, String, i64, String, String)>, StoreError> {
+    /// Changes of which a call may take effect yet, and that nobody looked after: those that are unknown, and those that
+    /// succeeded although a call before their last was not answered.
+    pub(crate) async fn open_changes(&self, since: Timestamp) -> Result<Vec<OpenRow>, StoreError> {
         let mut read = self.look_up().await?;
         let found = sqlx::query_as(AssertSqlSafe(SELECT_OPEN.as_str()))
             .bind(LOOKED_THROUGH_ROWS_MAX)

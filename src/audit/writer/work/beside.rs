@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::audit::chain::Tip;
+use crate::audit::chain::{Head, Tip};
 use crate::audit::heads::HeadFile;
 use crate::audit::store::{NoReads, ReadGate};
 use crate::domain::{Deadline, Stopwatch, Timestamp};
 
 /// How long after a row the head is in the log, at the latest.
 const HEAD_LOG_INTERVAL: Duration = Duration::from_mins(1);
+/// How long other gateways hear nothing of this one at the most.
+const BEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// How far the clock may be behind the last id before it is said: clocks are set by less than that all the time.
 pub const CLOCK_BEHIND_TOLD: Duration = Duration::from_secs(1);
 /// How long the write-ahead log is let grow before reads wait for it to be folded in; SQLite cuts it to that length as it
@@ -25,27 +27,32 @@ const CLOSING_TIME: Duration = Duration::from_secs(2);
 
 /// Which head was told last, and when the next is due.
 pub(in crate::audit::writer) struct Heads {
-    file: HeadFile,
+    /// Beside a trail in a file.
+    file: Option<HeadFile>,
     /// How long after a row its head is told, at the latest.
     interval: Duration,
-    told: i64,
+    told: Head,
     /// When one was told last.
     at: Option<Instant>,
 }
 
 impl Heads {
-    pub(in crate::audit::writer) fn new(file: HeadFile, tip: &Tip) -> Self {
+    pub(in crate::audit::writer) fn new(file: Option<HeadFile>, tip: &Tip) -> Self {
         Self {
             file,
             interval: HEAD_LOG_INTERVAL,
-            told: tip.sequence(),
+            told: tip.head(),
             at: None,
         }
     }
 
+    fn is_told(&self, tip: &Tip) -> bool {
+        self.told.sequence == tip.sequence() && self.told.chain_id == **tip.chain_id()
+    }
+
     /// Resolves when a head that was not told has to be.
     pub(super) async fn due(&mut self, tip: &Tip) {
-        if self.told == tip.sequence() {
+        if self.is_told(tip) {
             return pending().await;
         }
         let now = Instant::from_std(Deadline::now().instant());
@@ -55,14 +62,18 @@ impl Heads {
 
     /// Tells the head to the log and notes it beside the trail. Where that fails it is tried again.
     pub(super) async fn log(&mut self, tip: &Tip) {
-        if self.told == tip.sequence() {
+        if self.is_told(tip) {
             return;
         }
         let head = tip.head();
         tracing::info!(audit.head = %head, "the audit trail's head");
         self.at = None;
-        match self.file.write(&head).await {
-            Ok(()) => self.told = tip.sequence(),
+        let noted = match &self.file {
+            Some(file) => file.write(&head).await,
+            None => Ok(()),
+        };
+        match noted {
+            Ok(()) => self.told = head,
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::warn!(error.message = %error, error.cause = cause, "the audit trail's head could not be noted beside it");
@@ -112,6 +123,44 @@ impl WriteAheadLog {
     }
 }
 
+/// The same, where there is such a log.
+pub(super) async fn closed_to_reads(log: &mut Option<WriteAheadLog>) -> Option<NoReads> {
+    match log {
+        Some(log) => log.closed_to_reads().await,
+        None => pending().await,
+    }
+}
+
+/// When other gateways have to hear of this one next.
+#[derive(Debug)]
+pub(in crate::audit::writer) struct Beats {
+    last: Option<Instant>,
+}
+
+impl Beats {
+    /// Nobody else has to know unless `wanted`.
+    pub(in crate::audit::writer) fn new(wanted: bool) -> Self {
+        Self {
+            last: wanted.then(|| Instant::from_std(Deadline::now().instant())),
+        }
+    }
+
+    /// They heard of it.
+    pub(super) fn beaten(&mut self) {
+        if self.last.is_some() {
+            *self = Self::new(true);
+        }
+    }
+
+    /// Resolves when they have to hear of it again.
+    pub(super) async fn due(&self) {
+        match self.last {
+            Some(last) => tokio::time::sleep_until(last + BEAT_INTERVAL).await,
+            None => pending().await,
+        }
+    }
+}
+
 /// Says when the clock falls behind the last id, and when it has caught up.
 #[derive(Debug, Default)]
 pub(in crate::audit::writer) struct ClockWatch {
@@ -145,10 +194,10 @@ mod tests {
     async fn the_head_of_the_last_rows_is_told_although_nothing_follows() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("audit.db");
-        let tip = |sequence| Tip::new(sequence, Hash::GENESIS, None);
+        let tip = |sequence| Tip::new("main", sequence, Hash::GENESIS, None);
         let mut heads = Heads {
             interval: Duration::from_millis(20),
-            ..Heads::new(HeadFile::beside(&path), &tip(3))
+            ..Heads::new(Some(HeadFile::beside(&path)), &tip(3))
         };
         assert!(
             futures_util::poll!(std::pin::pin!(heads.due(&tip(3)))).is_pending(),

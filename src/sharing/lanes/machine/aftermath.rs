@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use crate::domain::{AccountId, Operation};
 
+use crate::sharing::lanes::landings::LookedAfter;
+
 use super::words::{Aftermath, Effect, LaneKey, PlaceId};
 use super::{Alarm, Doubt, Machine};
 
@@ -26,7 +28,7 @@ impl Machine {
     }
 
     /// An account was looked after. Returns whether that is all: else something may land anew, and it is looked after
-    /// again.
+    /// again, here or elsewhere.
     pub(in crate::sharing::lanes) fn looked_after(
         &mut self,
         now: Instant,
@@ -34,11 +36,12 @@ impl Machine {
         account_id: AccountId,
     ) -> bool {
         match self.landings.looked_after(now, key, account_id) {
-            Some(next) => {
+            LookedAfter::Again(next) => {
                 self.alarms.insert((next, Alarm::Landing(key.clone())));
                 false
             }
-            None => true,
+            LookedAfter::Over => true,
+            LookedAfter::Elsewhere => false,
         }
     }
 

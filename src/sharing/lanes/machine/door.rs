@@ -88,6 +88,7 @@ impl Machine {
             .or_default()
             .line
             .push_back(id);
+        self.want_lock(key);
         self.open_door(key);
         self.dispatch(now);
         id
@@ -113,6 +114,9 @@ impl Machine {
 
     /// Whether changes may be admitted at once. Else they have to [`Self::queue_up`].
     pub(in crate::sharing::lanes) fn is_open(&mut self, key: &LaneKey, kind: Kind) -> bool {
+        if !self.lock_lets_in(key) {
+            return false;
+        }
         let Some(lane) = self.lanes.get(key) else {
             return true;
         };
@@ -150,6 +154,7 @@ impl Machine {
             .or_default()
             .line
             .push_back(id);
+        self.want_lock(key);
         id
     }
 
@@ -225,7 +230,7 @@ impl Machine {
     }
 
     /// Takes somebody out of a lane's line, or its holder out of the lane.
-    fn forget_wait(&mut self, id: WaitId) -> Option<LaneKey> {
+    pub(super) fn forget_wait(&mut self, id: WaitId) -> Option<LaneKey> {
         let wait = self.waits.remove(&id)?;
         self.alarms.remove(&(wait.asked.deadline, Alarm::Wait(id)));
         if let Some(lane) = self.lanes.get_mut(&wait.key) {
@@ -248,6 +253,9 @@ impl Machine {
 
     /// Lets in who may be, and gives the lane to its holder once nothing of it is left.
     pub(super) fn open_door(&mut self, key: &LaneKey) {
+        if !self.lock_lets_in(key) {
+            return;
+        }
         let waits = &mut self.waits;
         let Some(lane) = self.lanes.get_mut(key) else {
             return;
@@ -338,5 +346,11 @@ impl Machine {
         if idle {
             self.lanes.remove(key);
         }
+        self.settle_lock(key);
+    }
+
+    /// Whether somebody holds his lane still.
+    pub(in crate::sharing::lanes) fn holds(&self, id: WaitId) -> bool {
+        self.waits.contains_key(&id)
     }
 }

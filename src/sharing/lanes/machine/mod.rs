@@ -9,6 +9,7 @@ mod capacity;
 mod door;
 mod halves;
 mod lane;
+mod locks;
 mod outcomes;
 mod reads;
 mod turns;
@@ -33,6 +34,7 @@ pub(in crate::sharing) use capacity::Kind;
 use door::Wait;
 use halves::Half;
 use lane::{Lane, LaneState};
+use locks::Locks;
 use reads::Read;
 pub(in crate::sharing) use reads::{READS_OF_PARTY_MAX, ReadTerms};
 pub(in crate::sharing) use words::{Aftermath, Ended, LaneKey, Last, Limits, NoTurn};
@@ -108,6 +110,7 @@ enum Alarm {
     Read(ReadId),
     Wait(WaitId),
     Landing(LaneKey),
+    Lock(LaneKey),
 }
 
 /// All lanes and reads, and the gate that they share.
@@ -123,6 +126,7 @@ pub(super) struct Machine {
     waits: HashMap<WaitId, Wait>,
     looks: HashMap<LookId, Vec<PlaceId>>,
     landings: Landings,
+    locks: Locks,
     gate: Gate,
     capacity: Capacity,
     alarms: BTreeSet<(Instant, Alarm)>,
@@ -147,6 +151,7 @@ impl Machine {
             waits: HashMap::new(),
             looks: HashMap::new(),
             landings: Landings::default(),
+            locks: Locks::new(limits.shared),
             gate: Gate::new(limits.max_in_flight, limits.requests_per_second),
             capacity: Capacity::default(),
             alarms: BTreeSet::new(),
@@ -329,6 +334,7 @@ impl Machine {
                 Alarm::Read(id) => self.read_alarm(now, id),
                 Alarm::Wait(id) => self.wait_alarm(id),
                 Alarm::Landing(key) => self.landing_alarm(now, key),
+                Alarm::Lock(key) => self.lock_alarm(now, &key),
             }
         }
         self.dispatch(now);
@@ -435,6 +441,7 @@ impl Machine {
             && self.alarms.is_empty()
             && self.stirred.is_empty()
             && self.landings.len() == 0
+            && self.has_no_locks()
             && self.capacity.waiting() == 0
             && self.gate.in_flight() == 0
     }

@@ -114,9 +114,11 @@ impl Machine {
             self.refused_perhaps_for_one(now, call, error);
             return;
         }
+        let sent = u32::from(*error != CallError::Withheld);
         for id in call.batch.places() {
             if let Some(place) = self.places.get_mut(id) {
                 place.failure = Some(error.clone());
+                place.calls = place.calls.saturating_sub(1 - sent);
             }
         }
         match error.retry() {

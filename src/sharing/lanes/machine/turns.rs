@@ -59,6 +59,11 @@ impl Machine {
             return;
         }
         lane.state = LaneState::Idle;
+        if !self.has_lock(key) {
+            self.cut_off(key);
+            self.tidy(key);
+            return;
+        }
         if let Some(wait) = self.gate.refusal(now) {
             self.refuse(now, key, wait);
             self.tidy(key);
@@ -88,6 +93,7 @@ impl Machine {
             lane.state = LaneState::Calling;
             lane.parted = parted;
         }
+        self.lock_called(key);
         let begun = self.gate.begin(now, Purpose::Change, effort);
         let id = CallId(self.next_id());
         self.effects.push(Effect::Call {

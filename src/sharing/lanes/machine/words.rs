@@ -56,6 +56,14 @@ pub(in crate::sharing::lanes) enum Effect {
         key: LaneKey,
         until: Instant,
     },
+    /// Get an image's lock, and say it by [`Machine::locked`].
+    Lock(LaneKey),
+    /// Let an image's lock go.
+    Unlock {
+        key: LaneKey,
+        /// Whether changes of it may land late.
+        unsure: bool,
+    },
     /// The time is over in which changes of these accounts could land late.
     LandingTimeOver {
         key: LaneKey,
@@ -126,6 +134,8 @@ pub(in crate::sharing) enum Last {
     Abandoned,
     /// A call may have carried it; the task that knows is gone.
     Lost,
+    /// No call carries it any more: another gateway has the image.
+    CutOff,
 }
 
 /// What bounds the machine.
@@ -137,4 +147,6 @@ pub(in crate::sharing) struct Limits {
     pub(in crate::sharing) max_retries: u32,
     /// Calls a second.
     pub(in crate::sharing) requests_per_second: Option<f64>,
+    /// Whether other gateways change the same images.
+    pub(in crate::sharing) shared: bool,
 }

@@ -178,6 +178,7 @@ fn play(scenario: &Scenario) -> usize {
         max_in_flight,
         max_retries,
         requests_per_second: rate.map(f64::from),
+        shared: false,
     };
     let mut world = World::new(limits, scenario.seed);
     world.behaviours.clone_from(&scenario.behaviours);

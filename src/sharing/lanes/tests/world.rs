@@ -109,6 +109,7 @@ pub(super) fn limits() -> Limits {
         max_in_flight: 64,
         max_retries: 3,
         requests_per_second: None,
+        shared: false,
     }
 }
 
@@ -508,6 +509,7 @@ impl World {
                 self.comes(after, Coming::ReadEnds(id, error));
             }
             Effect::ReadEnded(id, why) => self.reads_ended.push((id, Err(Some(why)))),
+            Effect::Lock(_) | Effect::Unlock { .. } => panic!("there are no other gateways"),
             Effect::Granted(id) => self.granted(id),
             Effect::WaitEnded(id) => {
                 if let Some(Visitor::PutsRight(key, accounts)) = self.visitors.remove(&id) {

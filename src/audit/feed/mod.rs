@@ -4,29 +4,30 @@
 //! page at a time, then waits for the writer's next commit. So a slow reader costs no memory and never holds
 //! the writer up, and one that was cut off goes on behind its last cursor without a gap or a repeat.
 
+mod chain;
+mod chains;
+
 use std::borrow::Cow;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
-use tokio::sync::watch;
 use utoipa::openapi::schema::ObjectBuilder;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::chain::Hash;
 use super::columns::{Column, event_columns};
-use super::entry::{CHAIN_ID, CellRef};
+use super::cursor::{EntryCursor, InvalidEntryCursor};
+use super::entry::CellRef;
 use super::kinds::{self, Damaged, Kind};
 use super::reader::Reader;
-use super::store::{StoreError, StoredRow};
+use super::store::{ReadConnections, StoreError, StoredRow};
 use crate::schema::{self, add, integer, reference, text};
+
+use chain::ChainWalk;
+use chains::ChainsWalk;
 
 /// Rows of one page.
 const PAGE_ROWS: usize = 256;
-/// Bytes of a row's hash that its cursor holds, to tell it from the row of another trail.
-const HASH_BYTES: usize = 8;
-const CURSOR_VERSION: u8 = 1;
 
 macro_rules! entry {
     ($($group:ident { $($(#[doc = $doc:literal])+ $column:ident $name:ident: $kind:ty,)+ })+) => {
@@ -54,10 +55,10 @@ macro_rules! entry {
             $($($(#[doc = $doc])+ pub $name: <$kind as Kind>::Fed,)+)+
         }
 
-        fn entry(row: &StoredRow, sequence: i64, before: Hash, hash: Hash) -> Result<Entry, StoreError> {
+        pub(super) fn entry(row: &StoredRow, cursor: &EntryCursor, sequence: i64, before: Hash, hash: Hash) -> Result<Entry, StoreError> {
             let columns = Columns { row, sequence };
             Ok(Entry {
-                cursor: EntryCursor::of(sequence, hash).to_string(),
+                cursor: cursor.to_string(),
                 chain_id: columns.read(kinds::Text::feed, Column::ChainId)?,
                 sequence,
                 kind: columns.read(kinds::Text::feed, Column::Kind)?,
@@ -118,62 +119,6 @@ macro_rules! entry {
 
 event_columns!(entry);
 
-/// A place in each chain of the trail, of which there is one. Opaque outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EntryCursor {
-    sequence: i64,
-    hash: [u8; HASH_BYTES],
-}
-
-/// The text is no cursor of the feed, or not one of this trail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be the cursor of a row of this trail")]
-pub struct InvalidEntryCursor;
-
-impl EntryCursor {
-    pub(super) fn of(sequence: i64, hash: Hash) -> Self {
-        Self {
-            sequence,
-            hash: hash.first_bytes(),
-        }
-    }
-}
-
-impl std::fmt::Display for EntryCursor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut bytes = vec![CURSOR_VERSION];
-        // A place a chain: length and name, sequence, hash.
-        bytes.extend(u8::try_from(CHAIN_ID.len()));
-        bytes.extend(CHAIN_ID.as_bytes());
-        bytes.extend(self.sequence.to_be_bytes());
-        bytes.extend(self.hash);
-        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
-    }
-}
-
-impl std::str::FromStr for EntryCursor {
-    type Err = InvalidEntryCursor;
-
-    fn from_str(text: &str) -> Result<Self, InvalidEntryCursor> {
-        let bytes = URL_SAFE_NO_PAD
-            .decode(text)
-            .map_err(|_| InvalidEntryCursor)?;
-        let (rest, hash) = bytes
-            .split_last_chunk::<HASH_BYTES>()
-            .ok_or(InvalidEntryCursor)?;
-        let (_, sequence) = rest.split_last_chunk::<8>().ok_or(InvalidEntryCursor)?;
-        let cursor = Self {
-            sequence: i64::from_be_bytes(*sequence),
-            hash: *hash,
-        };
-        if cursor.to_string() == text {
-            Ok(cursor)
-        } else {
-            Err(InvalidEntryCursor)
-        }
-    }
-}
-
 /// Why a feed does not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
@@ -187,16 +132,16 @@ pub enum FeedError {
 
 /// A walk along the trail that knows where it is.
 #[derive(Debug)]
-pub struct Feed {
-    reader: Reader,
-    committed: watch::Receiver<i64>,
-    /// The last row given; `None` before the first.
-    sequence: Option<i64>,
-    hash: Hash,
+pub struct Feed(Walk);
+
+#[derive(Debug)]
+enum Walk {
+    Chain(ChainWalk),
+    Chains(ChainsWalk),
 }
 
 /// Where a feed begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum FeedStart {
     /// With the oldest row.
     #[default]
@@ -213,42 +158,15 @@ impl Reader {
     /// # Errors
     /// [`FeedError::Cursor`] where a cursor is not a row of this trail.
     pub async fn feed(&self, start: FeedStart) -> Result<Feed, FeedError> {
-        let mut feed = Feed {
-            reader: self.clone(),
-            committed: self.committed(),
-            sequence: None,
-            hash: Hash::GENESIS,
-        };
-        let before = match start {
-            FeedStart::Oldest => None,
-            FeedStart::Behind(cursor) => {
-                let before = self.place(cursor.sequence).await?;
-                let (sequence, hash) = before.ok_or(InvalidEntryCursor)?;
-                if EntryCursor::of(sequence, hash) != cursor {
-                    return Err(InvalidEntryCursor.into());
-                }
-                before
+        let committed = self.committed();
+        Ok(Feed(match self.connections().clone() {
+            ReadConnections::File(connections) => {
+                Walk::Chain(ChainWalk::begin(connections, committed, start).await?)
             }
-            FeedStart::Last(rows) => {
-                let last = *feed.committed.borrow();
-                let rows = i64::try_from(rows).unwrap_or(i64::MAX);
-                let before = self.row_up_to(last.saturating_sub(rows)).await?;
-                before.as_ref().map(place).transpose()?
+            ReadConnections::Server(connections) => {
+                Walk::Chains(ChainsWalk::begin(connections, committed, start).await?)
             }
-        };
-        if let Some((sequence, hash)) = before {
-            (feed.sequence, feed.hash) = (Some(sequence), hash);
-        }
-        Ok(feed)
-    }
-}
-
-impl Reader {
-    /// The row of this sequence, where there is one: none below the first.
-    async fn place(&self, sequence: i64) -> Result<Option<(i64, Hash)>, StoreError> {
-        let rows = self.rows(sequence, 1).await?;
-        let found = rows.first().map(place).transpose()?;
-        Ok(found.filter(|(found, _)| *found == sequence))
+        }))
     }
 }
 
@@ -258,44 +176,23 @@ impl Feed {
     /// # Errors
     /// Where the database cannot be read or holds what the gateway never writes.
     pub async fn next(&mut self) -> Result<Vec<Entry>, StoreError> {
-        // Looked at first: a commit that comes after is a change to wait for.
-        self.committed.borrow_and_update();
-        // From below the first sequence that the gateway gives: what the file holds is what is shown.
-        let from = match self.sequence {
-            None => Some(i64::MIN),
-            Some(last) => last.checked_add(1),
-        };
-        let Some(from) = from else {
-            return Ok(Vec::new());
-        };
-        let rows = self.reader.rows(from, PAGE_ROWS).await?;
-        let mut entries = Vec::with_capacity(rows.len());
-        for row in rows {
-            match self.step(&row) {
-                Ok(entry) => entries.push(entry),
-                // What stands before a damaged row is given; the next call begins with it.
-                Err(_) if !entries.is_empty() => break,
-                Err(error) => return Err(error),
-            }
+        match &mut self.0 {
+            Walk::Chain(walk) => walk.next().await,
+            Walk::Chains(walk) => walk.next().await,
         }
-        Ok(entries)
     }
 
-    fn step(&mut self, row: &StoredRow) -> Result<Entry, StoreError> {
-        let (sequence, hash) = place(row)?;
-        let entry = entry(row, sequence, self.hash, hash)?;
-        (self.sequence, self.hash) = (Some(sequence), hash);
-        Ok(entry)
-    }
-
-    /// Waits for a commit that was not there at the last [`Self::next`]. Returns `false` where the writer has
-    /// ended.
+    /// Waits for rows that were not there at the last [`Self::next`]. Returns `false` where the writer has ended.
     pub async fn wait(&mut self) -> bool {
-        self.committed.changed().await.is_ok()
+        match &mut self.0 {
+            Walk::Chain(walk) => walk.wait().await,
+            Walk::Chains(walk) => walk.wait().await,
+        }
     }
 }
 
-fn place(row: &StoredRow) -> Result<(i64, Hash), StoreError> {
+/// A row's place in its chain, and its hash.
+pub(super) fn place(row: &StoredRow) -> Result<(i64, Hash), StoreError> {
     let CellRef::Integer(sequence) = row.cell(Column::Sequence as usize)? else {
         return Err(StoreError::Row {
             sequence: 0,
@@ -345,25 +242,5 @@ impl Columns<'_> {
         column: Column,
     ) -> Result<T, StoreError> {
         self.read(feed, column)?.ok_or_else(|| self.damaged(column))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn a_cursor_reads_back(sequence in any::<i64>(), bytes in any::<[u8; HASH_BYTES]>()) {
-            let cursor = EntryCursor { sequence, hash: bytes };
-            prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
-        }
-
-        #[test]
-        fn no_other_text_is_a_cursor(text in "\\PC{0,50}|[A-Za-z0-9_-]{0,50}") {
-            prop_assert_eq!(text.parse::<EntryCursor>(), Err(InvalidEntryCursor));
-        }
     }
 }

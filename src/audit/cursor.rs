@@ -1,0 +1,245 @@
+//! Where a follower of the trail is: a place in each chain. Opaque outside.
+//!
+//! A trail in a file has one chain, whose name its cursor holds. In a database there are many, a start of a gateway each, and
+//! a cursor names them by number: those up to one were read to their end, of the others it holds the last row that was given.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::chain::Hash;
+use super::entry::CHAIN_ID;
+
+/// Bytes of a row's hash that its cursor holds, to tell it from the row of another trail.
+const HASH_BYTES: usize = 8;
+/// What a cursor begins with.
+const OF_ONE_CHAIN: u8 = 1;
+const OF_CHAINS: u8 = 2;
+
+/// A row's sequence, and the first bytes of its hash.
+type Place = (i64, [u8; HASH_BYTES]);
+
+/// A place in each chain of a trail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntryCursor {
+    /// Of a trail in a file.
+    Chain {
+        /// The one chain.
+        chain_id: String,
+        /// The last row that was given.
+        place: Place,
+    },
+    /// Of a trail in a database.
+    Chains(ChainPlaces),
+}
+
+/// The last rows that were given of a database's chains, by their numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ChainPlaces {
+    /// Chains up to this number were read to their end.
+    pub(super) before: i64,
+    pub(super) of: BTreeMap<i64, Place>,
+}
+
+impl ChainPlaces {
+    /// The last row that was given of a chain; 0: none.
+    pub(super) fn sequence(&self, number: i64) -> i64 {
+        self.of.get(&number).map_or(0, |(sequence, _)| *sequence)
+    }
+
+    /// A row was given.
+    pub(super) fn step(&mut self, number: i64, sequence: i64, hash: Hash) {
+        self.of.insert(number, (sequence, hash.first_bytes()));
+    }
+
+    /// This chain, the first of those that are left, was read to its end.
+    pub(super) fn leave(&mut self, number: i64) {
+        self.of.remove(&number);
+        self.before = number;
+    }
+}
+
+/// The text is no cursor of the feed, or not one of this trail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be the cursor of a row of this trail")]
+pub struct InvalidEntryCursor;
+
+impl EntryCursor {
+    pub(super) fn of_one_chain(sequence: i64, hash: Hash) -> Self {
+        Self::Chain {
+            chain_id: CHAIN_ID.into(),
+            place: (sequence, hash.first_bytes()),
+        }
+    }
+
+    /// The place in the one chain of a trail in a file.
+    pub(super) fn in_one_chain(&self) -> Option<i64> {
+        match self {
+            Self::Chain { place, .. } => Some(place.0),
+            Self::Chains(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for EntryCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = Vec::new();
+        match self {
+            // Length and name of the chain, sequence, hash.
+            Self::Chain { chain_id, place } => {
+                bytes.push(OF_ONE_CHAIN);
+                bytes.extend(u8::try_from(chain_id.len()));
+                bytes.extend(chain_id.as_bytes());
+                push_place(&mut bytes, place);
+            }
+            // The number before the first place, then for each number, as steps, sequence and hash.
+            Self::Chains(places) => {
+                bytes.push(OF_CHAINS);
+                push_number(&mut bytes, places.before);
+                let mut before = places.before;
+                for (number, place) in &places.of {
+                    push_number(&mut bytes, number - before);
+                    push_place(&mut bytes, place);
+                    before = *number;
+                }
+            }
+        }
+        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+fn push_place(bytes: &mut Vec<u8>, (sequence, hash): &Place) {
+    bytes.extend(sequence.to_be_bytes());
+    bytes.extend(hash);
+}
+
+/// Seven bits a byte, the least first; the eighth says that more follow (LEB128).
+fn push_number(bytes: &mut Vec<u8>, number: i64) {
+    let mut rest = number.unsigned_abs();
+    while rest >= 0x80 {
+        bytes.push((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    bytes.push(rest as u8);
+}
+
+/// What is left of a cursor that is read.
+struct Bytes<'a>(&'a [u8]);
+
+impl Bytes<'_> {
+    fn next(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+
+    fn place(&mut self) -> Option<Place> {
+        Some((i64::from_be_bytes(self.take()?), self.take()?))
+    }
+
+    fn number(&mut self) -> Option<i64> {
+        let mut number = 0_u64;
+        for shift in (0..63).step_by(7) {
+            let byte = self.next()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return i64::try_from(number).ok();
+            }
+        }
+        None
+    }
+
+    fn cursor(&mut self) -> Option<EntryCursor> {
+        match self.next()? {
+            OF_ONE_CHAIN => {
+                let length = usize::from(self.next()?);
+                let (name, rest) = self.0.split_at_checked(length)?;
+                self.0 = rest;
+                Some(EntryCursor::Chain {
+                    chain_id: std::str::from_utf8(name).ok()?.to_owned(),
+                    place: self.place()?,
+                })
+            }
+            OF_CHAINS => {
+                let mut places = ChainPlaces {
+                    before: self.number()?,
+                    ..ChainPlaces::default()
+                };
+                let mut number = places.before;
+                while !self.0.is_empty() {
+                    number = number.checked_add(self.number()?)?;
+                    places.of.insert(number, self.place()?);
+                }
+                Some(EntryCursor::Chains(places))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl FromStr for EntryCursor {
+    type Err = InvalidEntryCursor;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEntryCursor> {
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text)
+            .map_err(|_| InvalidEntryCursor)?;
+        let cursor = Bytes(&bytes).cursor().ok_or(InvalidEntryCursor)?;
+        let is_written_so = cursor.to_string() == text;
+        let named = !matches!(&cursor, EntryCursor::Chain { chain_id, .. } if chain_id != CHAIN_ID);
+        if is_written_so && named {
+            Ok(cursor)
+        } else {
+            Err(InvalidEntryCursor)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cursor() -> impl Strategy<Value = EntryCursor> {
+        let place = || (any::<i64>(), any::<[u8; HASH_BYTES]>());
+        let one = place().prop_map(|place| EntryCursor::Chain {
+            chain_id: CHAIN_ID.into(),
+            place,
+        });
+        let places = proptest::collection::btree_map(1_i64..1 << 40, place(), 0..5);
+        let many = (0_i64..1 << 40, places).prop_map(|(before, places)| {
+            let of = places
+                .into_iter()
+                .map(|(step, place)| (before + step, place));
+            EntryCursor::Chains(ChainPlaces {
+                before,
+                of: of.collect(),
+            })
+        });
+        prop_oneof![one, many]
+    }
+
+    proptest! {
+        #[test]
+        fn a_cursor_reads_back(cursor in cursor()) {
+            prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
+
+        #[test]
+        fn no_other_text_is_a_cursor_or_makes_the_parser_panic(text in "\\PC{0,50}|[A-Za-z0-9_-]{0,50}") {
+            if let Ok(cursor) = text.parse::<EntryCursor>() {
+                prop_assert_eq!(cursor.to_string(), text);
+            }
+        }
+    }
+}

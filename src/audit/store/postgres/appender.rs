@@ -1,0 +1,485 @@
+//! Appending: a group of rows by one statement, which also moves the chain's head, and only from where the writer left it.
+//!
+//! So a gateway that was cut off writes nothing into a chain that was ended, and each commit is a beat of its heart. A
+//! statement whose answer was lost is asked after by a new session: what got to disk counts, and what did not is
+//! tried once more.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnection;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::columns::type_of;
+use super::session::{self, Chain, Opened};
+use super::{StoreError, away, close, code, passes, refused};
+use crate::audit::chain::{Hash, Sealed, Tip};
+use crate::audit::columns::{COLUMNS, Column};
+use crate::audit::entry::{Cell, DENIAL, INTENT, LookedAfter};
+use crate::audit::ids::first_id_at;
+use crate::audit::lease::Lease;
+use crate::config::ServerUrl;
+use crate::domain::{BootTime, EventId, Timestamp};
+
+/// How long a statement may take, and how long its answer is waited for.
+pub(super) const STATEMENT_TIME: Duration = Duration::from_secs(4);
+const ANSWER_TIME: Duration = Duration::from_secs(5);
+/// How often partitions are looked after.
+const PARTITIONS_INTERVAL: Duration = Duration::from_hours(6);
+/// `unique_violation`, and what a row gets for which there is no partition.
+const TWICE: &str = "23505";
+const NO_PARTITION: &str = "23514";
+
+/// Parameters before those of the columns.
+const OWN: usize = 7;
+
+/// One statement a group: the head moves, pending intents are noted and struck off, and rows are inserted, or nothing is done.
+static APPEND: LazyLock<String> = LazyLock::new(|| {
+    let array = |(index, column)| format!("${}::{}[]", OWN + 1 + index, type_of(column));
+    let arrays: Vec<String> = Column::ALL.into_iter().enumerate().map(array).collect();
+    let columns = COLUMNS.join(", ");
+    format!(
+        "WITH moved AS (\
+             UPDATE audit_chains SET head_sequence = $3, head_hash = $4, heartbeat_at = clock_timestamp(), \
+                 last_event = GREATEST(last_event, $5::uuid) \
+             WHERE chain_id = $1 AND head_sequence = $2 AND ended_at IS NULL \
+                 AND (floor_event IS NULL OR $6::uuid IS NULL OR floor_event < $6::uuid) \
+             RETURNING chain_id), \
+         begun AS (\
+             INSERT INTO audit_pending (event_id, chain_id) \
+             SELECT r.event_id, moved.chain_id FROM moved, unnest(${event_id}::uuid[], ${kind}::text[]) AS r (event_id, kind) \
+             WHERE r.kind = '{INTENT}'), \
+         over AS (\
+             DELETE FROM audit_pending WHERE event_id = ANY ($7::uuid[]) AND EXISTS (SELECT 1 FROM moved)) \
+         INSERT INTO audit_entries ({columns}, hash) \
+         SELECT r.* FROM moved, unnest({arrays}, ${hash}::text[]) AS r ({columns}, hash)",
+        event_id = OWN + 1 + Column::EventId as usize,
+        kind = OWN + 1 + Column::Kind as usize,
+        arrays = arrays.join(", "),
+        hash = OWN + 1 + COLUMNS.len(),
+    )
+});
+
+/// One column of a group.
+#[derive(Debug)]
+enum Values {
+    Integers(Vec<Option<i64>>),
+    Texts(Vec<Option<String>>),
+    Ids(Vec<Uuid>),
+}
+
+impl Values {
+    fn of(column: Column) -> Self {
+        match type_of(column) {
+            "bigint" => Self::Integers(Vec::new()),
+            "uuid" => Self::Ids(Vec::new()),
+            _ => Self::Texts(Vec::new()),
+        }
+    }
+
+    fn push(&mut self, cell: &Cell<'_>, event_id: EventId) {
+        match (self, cell) {
+            (Self::Ids(ids), _) => ids.push(event_id.as_uuid()),
+            (Self::Integers(numbers), Cell::Integer(number)) => numbers.push(Some(*number)),
+            (Self::Integers(numbers), _) => numbers.push(None),
+            (Self::Texts(texts), Cell::Text(text)) => texts.push(Some(text.clone().into_owned())),
+            (Self::Texts(texts), Cell::Shared(text)) => texts.push(Some(text.to_string())),
+            (Self::Texts(texts), _) => texts.push(None),
+        }
+    }
+}
+
+/// Rows on their way into the database, column by column.
+#[derive(Debug)]
+pub(in crate::audit) struct Group {
+    chain_id: Arc<str>,
+    /// Where the chain ended before them, and does with them.
+    before: i64,
+    sequence: i64,
+    hash: Hash,
+    columns: Vec<Values>,
+    hashes: Vec<String>,
+    /// The least and the greatest id that they are the first rows of.
+    first_event: Option<Uuid>,
+    last_event: Option<Uuid>,
+    /// Events that end with them.
+    over: Vec<Uuid>,
+}
+
+impl Group {
+    /// Rows that follow the end of a chain.
+    pub(in crate::audit) fn behind(tip: &Tip) -> Self {
+        Self {
+            chain_id: Arc::clone(tip.chain_id()),
+            before: tip.sequence(),
+            sequence: tip.sequence(),
+            hash: Hash::GENESIS,
+            columns: Column::ALL.map(Values::of).into(),
+            hashes: Vec::new(),
+            first_event: None,
+            last_event: None,
+            over: Vec::new(),
+        }
+    }
+
+    /// Takes the next.
+    pub(in crate::audit) fn push(&mut self, row: &Sealed<'_>) {
+        let event_id = row.place.event_id;
+        for (values, cell) in self.columns.iter_mut().zip(&row.cells) {
+            values.push(cell, event_id);
+        }
+        self.hashes.push(row.hash.to_string());
+        (self.sequence, self.hash) = (row.place.sequence, row.hash);
+        match &row.cells[Column::Kind as usize] {
+            Cell::Text(kind) if kind == INTENT || kind == DENIAL => {
+                let id = event_id.as_uuid();
+                self.first_event.get_or_insert(id);
+                self.last_event = Some(id);
+            }
+            _ => self.over.push(event_id.as_uuid()),
+        }
+    }
+
+    fn rows(&self) -> u64 {
+        self.hashes.len() as u64
+    }
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
+        let mut statement = sqlx::query(AssertSqlSafe(APPEND.as_str()))
+            .bind(&*self.chain_id)
+            .bind(self.before)
+            .bind(self.sequence)
+            .bind(self.hash.to_string())
+            .bind(self.last_event)
+            .bind(self.first_event)
+            .bind(&self.over);
+        for values in &self.columns {
+            statement = match values {
+                Values::Integers(numbers) => statement.bind(numbers),
+                Values::Texts(texts) => statement.bind(texts),
+                Values::Ids(ids) => statement.bind(ids),
+            };
+        }
+        let done = statement.bind(&self.hashes).execute(connection).await?;
+        Ok(done.rows_affected())
+    }
+}
+
+/// The one connection that appends, and its chain.
+#[derive(Debug)]
+pub(in crate::audit) struct Appender {
+    url: ServerUrl,
+    /// How long a call of this gateway may go on, in milliseconds.
+    call_ms: i64,
+    lease: Lease,
+    connection: Option<PgConnection>,
+    chain: Option<Chain>,
+    /// When partitions were looked after last.
+    partitions: BootTime,
+}
+
+impl Appender {
+    /// For the trail at `url`; nothing is opened yet.
+    pub(in crate::audit) fn new(url: &ServerUrl, call_time: Duration, lease: Lease) -> Self {
+        Self {
+            url: url.clone(),
+            call_ms: i64::try_from(call_time.as_millis()).unwrap_or(i64::MAX),
+            lease,
+            connection: None,
+            chain: None,
+            partitions: BootTime::now(),
+        }
+    }
+
+    /// What rows are sealed behind: the end of the chain, with ids above all that others were promised.
+    pub(in crate::audit) fn raise(&self, tip: &mut Tip) {
+        if let Some(above) = self.lease.ids_above() {
+            tip.raise(above);
+        }
+    }
+
+    /// Opens a session, the former chain's where that goes on behind `last`. Gives the end of its chain.
+    pub(in crate::audit) async fn open(&mut self, last: Option<&Tip>) -> Result<Tip, StoreError> {
+        self.hang_up();
+        let asked = BootTime::now();
+        let chain = self
+            .chain
+            .as_ref()
+            .zip(last)
+            .filter(|(chain, last)| chain.id == *last.chain_id());
+        let opening = session::open(&self.url, chain, self.call_ms);
+        let opened = timeout(2 * ANSWER_TIME, opening).await;
+        let Opened {
+            connection,
+            chain,
+            mut tip,
+            skew,
+        } = opened.map_err(|_| away(&self.url, "it does not answer"))??;
+        if let Some(last) = last.and_then(Tip::last_event) {
+            tip.raise(last);
+        }
+        self.lease.note_skew(skew);
+        self.lease.begin(Some(&chain.id));
+        self.lease.renew(asked);
+        tracing::info!(audit.chain = &*chain.id, audit.head = %tip.head(), "the session with the audit database is open");
+        (self.connection, self.chain) = (Some(connection), Some(chain));
+        Ok(tip)
+    }
+
+    fn hang_up(&mut self) {
+        self.lease.drop_now();
+        self.connection = None;
+    }
+
+    /// Somebody else has ended the chain.
+    fn taken_over(&mut self) -> StoreError {
+        self.hang_up();
+        self.lease.begin(None);
+        self.chain = None;
+        StoreError::TakenOver
+    }
+
+    /// Makes a group durable, or nothing of it.
+    pub(in crate::audit) async fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
+        let asked = BootTime::now();
+        match self.try_group(group).await {
+            Ok(rows) if rows == group.rows() => {
+                self.lease.renew(asked);
+                Ok(())
+            }
+            Ok(_) => Err(self.why_nothing(group).await),
+            Err(error) => self.after_failure(group, error).await,
+        }
+    }
+
+    async fn try_group(&mut self, group: &Group) -> Result<u64, sqlx::Error> {
+        let Some(connection) = &mut self.connection else {
+            return Err(sqlx::Error::WorkerCrashed);
+        };
+        match timeout(ANSWER_TIME, group.run(connection)).await {
+            Ok(done) => done,
+            Err(_) => Err(sqlx::Error::PoolTimedOut),
+        }
+    }
+
+    /// The head did not move.
+    async fn why_nothing(&mut self, group: &Group) -> StoreError {
+        let look = "SELECT floor_event FROM audit_chains WHERE chain_id = $1 AND head_sequence = $2 AND ended_at IS NULL";
+        let Some(connection) = &mut self.connection else {
+            return away(&self.url, "there is no connection");
+        };
+        let looked = sqlx::query_scalar(look)
+            .bind(&*group.chain_id)
+            .bind(group.before);
+        match timeout(ANSWER_TIME, looked.fetch_optional(connection)).await {
+            Ok(Ok(Some(Some(floor)))) => {
+                self.lease.raise_ids(EventId::new(floor));
+                StoreError::IdsTooLow
+            }
+            Ok(Ok(_)) => self.taken_over(),
+            Ok(Err(error)) => {
+                self.hang_up();
+                refused(&self.url, error)
+            }
+            Err(_) => {
+                self.hang_up();
+                away(&self.url, "it does not answer")
+            }
+        }
+    }
+
+    /// A group failed, or nobody knows whether it did.
+    async fn after_failure(&mut self, group: &Group, error: sqlx::Error) -> Result<(), StoreError> {
+        match code(&error) {
+            Some(TWICE) => return Err(StoreError::Closed),
+            Some(NO_PARTITION) => {
+                self.make_partitions_of(group).await?;
+                let again = self.try_group(group).await;
+                return match again {
+                    Ok(rows) if rows == group.rows() => Ok(()),
+                    Ok(_) => Err(self.why_nothing(group).await),
+                    Err(error) => {
+                        self.hang_up();
+                        Err(refused(&self.url, error))
+                    }
+                };
+            }
+            _ => {}
+        }
+        self.hang_up();
+        if !passes(&self.url, &error) || matches!(error, sqlx::Error::PoolTimedOut) {
+            return Err(refused(&self.url, error));
+        }
+        let before = Tip::new(
+            Arc::clone(&group.chain_id),
+            group.before,
+            Hash::GENESIS,
+            group.last_event.map(EventId::new),
+        );
+        let landed = Tip::new(
+            Arc::clone(&group.chain_id),
+            group.sequence,
+            group.hash,
+            group.last_event.map(EventId::new),
+        );
+        let Ok(tip) = self.open(Some(&landed)).await else {
+            return Err(refused(&self.url, error));
+        };
+        if tip.head() == landed.head() {
+            return Ok(());
+        }
+        if tip.chain_id() != before.chain_id() || tip.sequence() != before.sequence() {
+            // The writer learns of it as it looks again.
+            self.hang_up();
+            return Err(refused(&self.url, error));
+        }
+        match self.try_group(group).await {
+            Ok(rows) if rows == group.rows() => Ok(()),
+            _ => {
+                self.hang_up();
+                Err(refused(&self.url, error))
+            }
+        }
+    }
+
+    async fn make_partitions_of(&mut self, group: &Group) -> Result<(), StoreError> {
+        let Some(Values::Ids(ids)) = group.columns.get(Column::EventId as usize) else {
+            return Ok(());
+        };
+        let make = "SELECT COUNT(audit_make_partition(id)) FROM (SELECT MIN(u.id::text)::uuid AS id FROM unnest($1::uuid[]) AS u (id) \
+            GROUP BY date_trunc('month', audit_id_time(u.id), 'UTC')) AS months";
+        let making = sqlx::query(make).bind(ids);
+        self.execute(making).await
+    }
+
+    async fn execute(
+        &mut self,
+        statement: sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments>,
+    ) -> Result<(), StoreError> {
+        let Some(connection) = &mut self.connection else {
+            return Err(away(&self.url, "there is no connection"));
+        };
+        let done = timeout(ANSWER_TIME, statement.execute(connection)).await;
+        let done = done.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        done.map(drop).map_err(|error| {
+            self.hang_up();
+            refused(&self.url, error)
+        })
+    }
+
+    /// Lets others know that this gateway lives, and from which id on it writes.
+    pub(in crate::audit) async fn beat(&mut self, tip: &mut Tip) -> Result<(), StoreError> {
+        let asked = BootTime::now();
+        let (before, floor) = (Timestamp::now(), first_id_at(Timestamp::now()));
+        self.raise(tip);
+        tip.raise(floor);
+        let beat = "UPDATE audit_chains SET heartbeat_at = clock_timestamp(), floor_event = GREATEST(floor_event, $3) \
+            WHERE chain_id = $1 AND head_sequence = $2 AND ended_at IS NULL \
+            RETURNING (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+        let Some(connection) = &mut self.connection else {
+            return Err(away(&self.url, "there is no connection"));
+        };
+        let beating = sqlx::query_scalar(beat)
+            .bind(&**tip.chain_id())
+            .bind(tip.sequence())
+            .bind(floor.as_uuid());
+        let beaten = timeout(ANSWER_TIME, beating.fetch_optional(connection)).await;
+        match beaten.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+            Ok(Some(theirs)) => {
+                self.lease.renew(asked);
+                self.lease
+                    .note_skew(session::skew(before, theirs, Timestamp::now()));
+                self.look_after().await
+            }
+            Ok(None) => Err(self.taken_over()),
+            Err(error) => {
+                self.hang_up();
+                Err(refused(&self.url, error))
+            }
+        }
+    }
+
+    /// Makes partitions ahead.
+    async fn look_after(&mut self) -> Result<(), StoreError> {
+        let now = BootTime::now();
+        if now < self.partitions.after(PARTITIONS_INTERVAL) {
+            return Ok(());
+        }
+        self.partitions = now;
+        let Some(connection) = &mut self.connection else {
+            return Ok(());
+        };
+        let made = timeout(ANSWER_TIME, session::make_partitions(connection)).await;
+        made.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+            .map_err(|error| {
+                self.hang_up();
+                refused(&self.url, error)
+            })
+    }
+
+    /// Those of these events that have their outcome on disk.
+    pub(in crate::audit) async fn closed(
+        &mut self,
+        events: &[EventId],
+    ) -> Result<Vec<EventId>, StoreError> {
+        let Some(connection) = &mut self.connection else {
+            return Err(away(&self.url, "there is no connection"));
+        };
+        let ids: Vec<Uuid> = events.iter().map(|id| id.as_uuid()).collect();
+        let look =
+            "SELECT event_id FROM audit_entries WHERE event_id = ANY ($1) AND kind = 'outcome'";
+        let looked = sqlx::query_scalar(look).bind(ids).fetch_all(connection);
+        let looked = timeout(ANSWER_TIME, looked).await;
+        match looked.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+            Ok(found) => Ok(found.into_iter().map(EventId::new).collect()),
+            Err(error) => {
+                self.hang_up();
+                Err(refused(&self.url, error))
+            }
+        }
+    }
+
+    /// Notes what was looked after, beside the trail.
+    pub(in crate::audit) async fn note_looked_after(
+        &mut self,
+        notes: &[LookedAfter],
+    ) -> Result<(), StoreError> {
+        let (mut regions, mut images, mut accounts, mut through) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for note in notes {
+            for account in &note.accounts {
+                regions.push(note.region.as_str());
+                images.push(note.image_id.as_str());
+                accounts.push(i64::try_from(account.get()).unwrap_or(i64::MAX));
+                through.push(note.through.as_uuid());
+            }
+        }
+        let note = "INSERT INTO audit_looked_after AS n (region, image_id, account_id, through) \
+            SELECT region, image_id, account_id, MAX(through::text)::uuid \
+            FROM unnest($1::text[], $2::text[], $3::bigint[], $4::uuid[]) AS u (region, image_id, account_id, through) \
+            GROUP BY 1, 2, 3 \
+            ON CONFLICT (region, image_id, account_id) DO UPDATE SET through = GREATEST(n.through, excluded.through)";
+        let noting = sqlx::query(note)
+            .bind(regions)
+            .bind(images)
+            .bind(accounts)
+            .bind(through);
+        self.execute(noting).await
+    }
+
+    /// Ends the chain in order.
+    pub(in crate::audit) async fn close(mut self) -> Result<(), StoreError> {
+        let Some(chain) = self.chain.take() else {
+            return Ok(());
+        };
+        let end = "UPDATE audit_chains SET ended_at = clock_timestamp() WHERE chain_id = $1 AND ended_at IS NULL";
+        let ended = self.execute(sqlx::query(end).bind(&*chain.id)).await;
+        self.lease.drop_now();
+        if let Some(connection) = self.connection.take() {
+            close(connection).await;
+        }
+        ended
+    }
+}

@@ -1,0 +1,285 @@
+//! Connections that only read, and the small look-ups over them.
+//!
+//! Bounded in number and in time, as those of SQLite are. Each statement is one short read.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, PgConnection};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{Bounds, StoreError, code, options, passes, refused};
+use crate::audit::store::{Asker, EventRow, EventsQuery, PlaceRow, Turn, Turns};
+use crate::config::ServerUrl;
+use crate::domain::EventId;
+
+use super::events::{SELECT_ONE, counts, page, pending};
+
+/// Connections for what people ask, for exports and the feed, and for look-ups that changes and lists wait for.
+const QUERIES_MAX: u32 = 4;
+const EXPORTS_MAX: u32 = 3;
+const LOOK_UPS_MAX: u32 = 3;
+/// How long a statement of each may take beside a running gateway.
+const QUERY_TIME: Duration = Duration::from_secs(5);
+const EXPORT_TIME: Duration = Duration::from_secs(15);
+const LOOK_UP_TIME: Duration = Duration::from_secs(10);
+/// How long a connection is waited for: within that time a database that is away is known to be.
+const WAIT: Duration = Duration::from_secs(5);
+const EXPORT_WAIT: Duration = Duration::from_mins(1);
+/// Queries of one party at once, and pages of its exports; its others wait for these.
+const QUERIES_OF_PARTY_MAX: usize = 2;
+const EXPORTS_OF_PARTY_MAX: usize = 1;
+/// How much later than the server's own bound an answer is given up.
+const GRACE: Duration = Duration::from_secs(2);
+/// `query_canceled`: the statement took too long.
+const CANCELED: &str = "57014";
+
+/// Connections for reads; never the writer's. Clones share them.
+#[derive(Debug, Clone)]
+pub(in crate::audit) struct ReadConnections {
+    url: ServerUrl,
+    queries: Pool,
+    exports: Pool,
+    look_ups: Pool,
+    query_turns: Turns,
+    export_turns: Turns,
+}
+
+#[derive(Debug, Clone)]
+struct Pool {
+    pool: PgPool,
+    /// How long a statement may take; none: as long as it takes.
+    time: Option<Duration>,
+}
+
+impl ReadConnections {
+    /// For the trail at `url`; nothing is opened yet. `bounded`: where others wait for their turn.
+    pub(in crate::audit) fn new(url: &ServerUrl, bounded: bool) -> Result<Self, StoreError> {
+        let pool = |connections, wait, time: Duration| -> Result<Pool, StoreError> {
+            Ok(Pool {
+                pool: pool(url, connections, wait, bounded.then_some(time))?,
+                time: bounded.then_some(time),
+            })
+        };
+        Ok(Self {
+            url: url.clone(),
+            queries: pool(QUERIES_MAX, WAIT, QUERY_TIME)?,
+            exports: pool(EXPORTS_MAX, WAIT, EXPORT_TIME)?,
+            look_ups: pool(LOOK_UPS_MAX, WAIT, LOOK_UP_TIME)?,
+            query_turns: Turns::of(QUERIES_OF_PARTY_MAX, WAIT),
+            export_turns: Turns::of(EXPORTS_OF_PARTY_MAX, EXPORT_WAIT),
+        })
+    }
+
+    /// Whether there is a trail that this version can read.
+    pub(in crate::audit) async fn check(&self) -> Result<(), StoreError> {
+        let look = "SELECT number FROM audit_chains, audit_entries LIMIT 0";
+        self.look_up(async |connection| sqlx::query(look).execute(connection).await)
+            .await?;
+        Ok(())
+    }
+
+    async fn run<T>(
+        &self,
+        pool: &Pool,
+        read: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, StoreError> {
+        let failed = |error| self.failed(error);
+        let mut connection = pool.pool.acquire().await.map_err(failed)?;
+        let reading = read(&mut connection);
+        let Some(time) = pool.time else {
+            return reading.await.map_err(failed);
+        };
+        match timeout(time + GRACE, reading).await {
+            Ok(read) => read.map_err(failed),
+            Err(_) => {
+                // It is still at work for somebody who has gone.
+                drop(connection.detach());
+                Err(StoreError::TooSlow)
+            }
+        }
+    }
+
+    fn failed(&self, error: sqlx::Error) -> StoreError {
+        match &error {
+            sqlx::Error::PoolTimedOut => StoreError::Busy,
+            _ if code(&error) == Some(CANCELED) => StoreError::TooSlow,
+            _ if passes(&self.url, &error) => refused(&self.url, error),
+            _ => StoreError::Database(error),
+        }
+    }
+
+    /// What people ask.
+    async fn query<T>(
+        &self,
+        asker: &Asker,
+        read: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, StoreError> {
+        let (pool, turns) = if asker.exports {
+            (&self.exports, &self.export_turns)
+        } else {
+            (&self.queries, &self.query_turns)
+        };
+        let _turn: Option<Turn> = match &asker.party {
+            Some(party) => Some(turns.take(party).await?),
+            None => None,
+        };
+        self.run(pool, read).await
+    }
+
+    /// What the feed asks.
+    pub(super) async fn feed<T>(
+        &self,
+        read: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, StoreError> {
+        self.run(&self.exports, read).await
+    }
+
+    pub(super) async fn look_up<T>(
+        &self,
+        read: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, StoreError> {
+        self.run(&self.look_ups, read).await
+    }
+
+    /// The first rows of events with their outcomes, in the order asked.
+    pub(in crate::audit) async fn events(
+        &self,
+        asker: &Asker,
+        query: &EventsQuery<'_>,
+    ) -> Result<Vec<EventRow>, StoreError> {
+        if query.newest_first {
+            return self.page_below(asker, query, None).await;
+        }
+        // Upwards nothing may come later below what was given. What the writers promised suffices but for the end of the trail.
+        let promised = "SELECT MIN(floor_event::text)::uuid, COUNT(*), COUNT(floor_event) FROM audit_chains WHERE ended_at IS NULL";
+        let promised =
+            self.look_up(async |connection| sqlx::query_as(promised).fetch_one(connection).await);
+        let (floor, live, promises): (Option<Uuid>, i64, i64) = promised.await?;
+        if live == 0 {
+            return self.page_below(asker, query, None).await;
+        }
+        let floor = floor.filter(|_| promises == live);
+        if floor.is_some() {
+            let page = self.page_below(asker, query, floor).await?;
+            if i64::try_from(page.len()).is_ok_and(|rows| rows >= query.limit) {
+                return Ok(page);
+            }
+        }
+        let bound = match self.promise().await {
+            Ok(bound) => Some(bound),
+            // A standby, or a role that may only read: up to what was promised.
+            Err(_) => Some(floor.unwrap_or_default()),
+        };
+        self.page_below(asker, query, bound).await
+    }
+
+    /// Has every writer give ids above the last that there is from now on, and gives that one: what is not above it is written.
+    async fn promise(&self) -> Result<Uuid, StoreError> {
+        let promise = "WITH last AS (\
+                SELECT GREATEST(audit_id_at(clock_timestamp()), (SELECT last_event FROM audit_chains \
+                    WHERE last_event IS NOT NULL ORDER BY last_event DESC LIMIT 1)) AS id), \
+            promised AS (\
+                UPDATE audit_chains AS c SET floor_event = GREATEST(c.floor_event, last.id) FROM last WHERE c.ended_at IS NULL) \
+            SELECT id FROM last";
+        self.look_up(async |connection| sqlx::query_scalar(promise).fetch_one(connection).await)
+            .await
+    }
+
+    async fn page_below(
+        &self,
+        asker: &Asker,
+        query: &EventsQuery<'_>,
+        bound: Option<Uuid>,
+    ) -> Result<Vec<EventRow>, StoreError> {
+        let mut statement = page(query, bound);
+        let rows: Vec<String> = self
+            .query(asker, async |connection| {
+                statement.build_query_scalar().fetch_all(connection).await
+            })
+            .await?;
+        let read = |row: &String| serde_json::from_str(row).map_err(StoreError::Event);
+        rows.iter().map(read).collect()
+    }
+
+    /// How many events of each outcome there are.
+    pub(in crate::audit) async fn counts(
+        &self,
+        asker: &Asker,
+        query: &EventsQuery<'_>,
+    ) -> Result<Vec<(String, i64)>, StoreError> {
+        let mut statement = counts(query);
+        self.query(asker, async |connection| {
+            statement.build_query_as().fetch_all(connection).await
+        })
+        .await
+    }
+
+    /// One event, and where its rows stand: kind, chain, sequence, time and hash, oldest first.
+    pub(in crate::audit) async fn event(
+        &self,
+        id: EventId,
+    ) -> Result<Option<(EventRow, Vec<PlaceRow>)>, StoreError> {
+        let found: Option<(String, String)> = self
+            .look_up(async |connection| {
+                let one = sqlx::query_as(AssertSqlSafe(SELECT_ONE.as_str())).bind(id.as_uuid());
+                one.fetch_optional(connection).await
+            })
+            .await?;
+        let Some((event, places)) = found else {
+            return Ok(None);
+        };
+        let event = serde_json::from_str(&event).map_err(StoreError::Event)?;
+        let places = serde_json::from_str(&places).map_err(StoreError::Event)?;
+        Ok(Some((event, places)))
+    }
+
+    /// Up to `limit` events without an outcome behind `after`, oldest first, of chains that nobody writes any more.
+    pub(in crate::audit) async fn pending(
+        &self,
+        after: Option<EventId>,
+        limit: i64,
+    ) -> Result<Vec<EventRow>, StoreError> {
+        let mut statement = pending(after, limit);
+        let rows: Vec<String> = self
+            .look_up(async |connection| statement.build_query_scalar().fetch_all(connection).await)
+            .await?;
+        let read = |row: &String| serde_json::from_str(row).map_err(StoreError::Event);
+        rows.iter().map(read).collect()
+    }
+
+    /// Closes all connections.
+    pub(in crate::audit) async fn close(&self) {
+        tokio::join!(
+            self.queries.pool.close(),
+            self.exports.pool.close(),
+            self.look_ups.pool.close()
+        );
+    }
+}
+
+fn pool(
+    url: &ServerUrl,
+    connections: u32,
+    wait: Duration,
+    statement: Option<Duration>,
+) -> Result<PgPool, StoreError> {
+    let bounds = Bounds {
+        statement,
+        lock: "3s",
+    };
+    let pool = PgPoolOptions::new()
+        .max_connections(connections)
+        .min_connections(0)
+        .acquire_timeout(wait)
+        .idle_timeout(Duration::from_mins(1))
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                let settings = AssertSqlSafe(bounds.settings());
+                sqlx::raw_sql(settings).execute(connection).await?;
+                Ok(())
+            })
+        });
+    Ok(pool.connect_lazy_with(options(url, "reader")?))
+}

@@ -1,0 +1,268 @@
+//! Which gateway may change an image: rows of `lane_locks`, taken and let go many at a time.
+//!
+//! Whoever wants a lock that another has stands in line in its row, and its holder is told so by NOTIFY. Who lets go hands
+//! over to the first in line, and tells it. A word that was lost is made up for by asking again.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnection, PgListener, PgPoolOptions};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{Bounds, StoreError, away, connect, options, refused};
+use crate::config::ServerUrl;
+use crate::domain::{EventId, ImageId, Region};
+
+/// How long a round may take.
+const ROUND_TIME: Duration = Duration::from_secs(4);
+const LOCKING: Bounds = Bounds {
+    statement: Some(Duration::from_secs(3)),
+    lock: "2s",
+};
+/// The channel on which a chain is told is its name behind this.
+const CHANNEL: &str = "isg_";
+const GRANTED: &str = "granted";
+const WANTED: &str = "wanted";
+
+const TAKE: &str = "WITH me AS (SELECT chain_id FROM audit_chains WHERE chain_id = $1 AND ended_at IS NULL), \
+    taken AS (\
+        INSERT INTO lane_locks AS l (region, image_id, holder) \
+        SELECT DISTINCT u.region, u.image_id, me.chain_id FROM unnest($2::text[], $3::text[]) AS u (region, image_id), me ORDER BY 1, 2 \
+        ON CONFLICT (region, image_id) DO UPDATE SET \
+            holder = COALESCE(l.holder, excluded.holder), \
+            waiting = CASE WHEN l.holder IS NULL THEN '{}' \
+                WHEN l.holder = excluded.holder OR excluded.holder = ANY (l.waiting) THEN l.waiting \
+                ELSE l.waiting || excluded.holder END \
+        RETURNING l.*) \
+    SELECT region, image_id, holder = $1 AS is_mine, last_event, cardinality(waiting) > 0 AS is_wanted, \
+        GREATEST((extract(epoch FROM not_before - clock_timestamp()) * 1000)::bigint, 0) AS wait, \
+        unsure_until IS NOT NULL AS is_unsure, \
+        CASE WHEN holder <> $1 \
+            THEN pg_notify('isg_' || holder, json_build_array('wanted', region, image_id)::text)::text END AS told \
+    FROM taken";
+
+const LET_GO: &str = "WITH asked AS (\
+        SELECT * FROM unnest($2::text[], $3::text[], $4::uuid[], $5::bigint[]) AS u (region, image_id, last_event, unsure)), \
+    held AS (\
+        SELECT l.region, l.image_id FROM lane_locks AS l JOIN asked AS a USING (region, image_id) \
+        WHERE l.holder = $1 ORDER BY 1, 2 FOR UPDATE OF l), \
+    freed AS (\
+        UPDATE lane_locks AS l SET holder = lane_locks_next(l.waiting), \
+            waiting = l.waiting[COALESCE(array_position(l.waiting, lane_locks_next(l.waiting)), cardinality(l.waiting)) + 1:], \
+            last_event = GREATEST(l.last_event, a.last_event), let_go_at = clock_timestamp(), \
+            unsure_until = clock_timestamp() + a.unsure * interval '1 ms' \
+        FROM asked AS a JOIN held AS h USING (region, image_id) \
+        WHERE l.region = a.region AND l.image_id = a.image_id AND l.holder = $1 \
+        RETURNING l.region, l.image_id, l.holder) \
+    SELECT COUNT(pg_notify('isg_' || holder, json_build_array('granted', region, image_id)::text)) FROM freed WHERE holder IS NOT NULL";
+
+/// Names a lock: an image where it lives.
+pub type LockKey = (Region, ImageId);
+
+/// A lock that this gateway has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Whose.
+    pub key: LockKey,
+    /// The greatest id of those who had it before.
+    pub last_event: Option<EventId>,
+    /// How long nothing may be sent yet: a call of who had it before may go on.
+    pub wait: Duration,
+    /// Whether calls of those who had it before may take effect late.
+    pub unsure: bool,
+    /// Whether others wait for it.
+    pub wanted: bool,
+}
+
+/// A lock that this gateway has no use for any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LetGo {
+    /// Whose.
+    pub key: LockKey,
+    /// The last event of this gateway.
+    pub last_event: Option<EventId>,
+    /// For how long calls of it may take effect late.
+    pub unsure: Duration,
+}
+
+/// What somebody else says of a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LockWord {
+    /// This gateway has it now.
+    Granted(LockKey),
+    /// This gateway has it, and others wait for it.
+    Wanted(LockKey),
+    /// Words may have been lost.
+    Lost,
+}
+
+/// One connection that takes locks and lets them go, and one that listens.
+#[derive(Debug)]
+pub struct Locks {
+    url: ServerUrl,
+    connection: Option<PgConnection>,
+    listener: Option<PgListener>,
+}
+
+/// What a take gives of a lock.
+type Taken = (
+    String,
+    String,
+    bool,
+    Option<Uuid>,
+    bool,
+    Option<i64>,
+    bool,
+    Option<String>,
+);
+
+impl Locks {
+    /// Nothing is opened yet.
+    pub(in crate::audit) fn new(url: &ServerUrl) -> Self {
+        Self {
+            url: url.clone(),
+            connection: None,
+            listener: None,
+        }
+    }
+
+    /// Opens what is needed for this chain.
+    ///
+    /// # Errors
+    /// Where the database does not answer.
+    pub async fn open(&mut self, chain_id: &str) -> Result<(), StoreError> {
+        if self.connection.is_none() {
+            self.connection =
+                Some(connect(&self.url, &format!("locks {chain_id}"), LOCKING).await?);
+        }
+        if self.listener.is_none() {
+            let options = options(&self.url, &format!("listener {chain_id}"))?;
+            let pool = PgPoolOptions::new()
+                .max_connections(1)
+                .acquire_timeout(ROUND_TIME)
+                .connect_lazy_with(options);
+            let listening = async {
+                let mut listener = PgListener::connect_with(&pool).await?;
+                listener.listen(&format!("{CHANNEL}{chain_id}")).await?;
+                Ok(listener)
+            };
+            let listener = timeout(ROUND_TIME, listening).await;
+            let listener = listener.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+            self.listener = Some(listener.map_err(|error| refused(&self.url, error))?);
+        }
+        Ok(())
+    }
+
+    /// Drops both: the chain is another, or something failed.
+    pub fn hang_up(&mut self) {
+        (self.connection, self.listener) = (None, None);
+    }
+
+    /// Lets go of some for this chain.
+    ///
+    /// # Errors
+    /// Where the database does not answer; they are held still, or not.
+    pub async fn let_go(&mut self, chain_id: &str, locks: &[LetGo]) -> Result<(), StoreError> {
+        let (mut regions, mut images, mut events, mut unsure) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for LetGo {
+            key: (region, image_id),
+            last_event,
+            unsure: late,
+        } in locks
+        {
+            regions.push(region.as_str());
+            images.push(image_id.as_str());
+            events.push(last_event.map(EventId::as_uuid));
+            let millis = i64::try_from(late.as_millis()).unwrap_or(i64::MAX);
+            unsure.push((millis > 0).then_some(millis));
+        }
+        let Some(connection) = &mut self.connection else {
+            return Err(away(&self.url, "there is no connection"));
+        };
+        let letting_go = sqlx::query(LET_GO)
+            .bind(chain_id)
+            .bind(regions)
+            .bind(images)
+            .bind(events)
+            .bind(unsure)
+            .execute(connection);
+        let done = timeout(ROUND_TIME, letting_go).await;
+        let done = done.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        done.map(drop).map_err(|error| {
+            self.hang_up();
+            refused(&self.url, error)
+        })
+    }
+
+    /// Takes some for this chain, or stands in line for them. Gives those that it has.
+    ///
+    /// # Errors
+    /// Where the database does not answer.
+    pub async fn take(
+        &mut self,
+        chain_id: &str,
+        keys: &[LockKey],
+    ) -> Result<Vec<Grant>, StoreError> {
+        let regions: Vec<&str> = keys.iter().map(|(region, _)| region.as_str()).collect();
+        let images: Vec<&str> = keys.iter().map(|(_, image)| image.as_str()).collect();
+        let Some(connection) = &mut self.connection else {
+            return Err(away(&self.url, "there is no connection"));
+        };
+        let taking = sqlx::query_as(TAKE)
+            .bind(chain_id)
+            .bind(regions)
+            .bind(images)
+            .fetch_all(connection);
+        let taken = timeout(ROUND_TIME, taking).await;
+        let taken = taken.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let taken: Vec<Taken> = taken.map_err(|error| {
+            self.hang_up();
+            refused(&self.url, error)
+        })?;
+        Ok(taken.into_iter().filter_map(grant).collect())
+    }
+
+    /// Waits for what others say.
+    pub async fn word(&mut self) -> LockWord {
+        let Some(listener) = &mut self.listener else {
+            return std::future::pending().await;
+        };
+        loop {
+            match listener.try_recv().await {
+                Ok(Some(notification)) => {
+                    if let Some(word) = read(notification.payload()) {
+                        return word;
+                    }
+                }
+                Ok(None) => return LockWord::Lost,
+                Err(_) => {
+                    self.listener = None;
+                    return LockWord::Lost;
+                }
+            }
+        }
+    }
+}
+
+fn grant(taken: Taken) -> Option<Grant> {
+    let (region, image_id, is_mine, last_event, wanted, wait, unsure, _) = taken;
+    let key = (region.parse().ok()?, image_id.parse().ok()?);
+    is_mine.then_some(Grant {
+        key,
+        last_event: last_event.map(EventId::new),
+        wait: Duration::from_millis(wait.and_then(|wait| u64::try_from(wait).ok()).unwrap_or(0)),
+        unsure,
+        wanted,
+    })
+}
+
+fn read(payload: &str) -> Option<LockWord> {
+    let (word, region, image_id): (String, String, String) = serde_json::from_str(payload).ok()?;
+    let key = (region.parse().ok()?, image_id.parse().ok()?);
+    match word.as_str() {
+        GRANTED => Some(LockWord::Granted(key)),
+        WANTED => Some(LockWord::Wanted(key)),
+        _ => None,
+    }
+}

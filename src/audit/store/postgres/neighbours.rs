@@ -1,0 +1,195 @@
+//! The other gateways of a trail: which of them are gone, and what they left.
+
+use std::time::Duration;
+
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnection;
+use tokio::time::timeout;
+
+use super::events::SELECT_EVENT;
+use super::locks::LockKey;
+use super::session::CHAIN_LOCKS;
+use super::{Bounds, StoreError, away, connect, refused};
+use crate::audit::lease::LEASE_TIME;
+use crate::audit::store::EventRow;
+use crate::config::ServerUrl;
+
+/// How long a statement may take.
+const TIME: Duration = Duration::from_secs(4);
+const LOOKING: Bounds = Bounds {
+    statement: Some(Duration::from_secs(3)),
+    lock: "2s",
+};
+/// How long nothing was heard of a gateway whose connection is gone, before it is held for gone: it may come back.
+const GONE_TIME: Duration = Duration::from_secs(3);
+/// How long a call may take effect after it failed, and a row take to the disk.
+const LANDING_TIME: Duration = Duration::from_secs(65);
+/// Most pending intents that are taken over at once.
+const ADOPTED_MAX: i64 = 1000;
+
+/// Ends chains whose gateway is gone: its session has ended, or it stands still. Each by one gateway alone.
+const END_GONE: &str = "WITH gone AS (\
+        SELECT c.chain_id, c.number FROM audit_chains AS c \
+        WHERE c.ended_at IS NULL AND c.chain_id <> $1 AND c.heartbeat_at < clock_timestamp() - $2 * interval '1 ms' \
+        AND (c.heartbeat_at < clock_timestamp() - $3 * interval '1 ms' OR NOT EXISTS (\
+            SELECT 1 FROM pg_locks AS l WHERE l.locktype = 'advisory' AND l.granted \
+            AND l.classid = $4::bigint::oid AND l.objid = (c.number & 2147483647)::oid \
+            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())))), \
+    ended AS (\
+        UPDATE audit_chains AS c SET ended_at = clock_timestamp() FROM gone \
+        WHERE c.chain_id = gone.chain_id AND c.ended_at IS NULL AND c.heartbeat_at < clock_timestamp() - $2 * interval '1 ms' \
+        RETURNING c.chain_id) \
+    SELECT e.chain_id, (SELECT COUNT(pg_terminate_backend(a.pid)) FROM pg_stat_activity AS a \
+        WHERE a.datname = current_database() AND a.application_name LIKE 'image-share-gateway %' || e.chain_id) FROM ended AS e";
+
+/// Gives the locks of chains that have ended to who waits for them. Calls of who had them may go on for as long as its lease held
+/// when it was heard of last, and one call takes.
+const FREE_LOCKS: &str = "WITH freed AS (\
+        UPDATE lane_locks AS l SET holder = lane_locks_next(l.waiting), \
+            waiting = l.waiting[COALESCE(array_position(l.waiting, lane_locks_next(l.waiting)), cardinality(l.waiting)) + 1:], \
+            last_event = GREATEST(l.last_event, c.last_event), let_go_at = clock_timestamp(), \
+            not_before = GREATEST(l.not_before, c.heartbeat_at + ($1 + c.call_ms) * interval '1 ms'), \
+            unsure_until = GREATEST(l.unsure_until, c.heartbeat_at + ($1 + c.call_ms + $2) * interval '1 ms') \
+        FROM audit_chains AS c WHERE c.chain_id = l.holder AND c.ended_at IS NOT NULL \
+        RETURNING l.region, l.image_id, l.holder) \
+    SELECT COUNT(pg_notify('isg_' || holder, json_build_array('granted', region, image_id)::text)) FROM freed WHERE holder IS NOT NULL";
+
+const FORGET_LOCKS: &str = "DELETE FROM lane_locks WHERE holder IS NULL \
+    AND let_go_at < clock_timestamp() - interval '2 minutes' \
+    AND (not_before IS NULL OR not_before < clock_timestamp()) AND unsure_until IS NULL \
+    AND (last_event IS NULL OR last_event < audit_id_at(clock_timestamp() - interval '1 minute'))";
+const FORGET_NOTES: &str = "DELETE FROM audit_looked_after WHERE through < audit_id_at(clock_timestamp() - interval '2 days')";
+
+/// One connection that looks after what others left.
+#[derive(Debug)]
+pub(in crate::audit) struct Neighbours {
+    url: ServerUrl,
+    connection: Option<PgConnection>,
+}
+
+impl Neighbours {
+    /// Nothing is opened yet.
+    pub(in crate::audit) fn new(url: &ServerUrl) -> Self {
+        Self {
+            url: url.clone(),
+            connection: None,
+        }
+    }
+
+    /// Opens its connection; returns whether it is a new one.
+    pub(in crate::audit) async fn open(&mut self, chain_id: &str) -> Result<bool, StoreError> {
+        let is_new = self.connection.is_none();
+        if is_new {
+            self.connection =
+                Some(connect(&self.url, &format!("recovery {chain_id}"), LOOKING).await?);
+        }
+        Ok(is_new)
+    }
+
+    /// Drops its connection: the chain is another.
+    pub(in crate::audit) fn hang_up(&mut self) {
+        self.connection = None;
+    }
+
+    async fn run<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, StoreError> {
+        let Some(connection) = &mut self.connection else {
+            return Err(away(&self.url, "there is no connection"));
+        };
+        let done = timeout(TIME, work(connection)).await;
+        done.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+            .map_err(|error| {
+                self.connection = None;
+                refused(&self.url, error)
+            })
+    }
+
+    /// Ends the chains of gateways that are gone. Gives their names.
+    pub(in crate::audit) async fn end_gone(
+        &mut self,
+        chain_id: &str,
+    ) -> Result<Vec<String>, StoreError> {
+        let ended: Vec<(String, i64)> = self
+            .run(async |connection| {
+                let ending = sqlx::query_as(END_GONE)
+                    .bind(chain_id)
+                    .bind(millis(GONE_TIME))
+                    .bind(millis(LEASE_TIME))
+                    .bind(i64::from(CHAIN_LOCKS));
+                ending.fetch_all(connection).await
+            })
+            .await?;
+        Ok(ended.into_iter().map(|(chain_id, _)| chain_id).collect())
+    }
+
+    /// Gives the locks of ended chains to who waits for them.
+    pub(in crate::audit) async fn free_locks(&mut self) -> Result<(), StoreError> {
+        self.run(async |connection| {
+            let freeing = sqlx::query(FREE_LOCKS)
+                .bind(millis(LEASE_TIME))
+                .bind(millis(LANDING_TIME));
+            freeing.execute(connection).await.map(drop)
+        })
+        .await
+    }
+
+    /// Images of which changes may take effect late, and that nobody has.
+    pub(in crate::audit) async fn forsaken(&mut self) -> Result<Vec<LockKey>, StoreError> {
+        let forsaken: Vec<(String, String)> = self
+            .run(async |connection| {
+                let forsaken = "SELECT region, image_id FROM lane_locks WHERE holder IS NULL AND unsure_until IS NOT NULL LIMIT 100";
+                sqlx::query_as(forsaken).fetch_all(connection).await
+            })
+            .await?;
+        let key = |(region, image_id): (String, String)| {
+            Some((region.parse().ok()?, image_id.parse().ok()?))
+        };
+        Ok(forsaken.into_iter().filter_map(key).collect())
+    }
+
+    /// Forgets what nobody asks for any more.
+    pub(in crate::audit) async fn forget(&mut self) -> Result<(), StoreError> {
+        self.run(async |connection| {
+            sqlx::query(FORGET_LOCKS).execute(&mut *connection).await?;
+            sqlx::query(FORGET_NOTES)
+                .execute(connection)
+                .await
+                .map(drop)
+        })
+        .await
+    }
+
+    /// Takes over what chains that have ended left pending: it is this chain's from now on, and nobody else's.
+    pub(in crate::audit) async fn adopt(
+        &mut self,
+        chain_id: &str,
+    ) -> Result<Vec<EventRow>, StoreError> {
+        let adopt = format!(
+            "WITH orphans AS (\
+                 SELECT p.event_id FROM audit_pending AS p LEFT JOIN audit_chains AS c ON c.chain_id = p.chain_id \
+                 WHERE c.chain_id IS NULL OR c.ended_at IS NOT NULL ORDER BY p.event_id LIMIT $2 FOR UPDATE OF p SKIP LOCKED), \
+             adopted AS (\
+                 UPDATE audit_pending AS p SET chain_id = c.chain_id FROM orphans, audit_chains AS c \
+                 WHERE p.event_id = orphans.event_id AND c.chain_id = $1 AND c.ended_at IS NULL RETURNING p.event_id) \
+             {SELECT_EVENT} FROM adopted AS a JOIN audit_entries AS f ON f.event_id = a.event_id AND f.kind = 'intent' \
+             LEFT JOIN audit_entries AS o ON o.event_id = a.event_id AND o.kind = 'outcome' \
+             WHERE o.event_id IS NULL ORDER BY f.event_id"
+        );
+        let rows: Vec<String> = self
+            .run(async |connection| {
+                let adopting = sqlx::query_scalar(AssertSqlSafe(adopt))
+                    .bind(chain_id)
+                    .bind(ADOPTED_MAX);
+                adopting.fetch_all(connection).await
+            })
+            .await?;
+        let read = |row: &String| serde_json::from_str(row).map_err(StoreError::Event);
+        rows.iter().map(read).collect()
+    }
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}

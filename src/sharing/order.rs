@@ -1,0 +1,307 @@
+//! One order of changes over all gateways of a trail, and what becomes of what one of them left.
+//!
+//! Lanes say which images they want and which they have no use for any more; this asks the database for them, many at a
+//! time, and tells lanes what they got. Whoever gets an image behind another gateway gives ids above that one's, waits until no call of
+//! one that did not let go in order can go on any more, and looks after what its calls may bring about late. Beside that
+//! each gateway looks for others that are gone: it ends their chains, frees their images and closes their intents.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use crate::audit::{Grant, Lease, LetGo, LockWord, Locks, Neighbours, Replicas, StoreError};
+use crate::domain::Stopwatch;
+
+use super::lanes::{LaneKey, Order, Orders};
+use super::{Parts, reconciliation, recovery};
+
+/// How often is asked again for what was not got: a word that it was may be lost.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long nothing is asked after the database failed to answer.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Orders of one round.
+const ORDERS_AT_ONCE: usize = 256;
+/// For how long calls may take effect late, and a row take to the disk.
+const UNSURE_TIME: Duration = Duration::from_secs(65);
+/// How often is looked for gateways that are gone.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long the others are given to come back, after this gateway came back itself.
+const COMING_BACK_TIME: Duration = Duration::from_secs(3);
+/// How often is forgotten what nobody asks for any more.
+const FORGET_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Begins to settle with the other gateways who has which image, and to look after them.
+pub(super) fn start(parts: &Arc<Parts>, replicas: Replicas, orders: Orders) {
+    let Replicas {
+        locks,
+        neighbours,
+        lease,
+    } = replicas;
+    let keeper = Keeper {
+        parts: Arc::downgrade(parts),
+        locks,
+        lease: lease.clone(),
+        chain: None,
+        wanted: BTreeSet::new(),
+        asked: BTreeSet::new(),
+        held: BTreeSet::new(),
+        leaving: Vec::new(),
+        left: Vec::new(),
+    };
+    parts.tasks.serve(keeper.keep(orders));
+    let watching = watch(Arc::downgrade(parts), neighbours, lease);
+    parts.tasks.serve(watching);
+}
+
+/// What this gateway has, wants and lets go.
+struct Keeper {
+    parts: Weak<Parts>,
+    locks: Locks,
+    lease: Lease,
+    /// The chain under which they are had.
+    chain: Option<Arc<str>>,
+    wanted: BTreeSet<LaneKey>,
+    /// Those of them that are asked for in the next round.
+    asked: BTreeSet<LaneKey>,
+    held: BTreeSet<LaneKey>,
+    leaving: Vec<LetGo>,
+    /// Who waits until all that is let go is.
+    left: Vec<oneshot::Sender<()>>,
+}
+
+impl Keeper {
+    async fn keep(mut self, mut orders: Orders) {
+        let mut chain = self.lease.chain();
+        self.begin(chain.borrow_and_update().clone());
+        loop {
+            let mut received = Vec::new();
+            let waits = !(self.wanted.is_empty() && self.leaving.is_empty());
+            tokio::select! {
+                biased;
+                changed = chain.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let chain = chain.borrow_and_update().clone();
+                    self.begin(chain);
+                }
+                count = orders.recv_many(&mut received, ORDERS_AT_ONCE) => {
+                    if count == 0 {
+                        return;
+                    }
+                }
+                word = self.locks.word() => self.hear(word),
+                () = sleep(ASK_INTERVAL), if waits || !self.lease.holds() => {
+                    self.asked.extend(self.wanted.iter().cloned());
+                }
+            }
+            for order in received {
+                self.take_order(order);
+            }
+            if let Err(error) = self.round().await {
+                tracing::debug!(error.message = %error, "the locks of images could not be settled; it is tried again");
+                sleep(PAUSE).await;
+            }
+            let Some(parts) = self.parts.upgrade() else {
+                return;
+            };
+            if !self.lease.holds() {
+                parts.lanes.refuse_waits();
+            }
+        }
+    }
+
+    /// Another chain: what was had under the one before is another's.
+    fn begin(&mut self, chain: Option<Arc<str>>) {
+        self.locks.hang_up();
+        (self.wanted, self.asked, self.held) = Default::default();
+        self.leaving.clear();
+        self.left.clear();
+        self.chain.clone_from(&chain);
+        if let Some(parts) = self.parts.upgrade() {
+            parts.lanes.lock_by(chain);
+        }
+    }
+
+    fn take_order(&mut self, order: Order) {
+        match order {
+            Order::Lock(key) => {
+                self.asked.insert(key.clone());
+                self.wanted.insert(key);
+            }
+            Order::Unlock { key, unsure } => {
+                self.held.remove(&key);
+                let parts = self.parts.upgrade();
+                self.leaving.push(LetGo {
+                    key,
+                    last_event: parts.and_then(|parts| parts.writer.last_event()),
+                    unsure: if unsure { UNSURE_TIME } else { Duration::ZERO },
+                });
+            }
+            Order::Leave(left) => self.left.push(left),
+        }
+    }
+
+    fn hear(&mut self, word: LockWord) {
+        match word {
+            LockWord::Granted(key) => drop(self.asked.insert(key)),
+            LockWord::Wanted(key) => {
+                if let Some(parts) = self.parts.upgrade().filter(|_| self.held.contains(&key)) {
+                    parts.lanes.lock_wanted(&key);
+                }
+            }
+            LockWord::Lost => {
+                self.asked.extend(self.wanted.iter().cloned());
+                self.asked.extend(self.held.iter().cloned());
+            }
+        }
+    }
+
+    async fn round(&mut self) -> Result<(), StoreError> {
+        let Some(chain) = self.chain.clone() else {
+            return Ok(());
+        };
+        if self.leaving.is_empty() && self.asked.is_empty() {
+            self.left.clear();
+            return Ok(());
+        }
+        self.locks.open(&chain).await?;
+        if !self.leaving.is_empty() {
+            self.locks.let_go(&chain, &self.leaving).await?;
+            self.leaving.clear();
+        }
+        // Whoever waits learns of it as the channel is dropped.
+        self.left.clear();
+        if self.asked.is_empty() {
+            return Ok(());
+        }
+        let asked: Vec<LaneKey> = std::mem::take(&mut self.asked).into_iter().collect();
+        for grant in self.locks.take(&chain, &asked).await? {
+            self.granted(&chain, grant);
+        }
+        Ok(())
+    }
+
+    fn granted(&mut self, chain: &Arc<str>, grant: Grant) {
+        let Some(parts) = self.parts.upgrade() else {
+            return;
+        };
+        self.wanted.remove(&grant.key);
+        if !self.held.insert(grant.key.clone()) {
+            if grant.wanted {
+                parts.lanes.lock_wanted(&grant.key);
+            }
+            return;
+        }
+        if let Some(last_event) = grant.last_event {
+            self.lease.raise_ids(last_event);
+        }
+        if grant.wait.is_zero() && !grant.unsure {
+            parts.lanes.locked(chain, &grant.key, grant.wanted);
+            return;
+        }
+        let inheriting = inherit(
+            Arc::downgrade(&parts),
+            Arc::clone(chain),
+            self.lease.clone(),
+            grant,
+        );
+        parts.tasks.serve(inheriting);
+    }
+}
+
+/// Takes an image over from a gateway that did not let it go in order, or left changes that may land late.
+async fn inherit(parts: Weak<Parts>, chain: Arc<str>, lease: Lease, grant: Grant) {
+    sleep(grant.wait).await;
+    loop {
+        let Some(parts) = parts.upgrade() else {
+            return;
+        };
+        if lease.chain().borrow().as_ref() != Some(&chain) {
+            return;
+        }
+        let remembered = if grant.unsure {
+            reconciliation::remember_image(&parts, &grant.key).await
+        } else {
+            Ok(())
+        };
+        match remembered {
+            Ok(()) => return parts.lanes.locked(&chain, &grant.key, grant.wanted),
+            Err(error) => {
+                tracing::warn!(error.message = %error, image.id = grant.key.1.as_str(),
+                    "changes that may take effect late could not be read; the image waits");
+            }
+        }
+        drop(parts);
+        sleep(ASK_INTERVAL).await;
+    }
+}
+
+/// Looks for gateways that are gone, and after what they left.
+async fn watch(parts: Weak<Parts>, mut neighbours: Neighbours, lease: Lease) {
+    let mut chain: Option<Arc<str>> = None;
+    let mut since = Stopwatch::start();
+    let mut forgot = Stopwatch::start();
+    loop {
+        let Some(strong) = parts.upgrade() else {
+            return;
+        };
+        tokio::select! {
+            () = sleep(LOOK_INTERVAL) => {}
+            () = strong.tasks.stopping() => return,
+        }
+        let present = lease.chain().borrow().clone();
+        if present != chain || !lease.holds() {
+            neighbours.hang_up();
+            chain = present;
+        }
+        let Some(chain) = chain.as_ref().filter(|_| lease.holds()) else {
+            continue;
+        };
+        match neighbours.open(chain).await {
+            Ok(true) => since = Stopwatch::start(),
+            Ok(false) => {}
+            Err(_) => continue,
+        }
+        let looked = look(&strong, &mut neighbours, chain, since);
+        if let Err(error) = looked.await {
+            tracing::debug!(error.message = %error, "other gateways could not be looked after; it is tried again");
+        }
+        if forgot.elapsed() > FORGET_INTERVAL {
+            forgot = Stopwatch::start();
+            // It is tried again.
+            let _ = neighbours.forget().await;
+        }
+    }
+}
+
+async fn look(
+    parts: &Arc<Parts>,
+    neighbours: &mut Neighbours,
+    chain: &Arc<str>,
+    since: Stopwatch,
+) -> Result<(), StoreError> {
+    if since.elapsed() >= COMING_BACK_TIME {
+        for gone in neighbours.end_gone(chain).await? {
+            tracing::warn!(
+                audit.chain = gone,
+                "another gateway is gone; this one takes over what it left"
+            );
+        }
+    }
+    neighbours.free_locks().await?;
+    for key in neighbours.forsaken().await? {
+        parts.lanes.look_after(&key);
+    }
+    let adopted = neighbours.adopt(chain).await?;
+    if !adopted.is_empty() {
+        let closing = Arc::clone(parts);
+        parts
+            .tasks
+            .spawn(async move { recovery::close(closing, adopted).await });
+    }
+    Ok(())
+}
