@@ -76,6 +76,8 @@ pub use writer::{
 use std::path::Path;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use chain::Tip;
 use writer::Opened;
 
@@ -132,28 +134,30 @@ async fn open_server(
     metrics: Metrics,
 ) -> Result<Doors, StoreError> {
     let lease = Lease::to_come();
-    let mut appender = store::ServerAppender::new(url, call_time, lease.clone());
-    let tip = match appender.open(None).await {
-        Ok(tip) => Some(tip),
-        Err(error @ StoreError::Away { .. }) => {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::error!(error.message = %error, error.cause = cause, "the audit database does not answer; it is waited for");
-            None
-        }
-        Err(error) => return Err(error),
-    };
+    let appender = store::ServerAppender::new(url, call_time, lease.clone());
     let connections = store::ReadConnections::Server(store::ServerReads::new(url, true)?);
+    let (told, first) = oneshot::channel();
     let opened = Opened {
         appender: store::Appender::Server(Box::new(appender)),
-        tip,
+        tip: None,
         head_file: None,
         reads: None,
+        first_opened: Some(told),
     };
     let started = Writer::start(opened, lease.clone(), metrics);
     let (writer, task, committed) = started.map_err(|error| StoreError::Away {
         database: url.to_string(),
         source: error.into(),
     })?;
+    match first.await {
+        Ok(Err(error @ StoreError::Away { .. })) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::error!(error.message = %error, error.cause = cause, "the audit database does not answer; it is waited for");
+        }
+        Ok(opened) => opened?,
+        // The writer has ended, and says so whenever it is asked.
+        Err(_) => {}
+    }
     Ok(Doors {
         writer,
         task,
@@ -207,6 +211,7 @@ pub async fn open_file(
         tip: Some(tip),
         head_file: Some(head_file),
         reads: Some(connections.gate()),
+        first_opened: None,
     };
     let started = Writer::start(opened, Lease::of_one(), metrics);
     let (writer, task, committed) = started.map_err(|error| StoreError::open(path, error))?;

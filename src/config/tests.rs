@@ -109,7 +109,7 @@ fn every_fault_is_told_at_once() {
         regions = ["cn-sh2"]
         max_in_flight = 0
         [audit]
-        database_url = "postgres://db/audit"
+        database_url = "postgres://db/"
         [limits]
         burst = -1
         [telemetry]

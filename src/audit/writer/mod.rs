@@ -31,7 +31,7 @@ use super::entry::{Completion, Denial, Draft, Intent, LookedAfter};
 use super::heads::HeadFile;
 use super::ids::id_time;
 use super::lease::Lease;
-use super::store::{Appender, ReadGate};
+use super::store::{Appender, ReadGate, StoreError};
 use allowance::{Allowances, Taken};
 pub use work::CLOCK_BEHIND_TOLD;
 pub(super) use work::LOG_BYTES_MAX;
@@ -174,6 +174,8 @@ pub(super) struct Opened {
     pub(super) head_file: Option<HeadFile>,
     /// What keeps reads from the log before the database, where there is one.
     pub(super) reads: Option<ReadGate>,
+    /// Who waits for the writer to open it, where it has not been.
+    pub(super) first_opened: Option<oneshot::Sender<Result<(), StoreError>>>,
 }
 
 /// The writer itself, to be stopped and waited for.
@@ -234,6 +236,7 @@ impl Writer {
             tip: found,
             head_file,
             reads,
+            first_opened,
         } = opened;
         if let Some(tip) = &found {
             tracing::info!(audit.head = %tip.head(), "the audit trail is open");
@@ -268,6 +271,7 @@ impl Writer {
             lost_outcomes: 0,
             write_ahead_log: reads.map(WriteAheadLog::new),
             lease: lease.clone(),
+            first_opened,
             clock,
             health: told,
             committed,

@@ -7,7 +7,7 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::chain::{Sealed, Tip};
@@ -57,6 +57,9 @@ pub(super) struct Work {
     pub(super) write_ahead_log: Option<WriteAheadLog>,
     pub(super) beats: Beats,
     pub(super) lease: Lease,
+    /// Told, once, whether the trail could be opened, where that is the writer's own to do: connections belong to the runtime on
+    /// which they were opened.
+    pub(super) first_opened: Option<oneshot::Sender<Result<(), StoreError>>>,
     pub(super) clock: ClockWatch,
     pub(super) health: watch::Sender<Health>,
     /// Whoever follows the trail wakes up by it.
@@ -73,10 +76,13 @@ impl Work {
     }
 
     pub(super) async fn run(mut self) -> Closed {
-        if self.asks_the_network() {
-            // Connections belong to the runtime on which they were opened.
-            self.tip = None;
-            self.commit(Vec::new()).await;
+        if let Some(told) = self.first_opened.take() {
+            let opened = self.look_again().await;
+            if opened.is_ok() {
+                self.tell_writable();
+            }
+            // Whoever does not wait any more need not know.
+            let _ = told.send(opened.map(drop));
         }
         loop {
             let mut group = Vec::new();
