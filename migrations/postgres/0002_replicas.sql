@@ -72,3 +72,33 @@ SELECT f.event_id AS id,
 FROM audit_entries AS f
 LEFT JOIN audit_entries AS o ON o.event_id = f.event_id AND o.kind = 'outcome'
 WHERE f.kind IN ('intent', 'denial');
+
+-- As before, but whether another gateway has made it just now is asked of the catalogue itself: what is remembered of it may be
+-- older than the lock.
+CREATE OR REPLACE FUNCTION audit_make_partition(id uuid) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    month   timestamp := date_trunc('month', audit_id_time(id) AT TIME ZONE 'UTC');
+    next    timestamptz := (month + interval '1 month') AT TIME ZONE 'UTC';
+    place   text := 'audit_entries_' || to_char(month, 'YYYY_MM');
+    -- Of the last month that has ids the end has none.
+    bound   text := CASE WHEN extract(epoch FROM next) * 1000 < 281474976710656
+        THEN quote_literal(audit_id_at(next)) ELSE 'MAXVALUE' END;
+BEGIN
+    IF to_regclass(quote_ident(place)) IS NOT NULL THEN
+        RETURN place;
+    END IF;
+    -- One at a time, whoever makes it; attached, since that keeps nobody from writing to the others.
+    PERFORM pg_advisory_xact_lock(hashtext('audit_make_partition'));
+    PERFORM 1 FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'audit_entries'::regclass AND c.relname = place;
+    IF FOUND THEN
+        RETURN place;
+    END IF;
+    EXECUTE format('CREATE TABLE %I (LIKE audit_entries INCLUDING ALL)', place);
+    EXECUTE format('CREATE TRIGGER audit_entries_no_truncate BEFORE TRUNCATE ON %I '
+        'FOR EACH STATEMENT EXECUTE FUNCTION audit_entries_refuse()', place);
+    EXECUTE format('ALTER TABLE audit_entries ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%s)', place,
+        audit_id_at(month AT TIME ZONE 'UTC'), bound);
+    RETURN place;
+END
+$$;

@@ -10,6 +10,7 @@ use crate::audit::{Denial, Elapsed, HttpStatus, Intent, NotDurable, Recalled, Re
 use crate::authorization::{Decision, Refusal, Request};
 use crate::domain::{Author, Caller, Change, Deadline, EventId, Operation, Stopwatch};
 use crate::problem::ProblemKind;
+use crate::telemetry::traces::{current, within_now};
 
 use super::completion;
 use super::lanes::{Ended, Kind, Place, Terms, Word};
@@ -77,9 +78,9 @@ impl Parts {
             deadline: deadline.instant(),
         };
         let (writer, queued) = (self.writer.clone(), intent.clone());
-        let traces = self.traces.clone();
+        let (traces, spans) = (self.traces.clone(), current());
         let enqueue = move || {
-            let recording = traces.part("audit.intent");
+            let recording = within_now(spans, || traces.part("audit.intent"));
             Ok((writer.enqueue(queued)?, recording))
         };
         let admitted = self.lanes.admit(&key, asked, changes, enqueue);

@@ -49,6 +49,7 @@ mod proxies;
 mod published_keys;
 mod recipes;
 mod rehearsal;
+mod replicas;
 mod sandbox;
 mod secrets;
 mod service_manager;

@@ -270,7 +270,6 @@ impl Writer {
             kept: VecDeque::new(),
             lost_outcomes: 0,
             write_ahead_log: reads.map(WriteAheadLog::new),
-            lease: lease.clone(),
             first_opened,
             clock,
             health: told,

@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::chain::{Sealed, Tip};
 use crate::audit::entry::{Completion, Draft, LookedAfter};
-use crate::audit::lease::Lease;
 use crate::audit::store::{Appender, Insert, StoreError};
 use crate::domain::{EventId, Stopwatch, Timestamp};
 use crate::telemetry::Metrics;
@@ -56,7 +55,6 @@ pub(super) struct Work {
     pub(super) lost_outcomes: usize,
     pub(super) write_ahead_log: Option<WriteAheadLog>,
     pub(super) beats: Beats,
-    pub(super) lease: Lease,
     /// Told, once, whether the trail could be opened, where that is the writer's own to do: connections belong to the runtime on
     /// which they were opened.
     pub(super) first_opened: Option<oneshot::Sender<Result<(), StoreError>>>,
@@ -241,7 +239,6 @@ impl Work {
             }
             Err(error) => {
                 self.tip = None;
-                self.lease.drop_now();
                 self.metrics.audit_commit_failed();
                 self.tell_failing(&error);
                 group.into_iter().for_each(Waiting::failed);

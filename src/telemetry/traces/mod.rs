@@ -22,7 +22,7 @@ use crate::domain::SpanContext;
 
 use super::Metrics;
 pub use export::{Exporting, TraceError};
-pub use within::{Within, current, within};
+pub use within::{Within, current, within, within_now};
 
 /// What the gateway's spans say that they are of (OpenTelemetry's `service.name`).
 const SERVICE_NAME: &str = "image-share-gateway";

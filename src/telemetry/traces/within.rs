@@ -59,6 +59,14 @@ pub fn within<F: Future>(
     CURRENT.scope(spans.into(), work)
 }
 
+/// Runs `work` at once within `spans`, where there are any: for what somebody else does on the behalf of traced work.
+pub fn within_now<T>(spans: Option<Arc<Within>>, work: impl FnOnce() -> T) -> T {
+    match spans {
+        Some(spans) => CURRENT.sync_scope(spans, work),
+        None => work(),
+    }
+}
+
 /// The spans that the present work belongs to, where it is traced.
 #[must_use]
 pub fn current() -> Option<Arc<Within>> {

@@ -11,6 +11,7 @@ pub(crate) mod generate;
 mod key_server;
 mod postgres;
 mod program;
+mod proxy;
 mod upstream;
 
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ pub(crate) use program::{
     PROGRAM_PRIVATE_KEY, PROGRAM_PUBLIC_KEY, Program, beside_python, binary, ended, environment,
     node_modules, printed, python, python_with, said, search_path,
 };
+pub(crate) use proxy::{Proxy, free_port};
 pub(crate) use upstream::{Call, MISSING_ACCOUNTS, Reply, Scripted, refusal};
 
 /// Keeps what the gateway told, for `tests/run` to search all of it for secrets once all tests have run.

@@ -15,7 +15,9 @@ use super::{Certificates, eventually};
 pub(crate) const POSTGRES_PASSWORD: &str = "a-password-that-nobody-sees";
 
 pub(crate) struct Postgres {
-    server: Child,
+    server: Option<Child>,
+    user: Option<(u32, u32)>,
+    arguments: Vec<String>,
     port: u16,
     directory: tempfile::TempDir,
 }
@@ -109,29 +111,84 @@ impl Postgres {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap().port()
         };
-        let server = command(&program("postgres"), user)
-            .current_dir(directory.path())
-            .arg("-D")
-            .arg(&data)
-            .args(["-c", "listen_addresses=127.0.0.1"])
-            .args(["-c", "unix_socket_directories="])
-            .args(["-c", &format!("port={port}")])
-            .args(tls)
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(directory.path().join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let postgres = Self {
-            server,
+        let mut arguments = vec!["-D".to_owned(), data.display().to_string()];
+        for setting in [
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "max_connections=200",
+            &format!("port={port}"),
+        ] {
+            arguments.extend(["-c".to_owned(), setting.to_owned()]);
+        }
+        arguments.extend(tls);
+        let mut postgres = Self {
+            server: None,
+            user,
+            arguments,
             port,
             directory,
         };
+        postgres.start_again();
         eventually("the server answers", async || {
             let made = postgres.psql("postgres", "CREATE DATABASE audit");
             made.status.success().then_some(())
         })
         .await;
         postgres
+    }
+
+    /// Starts it where it was stopped.
+    pub(crate) fn start_again(&mut self) {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.path().join("log"))
+            .unwrap();
+        let server = command(&program("postgres"), self.user)
+            .current_dir(self.directory.path())
+            .args(&self.arguments)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.server = Some(server);
+    }
+
+    /// Ends all connections and stops it, as `pg_ctl stop -m fast` does.
+    pub(crate) fn stop(&mut self) {
+        self.end(Signal::INT);
+    }
+
+    fn end(&mut self, signal: Signal) {
+        if let Some(mut server) = self.server.take() {
+            let _ = kill_process(Pid::from_child(&server), signal);
+            let _ = server.wait();
+        }
+    }
+
+    /// Has the server and all that work for it stand still, or go on.
+    pub(crate) fn signal_all(&self, signal: Signal) {
+        let server = self.server.as_ref().unwrap().id();
+        let ids = Command::new("pgrep")
+            .args(["-P", &server.to_string()])
+            .output()
+            .unwrap();
+        let ids = String::from_utf8(ids.stdout).unwrap();
+        for id in std::iter::once(server.to_string()).chain(ids.lines().map(str::to_owned)) {
+            let id = Pid::from_raw(id.parse().unwrap()).unwrap();
+            // One may have ended meanwhile.
+            let _ = kill_process(id, signal);
+        }
+    }
+
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where its files lie.
+    pub(crate) fn folder(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Of the database with this name.
@@ -164,9 +221,10 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        let id = Pid::from_child(&self.server);
+        if self.server.is_some() {
+            self.signal_all(Signal::CONT);
+        }
         // At once: what is in it is gone with its folder.
-        let _ = kill_process(id, Signal::QUIT);
-        let _ = self.server.wait();
+        self.end(Signal::QUIT);
     }
 }

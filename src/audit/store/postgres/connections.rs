@@ -181,7 +181,9 @@ impl ReadConnections {
                 SELECT GREATEST(audit_id_at(clock_timestamp()), (SELECT last_event FROM audit_chains \
                     WHERE last_event IS NOT NULL ORDER BY last_event DESC LIMIT 1)) AS id), \
             promised AS (\
-                UPDATE audit_chains AS c SET floor_event = GREATEST(c.floor_event, last.id) FROM last WHERE c.ended_at IS NULL) \
+                UPDATE audit_chains AS c SET floor_event = GREATEST(c.floor_event, last.id) \
+                FROM last, (SELECT chain_id FROM audit_chains WHERE ended_at IS NULL ORDER BY chain_id FOR NO KEY UPDATE) AS live \
+                WHERE c.chain_id = live.chain_id AND c.ended_at IS NULL) \
             SELECT id FROM last";
         self.look_up(async |connection| sqlx::query_scalar(promise).fetch_one(connection).await)
             .await
