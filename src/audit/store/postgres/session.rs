@@ -99,16 +99,20 @@ pub(super) async fn open(
 async fn check_own(url: &ServerUrl, connection: &mut PgConnection) -> Result<(), StoreError> {
     let failed = |error| refused(url, error);
     let mut other = connect(url, "session check", WRITING).await?;
+    let before = backend(connection).await.map_err(failed)?;
+    match sqlx::raw_sql("BEGIN").execute(&mut other).await {
+        Ok(_) => {}
+        // A pooler of statements knows no transactions.
+        Err(sqlx::Error::Database(_)) => return Err(refused_as(url, POOLED)),
+        Err(error) => return Err(failed(error)),
+    }
     let ids = async {
-        let before = backend(connection).await?;
-        // A pooler of statements refuses it.
-        sqlx::raw_sql("BEGIN").execute(&mut other).await?;
         let others = backend(&mut other).await?;
         let after = backend(connection).await?;
         sqlx::raw_sql("ROLLBACK").execute(&mut other).await?;
-        Ok((before, others, after))
+        Ok((others, after))
     };
-    let (before, others, after) = ids.await.map_err(failed)?;
+    let (others, after) = ids.await.map_err(failed)?;
     close(other).await;
     if before == after && before != others {
         Ok(())
