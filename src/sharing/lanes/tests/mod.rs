@@ -5,5 +5,6 @@ mod deadlines;
 mod judge;
 mod outage;
 mod properties;
+mod replicas;
 mod upstream;
 mod world;
