@@ -281,6 +281,23 @@ impl Reader {
         })
     }
 
+    /// Whether a gateway that lives is about to write the outcome of a change of such an image.
+    ///
+    /// # Errors
+    /// As [`Self::page`].
+    pub async fn is_being_settled(
+        &self,
+        region: &Region,
+        image_id: &ImageId,
+    ) -> Result<bool, StoreError> {
+        match &self.connections {
+            ReadConnections::File(_) => Ok(false),
+            ReadConnections::Server(connections) => {
+                connections.is_being_settled(region, image_id).await
+            }
+        }
+    }
+
     fn readable(found: Vec<OpenRow>) -> Vec<OpenChange> {
         let readable =
             found

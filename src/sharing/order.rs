@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::audit::{Grant, Lease, LetGo, LockWord, Locks, Neighbours, Replicas, StoreError};
-use crate::domain::Stopwatch;
+use crate::domain::{Deadline, Stopwatch};
 
 use super::lanes::{LaneKey, Order, Orders};
 use super::{Parts, reconciliation, recovery};
@@ -26,6 +26,9 @@ const PAUSE: Duration = Duration::from_millis(250);
 const ORDERS_AT_ONCE: usize = 256;
 /// For how long calls may take effect late, and a row take to the disk.
 const UNSURE_TIME: Duration = Duration::from_secs(65);
+/// How long, and how often, is waited for outcomes that who had an image before has not written yet.
+const SETTLING_TIME: Duration = Duration::from_secs(30);
+const SETTLING_INTERVAL: Duration = Duration::from_millis(50);
 /// How often is looked for gateways that are gone.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long the others are given to come back, after this gateway came back itself.
@@ -216,12 +219,26 @@ impl Keeper {
 /// Takes an image over from a gateway that did not let it go in order, or left changes that may land late.
 async fn inherit(parts: Weak<Parts>, chain: Arc<str>, lease: Lease, grant: Grant) {
     sleep(grant.wait).await;
+    let patience = Deadline::after(SETTLING_TIME);
     loop {
         let Some(parts) = parts.upgrade() else {
             return;
         };
         if lease.chain().borrow().as_ref() != Some(&chain) {
             return;
+        }
+        let (region, image_id) = &grant.key;
+        // Who had it before may have done what it has not written down yet.
+        let settling = grant.unsure && Deadline::now() < patience;
+        if settling
+            && matches!(
+                parts.reader.is_being_settled(region, image_id).await,
+                Ok(true)
+            )
+        {
+            drop(parts);
+            sleep(SETTLING_INTERVAL).await;
+            continue;
         }
         let remembered = if grant.unsure {
             reconciliation::remember_image(&parts, &grant.key).await

@@ -102,4 +102,24 @@ impl ReadConnections {
         })
         .await
     }
+
+    /// Whether a gateway that lives is about to write the outcome of a change of an image.
+    pub(in crate::audit) async fn is_being_settled(
+        &self,
+        region: &Region,
+        image_id: &ImageId,
+    ) -> Result<bool, StoreError> {
+        // Those that another took over end as unknown.
+        let settled = "SELECT EXISTS (SELECT 1 FROM audit_pending AS p \
+            JOIN audit_entries AS f ON f.event_id = p.event_id AND f.kind = 'intent' AND f.chain_id = p.chain_id \
+            JOIN audit_chains AS c ON c.chain_id = p.chain_id AND c.ended_at IS NULL \
+            WHERE f.region = $1 AND f.image_id = $2)";
+        self.look_up(async |connection| {
+            let settled = sqlx::query_scalar(settled)
+                .bind(region.as_str())
+                .bind(image_id.as_str());
+            settled.fetch_one(connection).await
+        })
+        .await
+    }
 }

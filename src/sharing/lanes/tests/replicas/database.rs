@@ -25,6 +25,7 @@ pub(super) struct EventRow {
     pub(super) key: LaneKey,
     pub(super) account: AccountId,
     pub(super) operation: Operation,
+    pub(super) begun_by: ChainId,
     /// Whose it is to close.
     pub(super) chain: ChainId,
     pub(super) outcome: Option<Outcome>,
@@ -219,6 +220,16 @@ impl Database {
                 }
             }
         }
+    }
+
+    /// Whether a gateway that lives is about to write the outcome of a change of an image.
+    pub(super) fn is_being_settled(&self, key: &LaneKey) -> bool {
+        self.events.values().any(|row| {
+            row.key == *key
+                && row.outcome.is_none()
+                && row.chain == row.begun_by
+                && !self.chains[&row.chain].ended
+        })
     }
 
     pub(super) fn forsaken(&self) -> Vec<LaneKey> {

@@ -540,6 +540,7 @@ impl World {
                 key: asked.key,
                 account: asked.account,
                 operation: asked.operation,
+                begun_by: chain,
                 chain,
                 outcome: None,
                 may_land: false,
@@ -615,6 +616,11 @@ impl World {
             return;
         }
         if granted.unsure {
+            // Who had it before may have done what it has not written down yet.
+            if self.database.is_being_settled(&granted.key) {
+                self.comes(50, index, Coming::Activate(chain, granted));
+                return;
+            }
             self.remember(index, &granted.key);
         }
         let who = (index, self.gateways[index].generation, chain);
@@ -663,10 +669,14 @@ impl World {
             if open && noted.is_none_or(|noted| event > noted) {
                 machine.may_land(now, key, row.account, row.operation);
             }
-            if row.outcome != Some(Outcome::Failed) {
-                let succeeded = row.outcome == Some(Outcome::Succeeded);
-                last.insert(row.account, (row.operation, succeeded));
+            if row.outcome == Some(Outcome::Failed) {
+                continue;
             }
+            // A share that nobody knows of changes nothing where one stands.
+            let stands = last.get(&row.account) == Some(&(Operation::Share, true));
+            let succeeded = row.outcome == Some(Outcome::Succeeded)
+                || (stands && row.operation == Operation::Share);
+            last.insert(row.account, (row.operation, succeeded));
         }
         for (account, (operation, succeeded)) in last {
             machine.was_last(key, account, operation, succeeded);
