@@ -12,6 +12,8 @@ ALTER TABLE audit_chains
 -- Chains that are written, of which there are few among many that have ended.
 CREATE INDEX audit_chains_live ON audit_chains (heartbeat_at) WHERE ended_at IS NULL;
 CREATE INDEX audit_pending_chain ON audit_pending (chain_id);
+-- Whether its chain took it over from another.
+ALTER TABLE audit_pending ADD COLUMN adopted BOOLEAN NOT NULL DEFAULT FALSE;
 
 -- Finds outcomes of which a call may still take effect (EARLIER_CALL_OPEN in src/audit/entry.rs), those of the last minutes.
 CREATE INDEX audit_entries_open ON audit_entries (recorded_at)

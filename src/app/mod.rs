@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::domain::Deadline;
 pub use crate::http::Readiness;
 use crate::http::{self, Check, Parts, Requests};
-use crate::sharing::Sharing;
+use crate::sharing::{Sharing, Trail};
 use crate::tasks::Tasks;
 use crate::telemetry::traces::{Exporting, TraceError};
 use crate::telemetry::{Instruments, LostLines, Metrics, Traces};
@@ -136,12 +136,7 @@ impl App {
         let (rest_listener, admin_listener) = listeners(&config.server)?;
         let metrics = Metrics::new();
         let (tasks, requests) = (Tasks::on_this_runtime(), Requests::default());
-        let tls = config.server.tls.as_ref();
-        let tls = tls.map(|files| LiveTls::start(files, metrics.clone(), &tasks));
-        let tls = tls.transpose().map_err(|(key, message)| StartError::File {
-            key: key.into(),
-            message,
-        })?;
+        let tls = start_tls(&config, &metrics, &tasks)?;
         let (traces, exporting) = start_traces(&config, &metrics)?;
         let instruments = Instruments {
             metrics: metrics.clone(),
@@ -151,12 +146,7 @@ impl App {
         let authenticator = Arc::new(authenticator(&config.auth, sandbox_keys, metrics.clone())?);
         authenticator.follow(&tasks)?;
         let authenticator = Data::from(authenticator);
-        let policies = load_policies(config.authorization.policy_file.as_deref());
-        let policies = policies.map_err(|message| StartError::File {
-            key: "authorization.policy_file".into(),
-            message,
-        })?;
-        let authorizer = Arc::new(Authorizer::new(policies, metrics.clone()));
+        let authorizer = Arc::new(start_authorizer(&config, &metrics)?);
         let upstream = Arc::new(Upstream::new(&config.upstream, instruments.clone())?);
         let call_time = config.upstream.timeout;
         let opened = audit::open(&config.audit.database, accepted, call_time, metrics.clone());
@@ -166,20 +156,20 @@ impl App {
             reader,
             replicas,
         } = opened.await?;
-        let is_alone = replicas.is_none();
+        let trail = Trail {
+            writer: writer.clone(),
+            reader: reader.clone(),
+            replicas,
+        };
         let sharing = Sharing::new(
             Arc::clone(&authorizer),
-            writer.clone(),
-            reader.clone(),
+            trail,
             Arc::clone(&upstream),
             tasks.clone(),
             instruments,
             &config.upstream,
-            replicas,
         );
-        if is_alone {
-            sharing.recover().await;
-        }
+        sharing.recover().await;
 
         let checks = checks(authenticator.clone(), writer, sharing.clone());
         let readiness = Data::new(Readiness::new(checks));
@@ -324,6 +314,28 @@ impl App {
         tracing::info!(stop.clean = clean, "stopped");
         clean
     }
+}
+
+fn start_tls(
+    config: &Config,
+    metrics: &Metrics,
+    tasks: &Tasks,
+) -> Result<Option<Arc<LiveTls>>, StartError> {
+    let files = config.server.tls.as_ref();
+    let tls = files.map(|files| LiveTls::start(files, metrics.clone(), tasks));
+    tls.transpose().map_err(|(key, message)| StartError::File {
+        key: key.into(),
+        message,
+    })
+}
+
+fn start_authorizer(config: &Config, metrics: &Metrics) -> Result<Authorizer, StartError> {
+    let policies = load_policies(config.authorization.policy_file.as_deref());
+    let policies = policies.map_err(|message| StartError::File {
+        key: "authorization.policy_file".into(),
+        message,
+    })?;
+    Ok(Authorizer::new(policies, metrics.clone()))
 }
 
 /// Says in the log what is allowed and unwise.

@@ -120,10 +120,15 @@ fn push_place(bytes: &mut Vec<u8>, (sequence, hash): &Place) {
 fn push_number(bytes: &mut Vec<u8>, number: i64) {
     let mut rest = number.unsigned_abs();
     while rest >= 0x80 {
-        bytes.push((rest & 0x7f) as u8 | 0x80);
+        bytes.push(low_bits(rest) | 0x80);
         rest >>= 7;
     }
-    bytes.push(rest as u8);
+    bytes.push(low_bits(rest));
+}
+
+/// The lowest seven.
+fn low_bits(number: u64) -> u8 {
+    number.to_le_bytes()[0] & 0x7f
 }
 
 /// What is left of a cursor that is read.

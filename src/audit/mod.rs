@@ -142,7 +142,7 @@ async fn open_server(
         tip: None,
         head_file: None,
         reads: None,
-        first_opened: Some(told),
+        opening: Some(told),
     };
     let started = Writer::start(opened, lease.clone(), metrics);
     let (writer, task, committed) = started.map_err(|error| StoreError::Away {
@@ -211,7 +211,7 @@ pub async fn open_file(
         tip: Some(tip),
         head_file: Some(head_file),
         reads: Some(connections.gate()),
-        first_opened: None,
+        opening: None,
     };
     let started = Writer::start(opened, Lease::of_one(), metrics);
     let (writer, task, committed) = started.map_err(|error| StoreError::open(path, error))?;

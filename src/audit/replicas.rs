@@ -83,7 +83,7 @@ impl Neighbours {
     }
 
     /// Takes over, for this chain and for nobody else, intents that others left without an outcome: what the outcome will
-    /// repeat of each, and when it began.
+    /// repeat of each, and when it began. Gives those that were taken over before, too, until they have one.
     ///
     /// # Errors
     /// Where the database does not answer, or holds what no gateway writes.

@@ -171,7 +171,7 @@ impl Deadline {
 }
 
 /// A moment by a clock that goes on while the process, or the whole machine, stands still (`CLOCK_BOOTTIME`,
-/// clock_gettime(2)): milliseconds since the machine was started.
+/// `clock_gettime(2)`): milliseconds since the machine was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BootTime(u64);
 

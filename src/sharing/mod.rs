@@ -57,6 +57,17 @@ struct Parts {
     traces: Traces,
 }
 
+/// The doors of the trail that use cases go through.
+#[derive(Debug)]
+pub struct Trail {
+    /// Appends.
+    pub writer: Writer,
+    /// Looks.
+    pub reader: Reader,
+    /// What is settled with other gateways, where there may be some.
+    pub replicas: Option<Replicas>,
+}
+
 /// A change that is done, and on disk as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
@@ -177,14 +188,17 @@ impl Sharing {
     #[must_use]
     pub fn new(
         authorizer: Arc<Authorizer>,
-        writer: Writer,
-        reader: Reader,
+        trail: Trail,
         upstream: Arc<Upstream>,
         tasks: Tasks,
         instruments: Instruments,
         settings: &config::UpstreamSettings,
-        replicas: Option<Replicas>,
     ) -> Self {
+        let Trail {
+            writer,
+            reader,
+            replicas,
+        } = trail;
         let Instruments { metrics, traces } = instruments.clone();
         let limits = Limits {
             max_in_flight: settings.max_in_flight,
@@ -241,6 +255,9 @@ impl Sharing {
     /// becomes `unknown`, with what the upstream says now. Call it before the first change is taken, since
     /// everything pending is held for a leftover. Of a trail that several gateways write, these look after one another.
     pub async fn recover(&self) {
+        if self.0.lanes.is_shared() {
+            return;
+        }
         let pending = self.0.reader.pending().await;
         let of_pending = pending.as_deref().unwrap_or_default();
         if let Err(error) = reconciliation::remember(&self.0, of_pending).await {

@@ -5,15 +5,17 @@
 //! one that did not let go in order can go on any more, and looks after what its calls may bring about late. Beside that
 //! each gateway looks for others that are gone: it ends their chains, frees their images and closes their intents.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Weak};
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use crate::audit::{Grant, Lease, LetGo, LockWord, Locks, Neighbours, Replicas, StoreError};
-use crate::domain::{Deadline, Stopwatch};
+use crate::audit::{
+    Grant, Lease, LetGo, LockWord, Locks, Neighbours, Recalled, Replicas, StoreError,
+};
+use crate::domain::{Deadline, EventId, Stopwatch, Timestamp};
 
 use super::lanes::{LaneKey, Order, Orders};
 use super::{Parts, reconciliation, recovery};
@@ -262,6 +264,7 @@ async fn watch(parts: Weak<Parts>, mut neighbours: Neighbours, lease: Lease) {
     let mut chain: Option<Arc<str>> = None;
     let mut since = Stopwatch::start();
     let mut forgot = Stopwatch::start();
+    let closing = Closing::default();
     loop {
         let Some(strong) = parts.upgrade() else {
             return;
@@ -283,7 +286,7 @@ async fn watch(parts: Weak<Parts>, mut neighbours: Neighbours, lease: Lease) {
             Ok(false) => {}
             Err(_) => continue,
         }
-        let looked = look(&strong, &mut neighbours, chain, since);
+        let looked = look(&strong, &mut neighbours, chain, since, &closing);
         if let Err(error) = looked.await {
             tracing::debug!(error.message = %error, "other gateways could not be looked after; it is tried again");
         }
@@ -300,6 +303,7 @@ async fn look(
     neighbours: &mut Neighbours,
     chain: &Arc<str>,
     since: Stopwatch,
+    closing: &Closing,
 ) -> Result<(), StoreError> {
     if since.elapsed() >= COMING_BACK_TIME {
         for gone in neighbours.end_gone(chain).await? {
@@ -313,12 +317,38 @@ async fn look(
     for key in neighbours.forsaken().await? {
         parts.lanes.look_after(&key);
     }
-    let adopted = neighbours.adopt(chain).await?;
+    let adopted = closing.begin(neighbours.adopt(chain).await?);
     if !adopted.is_empty() {
-        let closing = Arc::clone(parts);
-        parts
-            .tasks
-            .spawn(async move { recovery::close(closing, adopted).await });
+        let (parts_of_it, closing) = (Arc::clone(parts), closing.clone());
+        parts.tasks.spawn(async move {
+            let events: Vec<EventId> = adopted.iter().map(|(of, _)| of.event_id).collect();
+            recovery::close(parts_of_it, adopted).await;
+            closing.end(&events);
+        });
     }
     Ok(())
+}
+
+/// Events that are being closed.
+#[derive(Debug, Clone, Default)]
+struct Closing(Arc<Mutex<HashSet<EventId>>>);
+
+impl Closing {
+    fn events(&self) -> MutexGuard<'_, HashSet<EventId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins with those of which that was not done.
+    fn begin(&self, mut adopted: Vec<(Recalled, Timestamp)>) -> Vec<(Recalled, Timestamp)> {
+        let mut events = self.events();
+        adopted.retain(|(recalled, _)| events.insert(recalled.event_id));
+        adopted
+    }
+
+    fn end(&self, closed: &[EventId]) {
+        let mut events = self.events();
+        for event in closed {
+            events.remove(event);
+        }
+    }
 }

@@ -10,17 +10,17 @@ use serde_json::Value;
 use crate::support::{Answer, Program, Reply, Scripted, environment, eventually, keys_file, token};
 
 /// A small file system that a test can fill; gone when dropped.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// Mounts it at `path`. `None` where the run was told to go without.
-    fn mount(path: PathBuf) -> Option<Self> {
+    pub(crate) fn mount(path: PathBuf, size: &str) -> Option<Self> {
         if std::env::var_os("ISG_TEST_WITHOUT_MOUNT").is_some() {
             return None;
         }
         std::fs::create_dir(&path).unwrap();
         let output = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
             .arg(&path)
             .output()
             .unwrap();
@@ -32,13 +32,13 @@ impl SmallDisk {
         Some(Self(path))
     }
 
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         use std::io::Write as _;
         let mut filler = std::fs::File::create(self.0.join("filler")).unwrap();
         while filler.write(&[0; 4096]).is_ok() {}
     }
 
-    fn free(&self) {
+    pub(crate) fn free(&self) {
         std::fs::remove_file(self.0.join("filler")).unwrap();
     }
 }
@@ -183,7 +183,7 @@ fn holds_some(call: &crate::support::Call) -> Reply {
 async fn a_full_disk_stops_changes_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     keys_file(directory.path());
-    let Some(disk) = SmallDisk::mount(directory.path().join("disk")) else {
+    let Some(disk) = SmallDisk::mount(directory.path().join("disk"), "8m") else {
         return;
     };
     let upstream = Scripted::start(holds_some).await;
@@ -341,7 +341,7 @@ async fn a_trail_that_is_taken_away_under_load_is_noticed_and_nothing_more_is_fo
 async fn a_trail_on_a_read_only_disk_can_be_looked_at_and_not_served() {
     let directory = tempfile::tempdir().unwrap();
     keys_file(directory.path());
-    let Some(disk) = SmallDisk::mount(directory.path().join("disk")) else {
+    let Some(disk) = SmallDisk::mount(directory.path().join("disk"), "8m") else {
         return;
     };
     let upstream = Scripted::start(|_| Reply::Done).await;

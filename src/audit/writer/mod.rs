@@ -175,7 +175,7 @@ pub(super) struct Opened {
     /// What keeps reads from the log before the database, where there is one.
     pub(super) reads: Option<ReadGate>,
     /// Who waits for the writer to open it, where it has not been.
-    pub(super) first_opened: Option<oneshot::Sender<Result<(), StoreError>>>,
+    pub(super) opening: Option<oneshot::Sender<Result<(), StoreError>>>,
 }
 
 /// The writer itself, to be stopped and waited for.
@@ -236,7 +236,7 @@ impl Writer {
             tip: found,
             head_file,
             reads,
-            first_opened,
+            opening,
         } = opened;
         if let Some(tip) = &found {
             tracing::info!(audit.head = %tip.head(), "the audit trail is open");
@@ -270,7 +270,7 @@ impl Writer {
             kept: VecDeque::new(),
             lost_outcomes: 0,
             write_ahead_log: reads.map(WriteAheadLog::new),
-            first_opened,
+            opening,
             clock,
             health: told,
             committed,

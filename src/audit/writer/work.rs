@@ -57,7 +57,7 @@ pub(super) struct Work {
     pub(super) beats: Beats,
     /// Told, once, whether the trail could be opened, where that is the writer's own to do: connections belong to the runtime on
     /// which they were opened.
-    pub(super) first_opened: Option<oneshot::Sender<Result<(), StoreError>>>,
+    pub(super) opening: Option<oneshot::Sender<Result<(), StoreError>>>,
     pub(super) clock: ClockWatch,
     pub(super) health: watch::Sender<Health>,
     /// Whoever follows the trail wakes up by it.
@@ -74,7 +74,7 @@ impl Work {
     }
 
     pub(super) async fn run(mut self) -> Closed {
-        if let Some(told) = self.first_opened.take() {
+        if let Some(told) = self.opening.take() {
             let opened = self.look_again().await;
             if opened.is_ok() {
                 self.tell_writable();

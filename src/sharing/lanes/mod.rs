@@ -245,6 +245,11 @@ impl Lanes {
         });
     }
 
+    /// Whether other gateways change the same images.
+    pub(super) fn is_shared(&self) -> bool {
+        self.0.lease.is_some()
+    }
+
     /// Lets all images go of which nothing is under way, and waits until others may have them.
     pub(super) async fn leave(&self) {
         if self.0.lease.is_none() {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::{Replica, Trail, judge, verified};
+use crate::storage::SmallDisk;
 use crate::support::{Postgres, Reply, Scripted, client, eventually};
 
 impl Replica {
@@ -121,4 +122,38 @@ async fn connections_that_are_ended_and_a_standby_cost_no_promise() {
     replica.is_well_again().await;
     judge(&replica.ended_events().await, &upstream);
     assert_eq!(verified(&trail.database).len(), 1, "the chain went on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_server_whose_disk_is_full_refuses_and_is_well_again_with_room() {
+    let (postgres, upstream) = (
+        Postgres::start().await,
+        Scripted::start(|_| Reply::Done).await,
+    );
+    let Some(disk) = SmallDisk::mount(postgres.folder().join("small"), "40m") else {
+        return;
+    };
+    let place = postgres.own("small");
+    postgres.sql(&format!("CREATE TABLESPACE small LOCATION '{place}'"));
+    postgres.sql("CREATE DATABASE full_one TABLESPACE small");
+    let trail = Trail {
+        database: postgres.url("full_one"),
+        ..Trail::of(&upstream, &postgres)
+    };
+    let replica = trail.start("one").await;
+    assert_eq!(replica.send("PUT", "/images/img/shares/1").await, 200);
+    disk.fill();
+    // What has room in pages that are there still fits.
+    eventually("it cannot be written", async || {
+        (replica.send("PUT", "/images/img/shares/2").await == 503).then_some(())
+    })
+    .await;
+    replica.refuses(&upstream).await;
+    disk.free();
+    replica.is_well_again().await;
+    judge(&replica.ended_events().await, &upstream);
+    verified(&trail.database);
+    drop(replica);
+    drop(postgres);
+    drop(disk);
 }

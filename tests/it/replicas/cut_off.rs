@@ -42,7 +42,6 @@ async fn what_a_killed_gateway_left_is_closed_once_within_seconds() {
     let events = two.ended_events().await;
     let took = killed.elapsed();
     assert!(took < Duration::from_secs(15), "{took:?}");
-    println!("closed after {took:?}");
     for event in &events {
         assert_eq!(event["outcome"], "unknown", "{event}");
         let detail = event["detail"].as_str().unwrap();

@@ -23,7 +23,7 @@ async fn changes_of_one_image_are_in_one_order_wherever_they_come_in() {
                 let seed = caller * CHANGES + number;
                 // Few images and accounts, so that callers meet.
                 let (image, account) = (seed * 7 % 3, seed * 13 % 4 + 1);
-                let method = if (seed * 31 / 5) % 2 == 0 {
+                let method = if (seed * 31 / 5).is_multiple_of(2) {
                     "PUT"
                 } else {
                     "DELETE"
@@ -135,8 +135,8 @@ async fn a_feed_gives_the_rows_of_all_chains_once_and_its_cursors_hold_at_every_
         assert_eq!(rest.len() + given.len(), 40, "{cut}");
         assert!(rest.is_disjoint(&given));
     }
-    let tail = two.text("/audit/entries?tail=5").await;
-    assert_eq!(tail.lines().count(), 5);
+    let last = two.text("/audit/entries?tail=5").await;
+    assert_eq!(last.lines().count(), 5);
     // A chain more, after a start more: what was given stays given.
     let cursor = rows[39]["cursor"].as_str().unwrap().to_owned();
     drop(one);

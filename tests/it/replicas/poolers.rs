@@ -1,4 +1,4 @@
-//! PgBouncer between, and what ends a start.
+//! `PgBouncer` between, and what ends a start.
 
 use std::process::{Command, Stdio};
 

@@ -191,6 +191,15 @@ impl Postgres {
         self.directory.path()
     }
 
+    /// Gives a folder of its own to the server; its whole path.
+    pub(crate) fn own(&self, folder: &str) -> String {
+        let path = self.directory.path().join(folder);
+        if let Some((uid, gid)) = self.user {
+            chown(&path, Some(uid), Some(gid)).unwrap();
+        }
+        path.display().to_string()
+    }
+
     /// Of the database with this name.
     pub(crate) fn url(&self, database: &str) -> String {
         let port = self.port;

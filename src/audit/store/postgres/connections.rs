@@ -91,14 +91,12 @@ impl ReadConnections {
         let Some(time) = pool.time else {
             return reading.await.map_err(failed);
         };
-        match timeout(time + GRACE, reading).await {
-            Ok(read) => read.map_err(failed),
-            Err(_) => {
-                // It is still at work for somebody who has gone.
-                drop(connection.detach());
-                Err(StoreError::TooSlow)
-            }
+        if let Ok(read) = timeout(time + GRACE, reading).await {
+            return read.map_err(failed);
         }
+        // It is still at work for somebody who has gone.
+        drop(connection.detach());
+        Err(StoreError::TooSlow)
     }
 
     fn failed(&self, error: sqlx::Error) -> StoreError {
@@ -153,14 +151,14 @@ impl ReadConnections {
             return self.page_below(asker, query, None).await;
         }
         // Upwards nothing may come later below what was given. What the writers promised suffices but for the end of the trail.
-        let promised = "SELECT MIN(floor_event::text)::uuid, COUNT(*), COUNT(floor_event) FROM audit_chains WHERE ended_at IS NULL";
+        let given = "SELECT MIN(floor_event::text)::uuid, COUNT(*), COUNT(floor_event) FROM audit_chains WHERE ended_at IS NULL";
         let promised =
-            self.look_up(async |connection| sqlx::query_as(promised).fetch_one(connection).await);
-        let (floor, live, promises): (Option<Uuid>, i64, i64) = promised.await?;
+            self.look_up(async |connection| sqlx::query_as(given).fetch_one(connection).await);
+        let (floor, live, promising): (Option<Uuid>, i64, i64) = promised.await?;
         if live == 0 {
             return self.page_below(asker, query, None).await;
         }
-        let floor = floor.filter(|_| promises == live);
+        let floor = floor.filter(|_| promising == live);
         if floor.is_some() {
             let page = self.page_below(asker, query, floor).await?;
             if i64::try_from(page.len()).is_ok_and(|rows| rows >= query.limit) {

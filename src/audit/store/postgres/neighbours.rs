@@ -161,7 +161,8 @@ impl Neighbours {
         .await
     }
 
-    /// Takes over what chains that have ended left pending: it is this chain's from now on, and nobody else's.
+    /// Takes over what chains that have ended left pending: it is this chain's from now on, and nobody else's. Gives all that it took
+    /// over and that is pending still, since an answer before may have been lost.
     pub(in crate::audit) async fn adopt(
         &mut self,
         chain_id: &str,
@@ -171,9 +172,11 @@ impl Neighbours {
                  SELECT p.event_id FROM audit_pending AS p LEFT JOIN audit_chains AS c ON c.chain_id = p.chain_id \
                  WHERE c.chain_id IS NULL OR c.ended_at IS NOT NULL ORDER BY p.event_id LIMIT $2 FOR UPDATE OF p SKIP LOCKED), \
              adopted AS (\
-                 UPDATE audit_pending AS p SET chain_id = c.chain_id FROM orphans, audit_chains AS c \
-                 WHERE p.event_id = orphans.event_id AND c.chain_id = $1 AND c.ended_at IS NULL RETURNING p.event_id) \
-             {SELECT_EVENT} FROM adopted AS a JOIN audit_entries AS f ON f.event_id = a.event_id AND f.kind = 'intent' \
+                 UPDATE audit_pending AS p SET chain_id = c.chain_id, adopted = TRUE FROM orphans, audit_chains AS c \
+                 WHERE p.event_id = orphans.event_id AND c.chain_id = $1 AND c.ended_at IS NULL RETURNING p.event_id), \
+             all_of_mine AS (\
+                 SELECT event_id FROM adopted UNION SELECT event_id FROM audit_pending WHERE chain_id = $1 AND adopted) \
+             {SELECT_EVENT} FROM all_of_mine AS a JOIN audit_entries AS f ON f.event_id = a.event_id AND f.kind = 'intent' \
              LEFT JOIN audit_entries AS o ON o.event_id = a.event_id AND o.kind = 'outcome' \
              WHERE o.event_id IS NULL ORDER BY f.event_id"
         );

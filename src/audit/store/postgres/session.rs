@@ -72,9 +72,9 @@ pub(super) async fn open(
         renamed.execute(&mut connection).await.map_err(failed)?;
     }
     // Ids go on behind those of all other chains, whatever the clocks say.
-    let begin = "INSERT INTO audit_chains (chain_id, call_ms) VALUES ($1, $2) \
+    let insert = "INSERT INTO audit_chains (chain_id, call_ms) VALUES ($1, $2) \
          RETURNING number, (SELECT last_event FROM audit_chains WHERE last_event IS NOT NULL ORDER BY last_event DESC LIMIT 1)";
-    let begun = sqlx::query_as(begin).bind(&*fresh).bind(call_ms);
+    let begun = sqlx::query_as(insert).bind(&*fresh).bind(call_ms);
     let (number, last_event): (i64, Option<Uuid>) =
         begun.fetch_one(&mut connection).await.map_err(failed)?;
     if !take_lock(&mut connection, number).await.map_err(failed)? {

@@ -111,9 +111,9 @@ impl ReadConnections {
     ) -> Result<bool, StoreError> {
         // Those that another took over end as unknown.
         let settled = "SELECT EXISTS (SELECT 1 FROM audit_pending AS p \
-            JOIN audit_entries AS f ON f.event_id = p.event_id AND f.kind = 'intent' AND f.chain_id = p.chain_id \
+            JOIN audit_entries AS f ON f.event_id = p.event_id AND f.kind = 'intent' \
             JOIN audit_chains AS c ON c.chain_id = p.chain_id AND c.ended_at IS NULL \
-            WHERE f.region = $1 AND f.image_id = $2)";
+            WHERE f.region = $1 AND f.image_id = $2 AND NOT p.adopted)";
         self.look_up(async |connection| {
             let settled = sqlx::query_scalar(settled)
                 .bind(region.as_str())

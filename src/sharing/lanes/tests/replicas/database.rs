@@ -25,9 +25,9 @@ pub(super) struct EventRow {
     pub(super) key: LaneKey,
     pub(super) account: AccountId,
     pub(super) operation: Operation,
-    pub(super) begun_by: ChainId,
-    /// Whose it is to close.
+    /// Whose it is to close, and whether it took it over from another.
     pub(super) chain: ChainId,
+    pub(super) adopted: bool,
     pub(super) outcome: Option<Outcome>,
     /// Whether a call of it may take effect late although it succeeded.
     pub(super) may_land: bool,
@@ -227,7 +227,7 @@ impl Database {
         self.events.values().any(|row| {
             row.key == *key
                 && row.outcome.is_none()
-                && row.chain == row.begun_by
+                && !row.adopted
                 && !self.chains[&row.chain].ended
         })
     }
@@ -239,7 +239,7 @@ impl Database {
         self.locks.iter().filter_map(forsaken).collect()
     }
 
-    /// Takes over what ended chains left pending.
+    /// Takes over what ended chains left pending; gives all that was taken over and is pending still.
     pub(super) fn adopt(&mut self, me: ChainId) -> Vec<EventNumber> {
         if self.live(me).is_err() {
             return Vec::new();
@@ -248,7 +248,10 @@ impl Database {
         let mut adopted = Vec::new();
         for (event, row) in &mut self.events {
             if row.outcome.is_none() && chains[&row.chain].ended {
-                row.chain = me;
+                (row.chain, row.adopted) = (me, true);
+            }
+            // An answer before may have been lost.
+            if row.outcome.is_none() && row.chain == me && row.adopted {
                 adopted.push(*event);
             }
         }

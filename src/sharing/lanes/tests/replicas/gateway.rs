@@ -13,6 +13,7 @@ pub(super) struct Asked {
     pub(super) key: LaneKey,
     pub(super) account: AccountId,
     pub(super) operation: Operation,
+    pub(super) party: u32,
     pub(super) deadline: Time,
 }
 
@@ -61,6 +62,8 @@ pub(super) struct Gateway {
     /// Changes that ended before their intents were on disk.
     pub(super) early: HashMap<PlaceId, (Outcome, bool)>,
     pub(super) visitors: HashMap<WaitId, Visitor>,
+    /// Events of others that it closes.
+    pub(super) closing: BTreeSet<EventNumber>,
     /// When the machine is woken next.
     pub(super) wakes: Option<Time>,
 }
@@ -96,6 +99,7 @@ impl Gateway {
             events: HashMap::new(),
             early: HashMap::new(),
             visitors: HashMap::new(),
+            closing: BTreeSet::new(),
             wakes: None,
         }
     }
@@ -123,5 +127,27 @@ impl Gateway {
             && self.machine.waiting() == 0
             && self.machine.in_flight() == 0
             && self.machine.landings() == 0
+    }
+
+    /// What of it is, for whoever wonders.
+    pub(super) fn under_way(&self) -> String {
+        format!(
+            "chain {:?} locked by {:?} lease until {}, wanted {:?}, leaving {:?}, locking {}, opening {}, intents {}, outcomes {}, \
+             group {}, visitors {:?}, waiting {}, in flight {}, landings {}",
+            self.chain,
+            self.locked_by,
+            self.lease_until,
+            self.wanted,
+            self.leaving,
+            self.locking,
+            self.opening,
+            self.intents.len(),
+            self.outcomes.len(),
+            self.group.is_some(),
+            self.visitors,
+            self.machine.waiting(),
+            self.machine.in_flight(),
+            self.machine.landings()
+        )
     }
 }

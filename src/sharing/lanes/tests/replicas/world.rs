@@ -195,6 +195,7 @@ impl World {
             key: key(image),
             account: account(number),
             operation,
+            party: u32::from(number.is_multiple_of(2)),
             deadline: self.now + PATIENCE,
         };
         self.comes(0, index, Coming::Asks(asked));
@@ -220,7 +221,13 @@ impl World {
                 return;
             }
         }
-        panic!("something is still under way");
+        let pending = self.database.events.values();
+        let pending: Vec<&EventRow> = pending.filter(|row| row.outcome.is_none()).collect();
+        let busy: Vec<String> = self.gateways.iter().map(Gateway::under_way).collect();
+        panic!(
+            "something is still under way: pending {pending:?}, locks {:?}, gateways {busy:?}",
+            self.database.locks
+        );
     }
 
     pub(super) fn judge(&self) {
@@ -302,19 +309,19 @@ impl World {
             return;
         }
         let terms = Terms {
-            party: party(asked.account.get() as u32 % 2),
+            party: party(asked.party),
             kind: Kind::Single,
             deadline,
         };
         if gateway.machine.is_open(&asked.key, Kind::Single) {
-            self.admit(index, asked, &terms);
+            self.admit(index, &asked, &terms);
         } else {
             let id = gateway.machine.queue_up(&asked.key, 1, &terms);
             gateway.visitors.insert(id, Visitor::Enters(asked));
         }
     }
 
-    fn admit(&mut self, index: usize, asked: Asked, terms: &Terms) {
+    fn admit(&mut self, index: usize, asked: &Asked, terms: &Terms) {
         let gateway = &mut self.gateways[index];
         let changes = [(asked.operation, asked.account)];
         for place in gateway.machine.admit(&asked.key, &changes, terms) {
@@ -456,10 +463,11 @@ impl World {
                     for key in forsaken {
                         gateway.machine.look_after(&key);
                     }
-                    let closed = adopted
-                        .into_iter()
-                        .map(|event| (event, Outcome::Unknown, false));
-                    gateway.outcomes.extend(closed);
+                    for event in adopted {
+                        if gateway.closing.insert(event) {
+                            gateway.outcomes.push((event, Outcome::Unknown, false));
+                        }
+                    }
                     self.commit(index);
                 }
             }
@@ -540,8 +548,8 @@ impl World {
                 key: asked.key,
                 account: asked.account,
                 operation: asked.operation,
-                begun_by: chain,
                 chain,
+                adopted: false,
                 outcome: None,
                 may_land: false,
             };
@@ -722,12 +730,12 @@ impl World {
                 Some(Visitor::Enters(asked)) => {
                     self.gateways[index].visitors.remove(&id);
                     let terms = Terms {
-                        party: party(asked.account.get() as u32 % 2),
+                        party: party(asked.party),
                         kind: Kind::Single,
                         deadline: self.instant(asked.deadline),
                     };
                     let key = asked.key.clone();
-                    self.admit(index, asked, &terms);
+                    self.admit(index, &asked, &terms);
                     let now = self.instant(self.now);
                     self.gateways[index].machine.entered(now, &key);
                 }
@@ -929,6 +937,7 @@ impl World {
                 key: key.clone(),
                 account: *account,
                 operation: *operation,
+                party: 0,
                 deadline,
             };
             gateway.intents.push((asked, place));
