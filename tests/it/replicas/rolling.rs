@@ -195,7 +195,9 @@ async fn gateways_that_are_killed_or_stand_still_and_a_database_that_ends_connec
     let load = Load::start(&deployment.proxy.url, 8);
     for round in 0..rounds as usize {
         load.more(100).await;
-        deployment.program(round % 3).signal(Signal::KILL);
+        let killed = deployment.program(round % 3);
+        killed.signal(Signal::KILL);
+        assert_eq!(killed.wait().await, None);
         deployment.start_one(round % 3).await;
         load.more(100).await;
         let still = (round + 1) % 3;
