@@ -34,6 +34,7 @@ CREATE TABLE lane_locks (
     region       TEXT COLLATE "C" NOT NULL,
     image_id     TEXT COLLATE "C" NOT NULL,
     holder       TEXT COLLATE "C",                     -- NULL: nobody
+    number       BIGINT NOT NULL DEFAULT 1,            -- one more each time it is given to somebody
     waiting      TEXT[] COLLATE "C" NOT NULL DEFAULT '{}',
     last_event   UUID,                                 -- of those who had it before, the greatest id
     -- Nothing may be sent before: a call of who had it and did not let it go in order may go on until then.

@@ -61,7 +61,7 @@ pub use line::append_line;
 pub use progress::{Progress, ProgressUnit, TellProgress};
 pub use reader::{LastChange, OpenChange, Page, Reader};
 pub use replicas::{LockWord, Locks, Neighbours, Replicas};
-pub use store::{Grant, LetGo, LockKey, StoreError};
+pub use store::{FoundLock, Grant, LetGo, LockKey, StoreError};
 pub use summary::{
     Bucket, Buckets, CountedBucket, Counts, InvalidBucket, Summary, SummaryBucket, TooManyBuckets,
 };

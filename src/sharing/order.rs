@@ -5,7 +5,7 @@
 //! one that did not let go in order can go on any more, and looks after what its calls may bring about late. Beside that
 //! each gateway looks for others that are gone: it ends their chains, frees their images and closes their intents.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::audit::{
-    Grant, Lease, LetGo, LockWord, Locks, Neighbours, Recalled, Replicas, StoreError,
+    FoundLock, Grant, Lease, LetGo, LockWord, Locks, Neighbours, Recalled, Replicas, StoreError,
 };
 use crate::domain::{Deadline, EventId, Stopwatch, Timestamp};
 
@@ -26,6 +26,8 @@ const ASK_INTERVAL: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(250);
 /// Orders of one round.
 const ORDERS_AT_ONCE: usize = 256;
+/// Images of which the last grant is remembered, at most about so many.
+const NUMBERS_MAX: usize = 20_000;
 /// For how long calls may take effect late, and a row take to the disk.
 const UNSURE_TIME: Duration = Duration::from_secs(65);
 /// How long, and how often, is waited for outcomes that who had an image before has not written yet.
@@ -53,6 +55,8 @@ pub(super) fn start(parts: &Arc<Parts>, replicas: Replicas, orders: Orders) {
         wanted: BTreeSet::new(),
         asked: BTreeSet::new(),
         held: BTreeSet::new(),
+        inheriting: BTreeMap::new(),
+        numbers: HashMap::new(),
         leaving: Vec::new(),
         left: Vec::new(),
     };
@@ -72,6 +76,10 @@ struct Keeper {
     /// Those of them that are asked for in the next round.
     asked: BTreeSet<LaneKey>,
     held: BTreeSet<LaneKey>,
+    /// Those of them that lanes may not use yet.
+    inheriting: BTreeMap<LaneKey, Grant>,
+    /// The number of the last grant that is known of each, whoever's it was: a word of another is an old one.
+    numbers: HashMap<LaneKey, i64>,
     leaving: Vec<LetGo>,
     /// Who waits until all that is let go is.
     left: Vec<oneshot::Sender<()>>,
@@ -98,7 +106,12 @@ impl Keeper {
                         return;
                     }
                 }
-                word = self.locks.word() => self.hear(word),
+                word = self.locks.word() => {
+                    self.hear(word);
+                    while let Some(word) = self.locks.next_word() {
+                        self.hear(word);
+                    }
+                }
                 () = sleep(ASK_INTERVAL), if waits || !self.lease.holds() => {
                     self.asked.extend(self.wanted.iter().cloned());
                 }
@@ -123,6 +136,8 @@ impl Keeper {
     fn begin(&mut self, chain: Option<Arc<str>>) {
         self.locks.hang_up();
         (self.wanted, self.asked, self.held) = Default::default();
+        self.numbers.clear();
+        self.inheriting.clear();
         self.leaving.clear();
         self.left.clear();
         self.chain.clone_from(&chain);
@@ -140,21 +155,38 @@ impl Keeper {
             Order::Unlock { key, unsure } => {
                 self.held.remove(&key);
                 let parts = self.parts.upgrade();
+                let number = self.numbers.get(&key).copied();
                 self.leaving.push(LetGo {
+                    number: number.unwrap_or_default(),
                     key,
                     last_event: parts.and_then(|parts| parts.writer.last_event()),
                     unsure: if unsure { UNSURE_TIME } else { Duration::ZERO },
                 });
             }
+            Order::Inherited(key, number) => self.inherited(&key, number),
             Order::Leave(left) => self.left.push(left),
         }
     }
 
     fn hear(&mut self, word: LockWord) {
         match word {
-            LockWord::Granted(key) => drop(self.asked.insert(key)),
+            LockWord::Granted(grant) => {
+                let last = self.numbers.get(&grant.key);
+                let is_news = last.is_some_and(|last| grant.number > *last);
+                match self.chain.clone() {
+                    Some(chain) if is_news && self.wanted.contains(&grant.key) => {
+                        self.granted(&chain, grant);
+                    }
+                    // It may be an old one.
+                    _ => drop(self.asked.insert(grant.key)),
+                }
+            }
             LockWord::Wanted(key) => {
-                if let Some(parts) = self.parts.upgrade().filter(|_| self.held.contains(&key)) {
+                if let Some(grant) = self.inheriting.get_mut(&key) {
+                    grant.wanted = true;
+                } else if let Some(parts) =
+                    self.parts.upgrade().filter(|_| self.held.contains(&key))
+                {
                     parts.lanes.lock_wanted(&key);
                 }
             }
@@ -184,10 +216,34 @@ impl Keeper {
             return Ok(());
         }
         let asked: Vec<LaneKey> = std::mem::take(&mut self.asked).into_iter().collect();
-        for grant in self.locks.take(&chain, &asked).await? {
-            self.granted(&chain, grant);
+        for found in self.locks.take(&chain, &asked).await? {
+            match found {
+                FoundLock::Mine(grant) => self.granted(&chain, grant),
+                FoundLock::Others(key, number) => self.note_number(key, number),
+            }
+        }
+        if self.numbers.len() > NUMBERS_MAX {
+            let (wanted, held) = (&self.wanted, &self.held);
+            self.numbers
+                .retain(|key, _| wanted.contains(key) || held.contains(key));
         }
         Ok(())
+    }
+
+    /// Lanes may use an image that was another's.
+    fn inherited(&mut self, key: &LaneKey, number: i64) {
+        let is_the_same = |grant: &Grant| grant.number == number;
+        if self.inheriting.get(key).is_some_and(is_the_same)
+            && let Some(grant) = self.inheriting.remove(key)
+            && let Some((parts, chain)) = self.parts.upgrade().zip(self.chain.as_ref())
+        {
+            parts.lanes.locked(chain, key, grant.wanted);
+        }
+    }
+
+    fn note_number(&mut self, key: LaneKey, number: i64) {
+        let last = self.numbers.entry(key).or_insert(number);
+        *last = (*last).max(number);
     }
 
     fn granted(&mut self, chain: &Arc<str>, grant: Grant) {
@@ -195,8 +251,11 @@ impl Keeper {
             return;
         };
         self.wanted.remove(&grant.key);
+        self.note_number(grant.key.clone(), grant.number);
         if !self.held.insert(grant.key.clone()) {
-            if grant.wanted {
+            if let Some(inheriting) = self.inheriting.get_mut(&grant.key) {
+                inheriting.wanted |= grant.wanted;
+            } else if grant.wanted {
                 parts.lanes.lock_wanted(&grant.key);
             }
             return;
@@ -208,6 +267,7 @@ impl Keeper {
             parts.lanes.locked(chain, &grant.key, grant.wanted);
             return;
         }
+        self.inheriting.insert(grant.key.clone(), grant.clone());
         let inheriting = inherit(
             Arc::downgrade(&parts),
             Arc::clone(chain),
@@ -248,7 +308,7 @@ async fn inherit(parts: Weak<Parts>, chain: Arc<str>, lease: Lease, grant: Grant
             Ok(())
         };
         match remembered {
-            Ok(()) => return parts.lanes.locked(&chain, &grant.key, grant.wanted),
+            Ok(()) => return parts.lanes.inherited(grant.key, grant.number),
             Err(error) => {
                 tracing::warn!(error.message = %error, image.id = grant.key.1.as_str(),
                     "changes that may take effect late could not be read; the image waits");

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 /// Name and meaning of each; `timestamp`, `level`, `target` and `message` stand in every line besides.
-pub const LOG_FIELDS: [(&str, &str); 37] = [
+pub const LOG_FIELDS: [(&str, &str); 38] = [
     ("request_id", "the request's `X-Request-Id`"),
     ("trace_id", "the trace that it belongs to"),
     ("client.address", "where it came from"),
@@ -40,6 +40,10 @@ pub const LOG_FIELDS: [(&str, &str); 37] = [
     ("audit.event_id", "the event in the trail"),
     ("audit.operation", "what a change does that is undone"),
     ("audit.outcome", "how a change ended whose caller had left"),
+    (
+        "audit.chain",
+        "the chain that a gateway writes, or the one of another that is gone",
+    ),
     ("audit.head", "the head of the chain, to be noted elsewhere"),
     ("audit.entries", "entries of a commit"),
     (

@@ -94,13 +94,15 @@ fn the_dockerfile_is_linted_and_its_layer_of_dependencies_knows_every_target() {
 }
 
 #[test]
-fn the_compose_file_is_one() {
-    good(
-        Command::new("docker-compose")
-            .arg("-f")
-            .arg(deploy("compose.yaml"))
-            .args(["config", "-q"]),
-    );
+fn the_compose_files_are_some() {
+    for file in ["compose.yaml", "compose.replicas.yaml"] {
+        good(
+            Command::new("docker-compose")
+                .arg("-f")
+                .arg(deploy(file))
+                .args(["config", "-q"]),
+        );
+    }
 }
 
 /// All documents that kustomize makes of a folder.
@@ -213,6 +215,31 @@ fn the_manifests_are_valid_and_fit_one_another_and_the_gateway() {
             "{needed}"
         );
     }
+    let (file, replicas) = kustomized("kubernetes/replicas", directory.path());
+    good(
+        of_python("kubernetes-validate")
+            .args(["--strict", "-k", "1.31"])
+            .arg(&file),
+    );
+    let deployment = of_kind(&replicas, "Deployment");
+    assert_eq!(deployment["spec"]["replicas"], 3);
+    assert_eq!(deployment["spec"]["strategy"]["type"], "RollingUpdate");
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let mounts = container["volumeMounts"].as_array().unwrap();
+    assert!(mounts.iter().all(|mount| mount["mountPath"] != "/data"));
+    let config = of_kind(&replicas, "ConfigMap")["data"]["config.toml"]
+        .as_str()
+        .unwrap();
+    let url = "/run/secrets/image-share-gateway-database/url";
+    assert!(config.contains(&format!("database_url_file = \"{url}\"")));
+    assert!(mounts.iter().any(
+        |mount| url.starts_with(mount["mountPath"].as_str().unwrap())
+            && mount["name"] == "database"
+    ));
+    let volumes = replicas
+        .iter()
+        .filter(|document| document["kind"] == "PersistentVolumeClaim");
+    assert_eq!(volumes.count(), 0);
     let (_, on_openshift) = kustomized("kubernetes/openshift", directory.path());
     let pod = &of_kind(&on_openshift, "Deployment")["spec"]["template"]["spec"];
     assert!(

@@ -22,7 +22,7 @@ use lead::Lead;
 pub(super) use postgres::{
     Appender as ServerAppender, ChainHead, Import, Neighbours, ReadConnections as ServerReads,
 };
-pub use postgres::{Grant, LetGo, LockKey, LockWord, Locks};
+pub use postgres::{Found as FoundLock, Grant, LetGo, LockKey, LockWord, Locks};
 pub(super) use query::{Asker, EventRow, EventsQuery, LastRow, OpenRow, PlaceRow};
 pub(super) use reads::{ReadConnections, StoredRow};
 pub(super) use sqlite::{

@@ -71,6 +71,8 @@ pub(super) enum Order {
         /// Whether changes of it may land late.
         unsure: bool,
     },
+    /// What others left of an image, by a grant of this number, is known: lanes may use it.
+    Inherited(LaneKey, i64),
     /// Say, by dropping this, when all that was let go is.
     Leave(oneshot::Sender<()>),
 }
@@ -229,6 +231,12 @@ impl Lanes {
                 state.machine.locked(now, key, wanted);
             }
         });
+    }
+
+    /// What others left of an image, by a grant of this number, is known.
+    pub(super) fn inherited(&self, key: LaneKey, number: i64) {
+        // Whoever settles who has which image ends after this.
+        let _ = self.0.orders.send(Order::Inherited(key, number));
     }
 
     /// Others wait for an image's lock.

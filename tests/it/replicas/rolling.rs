@@ -25,7 +25,7 @@ impl<'a> Deployment<'a> {
         let mut shipped =
             include_str!("../../../deploy/haproxy/replicas.cfg").replace(":8443", "127.0.0.1:PORT");
         for (index, address) in addresses.iter().enumerate() {
-            shipped = shipped.replace(&format!("10.0.0.{}:8080", index + 1), address);
+            shipped = shipped.replace(&format!("10.0.0.{}:8080", index + 11), address);
         }
         let proxy = Proxy::haproxy(&shipped).await;
         let mut deployment = Self {

@@ -29,32 +29,45 @@ const TAKE: &str = "WITH me AS (SELECT chain_id FROM audit_chains WHERE chain_id
         INSERT INTO lane_locks AS l (region, image_id, holder) \
         SELECT DISTINCT u.region, u.image_id, me.chain_id FROM unnest($2::text[], $3::text[]) AS u (region, image_id), me ORDER BY 1, 2 \
         ON CONFLICT (region, image_id) DO UPDATE SET \
-            holder = COALESCE(l.holder, excluded.holder), \
+            holder = COALESCE(l.holder, excluded.holder), number = l.number + CASE WHEN l.holder IS NULL THEN 1 ELSE 0 END, \
             waiting = CASE WHEN l.holder IS NULL THEN '{}' \
                 WHEN l.holder = excluded.holder OR excluded.holder = ANY (l.waiting) THEN l.waiting \
                 ELSE l.waiting || excluded.holder END \
         RETURNING l.*) \
-    SELECT region, image_id, holder = $1 AS is_mine, last_event, cardinality(waiting) > 0 AS is_wanted, \
+    SELECT region, image_id, holder = $1 AS is_mine, number, last_event, cardinality(waiting) > 0 AS is_wanted, \
         GREATEST((extract(epoch FROM not_before - clock_timestamp()) * 1000)::bigint, 0) AS wait, \
         unsure_until IS NOT NULL AS is_unsure, \
         CASE WHEN holder <> $1 \
             THEN pg_notify('isg_' || holder, json_build_array('wanted', region, image_id)::text)::text END AS told \
     FROM taken";
 
-const LET_GO: &str = "WITH asked AS (\
-        SELECT * FROM unnest($2::text[], $3::text[], $4::uuid[], $5::bigint[]) AS u (region, image_id, last_event, unsure)), \
+/// Tells whom locks were handed over to, in the columns of [`Taken`].
+macro_rules! tell_granted {
+    () => {
+        " SELECT COUNT(pg_notify('isg_' || holder, json_build_array('granted', region, image_id, number, last_event, \
+             cardinality(waiting) > 0, GREATEST((extract(epoch FROM not_before - clock_timestamp()) * 1000)::bigint, 0), \
+             unsure_until IS NOT NULL)::text)) FROM freed WHERE holder IS NOT NULL"
+    };
+}
+pub(super) use tell_granted;
+
+const LET_GO: &str = concat!(
+    "WITH asked AS (\
+        SELECT * FROM unnest($2::text[], $3::text[], $4::uuid[], $5::bigint[], $6::bigint[]) \
+            AS u (region, image_id, last_event, unsure, number)), \
     held AS (\
         SELECT l.region, l.image_id FROM lane_locks AS l JOIN asked AS a USING (region, image_id) \
-        WHERE l.holder = $1 ORDER BY 1, 2 FOR UPDATE OF l), \
+        WHERE l.holder = $1 AND l.number = a.number ORDER BY 1, 2 FOR UPDATE OF l), \
     freed AS (\
-        UPDATE lane_locks AS l SET holder = lane_locks_next(l.waiting), \
+        UPDATE lane_locks AS l SET holder = lane_locks_next(l.waiting), number = l.number + 1, \
             waiting = l.waiting[COALESCE(array_position(l.waiting, lane_locks_next(l.waiting)), cardinality(l.waiting)) + 1:], \
             last_event = GREATEST(l.last_event, a.last_event), let_go_at = clock_timestamp(), \
             unsure_until = clock_timestamp() + a.unsure * interval '1 ms' \
         FROM asked AS a JOIN held AS h USING (region, image_id) \
-        WHERE l.region = a.region AND l.image_id = a.image_id AND l.holder = $1 \
-        RETURNING l.region, l.image_id, l.holder) \
-    SELECT COUNT(pg_notify('isg_' || holder, json_build_array('granted', region, image_id)::text)) FROM freed WHERE holder IS NOT NULL";
+        WHERE l.region = a.region AND l.image_id = a.image_id AND l.holder = $1 AND l.number = a.number \
+        RETURNING l.*)",
+    tell_granted!()
+);
 
 /// Names a lock: an image where it lives.
 pub type LockKey = (Region, ImageId);
@@ -72,6 +85,17 @@ pub struct Grant {
     pub unsure: bool,
     /// Whether others wait for it.
     pub wanted: bool,
+    /// Greater each time it is given to somebody.
+    pub number: i64,
+}
+
+/// What a take found of a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// This gateway has it.
+    Mine(Grant),
+    /// Another has it, by a grant of this number, and this one stands in line.
+    Others(LockKey, i64),
 }
 
 /// A lock that this gateway has no use for any more.
@@ -83,13 +107,15 @@ pub struct LetGo {
     pub last_event: Option<EventId>,
     /// For how long calls of it may take effect late.
     pub unsure: Duration,
+    /// That of the grant: what was given again since then stays.
+    pub number: i64,
 }
 
 /// What somebody else says of a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LockWord {
-    /// This gateway has it now.
-    Granted(LockKey),
+    /// This gateway was given it; by then it may have let it go again: see [`Grant::number`].
+    Granted(Grant),
     /// This gateway has it, and others wait for it.
     Wanted(LockKey),
     /// Words may have been lost.
@@ -109,6 +135,7 @@ type Taken = (
     String,
     String,
     bool,
+    i64,
     Option<Uuid>,
     bool,
     Option<i64>,
@@ -163,12 +190,13 @@ impl Locks {
     /// # Errors
     /// Where the database does not answer; they are held still, or not.
     pub async fn let_go(&mut self, chain_id: &str, locks: &[LetGo]) -> Result<(), StoreError> {
-        let (mut regions, mut images, mut events, mut unsure) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut regions, mut images, mut events, mut unsure, mut numbers) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for LetGo {
             key: (region, image_id),
             last_event,
             unsure: late,
+            number,
         } in locks
         {
             regions.push(region.as_str());
@@ -176,6 +204,7 @@ impl Locks {
             events.push(last_event.map(EventId::as_uuid));
             let millis = i64::try_from(late.as_millis()).unwrap_or(i64::MAX);
             unsure.push((millis > 0).then_some(millis));
+            numbers.push(*number);
         }
         let Some(connection) = &mut self.connection else {
             return Err(away(&self.url, "there is no connection"));
@@ -186,6 +215,7 @@ impl Locks {
             .bind(images)
             .bind(events)
             .bind(unsure)
+            .bind(numbers)
             .execute(connection);
         let done = timeout(ROUND_TIME, letting_go).await;
         let done = done.unwrap_or(Err(sqlx::Error::PoolTimedOut));
@@ -195,7 +225,7 @@ impl Locks {
         })
     }
 
-    /// Takes some for this chain, or stands in line for them. Gives those that it has.
+    /// Takes some for this chain, or stands in line for them.
     ///
     /// # Errors
     /// Where the database does not answer.
@@ -203,7 +233,7 @@ impl Locks {
         &mut self,
         chain_id: &str,
         keys: &[LockKey],
-    ) -> Result<Vec<Grant>, StoreError> {
+    ) -> Result<Vec<Found>, StoreError> {
         let regions: Vec<&str> = keys.iter().map(|(region, _)| region.as_str()).collect();
         let images: Vec<&str> = keys.iter().map(|(_, image)| image.as_str()).collect();
         let Some(connection) = &mut self.connection else {
@@ -220,7 +250,18 @@ impl Locks {
             self.hang_up();
             refused(&self.url, error)
         })?;
-        Ok(taken.into_iter().filter_map(grant).collect())
+        Ok(taken.into_iter().filter_map(found).collect())
+    }
+
+    /// What others said, and came already.
+    pub fn next_word(&mut self) -> Option<LockWord> {
+        let listener = self.listener.as_mut()?;
+        loop {
+            let notification = listener.next_buffered()?;
+            if let Some(word) = read(notification.payload()) {
+                return Some(word);
+            }
+        }
     }
 
     /// Waits for what others say.
@@ -245,24 +286,61 @@ impl Locks {
     }
 }
 
-fn grant(taken: Taken) -> Option<Grant> {
-    let (region, image_id, is_mine, last_event, wanted, wait, unsure, _) = taken;
+fn found(taken: Taken) -> Option<Found> {
+    let (region, image_id, is_mine, number, last_event, wanted, wait, unsure, _) = taken;
     let key = (region.parse().ok()?, image_id.parse().ok()?);
-    is_mine.then_some(Grant {
-        key,
-        last_event: last_event.map(EventId::new),
-        wait: Duration::from_millis(wait.and_then(|wait| u64::try_from(wait).ok()).unwrap_or(0)),
-        unsure,
-        wanted,
+    Some(if is_mine {
+        Found::Mine(Grant {
+            key,
+            last_event: last_event.map(EventId::new),
+            wait: millis(wait),
+            unsure,
+            wanted,
+            number,
+        })
+    } else {
+        Found::Others(key, number)
     })
 }
 
+fn millis(wait: Option<i64>) -> Duration {
+    let wait = wait.and_then(|wait| u64::try_from(wait).ok());
+    Duration::from_millis(wait.unwrap_or(0))
+}
+
 fn read(payload: &str) -> Option<LockWord> {
-    let (word, region, image_id): (String, String, String) = serde_json::from_str(payload).ok()?;
+    let (word, region, image_id): (&str, &str, &str) = match serde_json::from_str(payload) {
+        Ok(read) => read,
+        Err(_) => return read_granted(payload),
+    };
     let key = (region.parse().ok()?, image_id.parse().ok()?);
-    match word.as_str() {
-        GRANTED => Some(LockWord::Granted(key)),
-        WANTED => Some(LockWord::Wanted(key)),
-        _ => None,
-    }
+    (word == WANTED).then_some(LockWord::Wanted(key))
+}
+
+type Granted<'a> = (
+    &'a str,
+    &'a str,
+    &'a str,
+    i64,
+    Option<String>,
+    bool,
+    Option<i64>,
+    bool,
+);
+
+fn read_granted(payload: &str) -> Option<LockWord> {
+    let (word, region, image_id, number, last_event, wanted, wait, unsure): Granted<'_> =
+        serde_json::from_str(payload).ok()?;
+    let grant = Grant {
+        key: (region.parse().ok()?, image_id.parse().ok()?),
+        last_event: last_event
+            .map(|id| id.parse().map(EventId::new))
+            .transpose()
+            .ok()?,
+        wait: millis(wait),
+        unsure,
+        wanted,
+        number,
+    };
+    (word == GRANTED).then_some(LockWord::Granted(grant))
 }

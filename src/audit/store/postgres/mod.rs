@@ -26,7 +26,7 @@ pub(in crate::audit) use appender::{Appender, Group};
 pub(in crate::audit) use connections::ReadConnections;
 pub(in crate::audit) use feed::{ChainHead, FeedRow};
 pub(in crate::audit) use import::Import;
-pub use locks::{Grant, LetGo, LockKey, LockWord, Locks};
+pub use locks::{Found, Grant, LetGo, LockKey, LockWord, Locks};
 pub(in crate::audit) use neighbours::Neighbours;
 pub(super) use rows::{PackedRow, RowReader};
 

@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnection;
 use tokio::time::timeout;
 
 use super::events::SELECT_EVENT;
-use super::locks::LockKey;
+use super::locks::{LockKey, tell_granted};
 use super::session::CHAIN_LOCKS;
 use super::{Bounds, StoreError, away, connect, refused};
 use crate::audit::lease::LEASE_TIME;
@@ -44,15 +44,17 @@ const END_GONE: &str = "WITH gone AS (\
 
 /// Gives the locks of chains that have ended to who waits for them. Calls of who had them may go on for as long as its lease held
 /// when it was heard of last, and one call takes.
-const FREE_LOCKS: &str = "WITH freed AS (\
-        UPDATE lane_locks AS l SET holder = lane_locks_next(l.waiting), \
+const FREE_LOCKS: &str = concat!(
+    "WITH freed AS (\
+        UPDATE lane_locks AS l SET holder = lane_locks_next(l.waiting), number = l.number + 1, \
             waiting = l.waiting[COALESCE(array_position(l.waiting, lane_locks_next(l.waiting)), cardinality(l.waiting)) + 1:], \
             last_event = GREATEST(l.last_event, c.last_event), let_go_at = clock_timestamp(), \
             not_before = GREATEST(l.not_before, c.heartbeat_at + ($1 + c.call_ms) * interval '1 ms'), \
             unsure_until = GREATEST(l.unsure_until, c.heartbeat_at + ($1 + c.call_ms + $2) * interval '1 ms') \
         FROM audit_chains AS c WHERE c.chain_id = l.holder AND c.ended_at IS NOT NULL \
-        RETURNING l.region, l.image_id, l.holder) \
-    SELECT COUNT(pg_notify('isg_' || holder, json_build_array('granted', region, image_id)::text)) FROM freed WHERE holder IS NOT NULL";
+        RETURNING l.*)",
+    tell_granted!()
+);
 
 const FORGET_LOCKS: &str = "DELETE FROM lane_locks WHERE holder IS NULL \
     AND let_go_at < clock_timestamp() - interval '2 minutes' \

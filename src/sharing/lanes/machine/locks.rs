@@ -135,10 +135,10 @@ impl Machine {
                 self.settle_lock(key);
             }
             Some(Lock::Asked) => {}
-            // It was handed over to whom has no use for it.
+            // It was handed over to whom has no use for it, and who has not looked what those before left.
             None => self.effects.push(Effect::Unlock {
                 key: key.clone(),
-                unsure: false,
+                unsure: true,
             }),
         }
     }

@@ -36,6 +36,7 @@ pub(super) struct EventRow {
 #[derive(Debug, Default)]
 pub(super) struct Lock {
     pub(super) holder: Option<ChainId>,
+    pub(super) number: u64,
     pub(super) waiting: Vec<ChainId>,
     pub(super) last_event: EventNumber,
     pub(super) not_before: Time,
@@ -54,12 +55,13 @@ pub(super) struct Granted {
     pub(super) not_before: Time,
     pub(super) unsure: bool,
     pub(super) wanted: bool,
+    pub(super) number: u64,
 }
 
 /// A word to a chain.
 #[derive(Debug, Clone)]
 pub(super) enum Word {
-    Granted(LaneKey),
+    Granted(Granted),
     Wanted(LaneKey),
 }
 
@@ -148,48 +150,56 @@ impl Database {
         Ok(())
     }
 
-    pub(super) fn take(&mut self, id: ChainId, keys: &[LaneKey]) -> Vec<Granted> {
+    pub(super) fn take(
+        &mut self,
+        id: ChainId,
+        keys: &[LaneKey],
+    ) -> (Vec<Granted>, Vec<(LaneKey, u64)>) {
+        let (mut granted, mut others) = (Vec::new(), Vec::new());
         if self.live(id).is_err() {
-            return Vec::new();
+            return (granted, others);
         }
-        let mut granted = Vec::new();
         for key in keys {
             let lock = self.locks.entry(key.clone()).or_default();
             match lock.holder {
-                None => (lock.holder, lock.waiting) = (Some(id), Vec::new()),
+                None => {
+                    (lock.holder, lock.waiting) = (Some(id), Vec::new());
+                    lock.number += 1;
+                }
                 Some(holder) if holder != id => {
                     if !lock.waiting.contains(&id) {
                         lock.waiting.push(id);
                     }
+                    others.push((key.clone(), lock.number));
                     self.words.push((holder, Word::Wanted(key.clone())));
                     continue;
                 }
                 Some(_) => {}
             }
-            granted.push(Granted {
-                key: key.clone(),
-                last_event: lock.last_event,
-                not_before: lock.not_before,
-                unsure: lock.unsure,
-                wanted: !lock.waiting.is_empty(),
-            });
+            granted.push(lock.granted(key));
         }
-        granted
+        (granted, others)
     }
 
-    pub(super) fn let_go(&mut self, id: ChainId, key: &LaneKey, last: EventNumber, unsure: bool) {
+    pub(super) fn let_go(
+        &mut self,
+        id: ChainId,
+        key: &LaneKey,
+        last: EventNumber,
+        (unsure, number): (bool, u64),
+    ) {
         let chains = &self.chains;
         let Some(lock) = self.locks.get_mut(key) else {
             return;
         };
-        if lock.holder != Some(id) {
+        if lock.holder != Some(id) || lock.number != number {
             return;
         }
         lock.last_event = lock.last_event.max(last);
         lock.unsure = unsure;
         hand_over(chains, lock);
         if let Some(next) = lock.holder {
-            self.words.push((next, Word::Granted(key.clone())));
+            self.words.push((next, Word::Granted(lock.granted(key))));
         }
     }
 
@@ -216,7 +226,7 @@ impl Database {
                 lock.unsure = true;
                 hand_over(chains, lock);
                 if let Some(next) = lock.holder {
-                    self.words.push((next, Word::Granted(key.clone())));
+                    self.words.push((next, Word::Granted(lock.granted(key))));
                 }
             }
         }
@@ -259,7 +269,21 @@ impl Database {
     }
 }
 
+impl Lock {
+    fn granted(&self, key: &LaneKey) -> Granted {
+        Granted {
+            key: key.clone(),
+            last_event: self.last_event,
+            not_before: self.not_before,
+            unsure: self.unsure,
+            wanted: !self.waiting.is_empty(),
+            number: self.number,
+        }
+    }
+}
+
 fn hand_over(chains: &BTreeMap<ChainId, Chain>, lock: &mut Lock) {
+    lock.number += 1;
     let next = lock.waiting.iter().position(|id| !chains[id].ended);
     lock.holder = next.map(|place| lock.waiting[place]);
     lock.waiting = next.map_or_else(Vec::new, |place| lock.waiting.split_off(place + 1));

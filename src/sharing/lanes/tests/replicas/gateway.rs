@@ -52,7 +52,9 @@ pub(super) struct Gateway {
     pub(super) opening: bool,
     pub(super) wanted: BTreeSet<LaneKey>,
     pub(super) held: BTreeSet<LaneKey>,
-    pub(super) leaving: Vec<(LaneKey, bool)>,
+    /// The number of the last grant that it knows of each.
+    pub(super) numbers: HashMap<LaneKey, u64>,
+    pub(super) leaving: Vec<(LaneKey, (bool, u64))>,
     pub(super) locking: bool,
     pub(super) intents: Vec<(Asked, PlaceId)>,
     pub(super) outcomes: Vec<(EventNumber, Outcome, bool)>,
@@ -91,6 +93,7 @@ impl Gateway {
             opening: false,
             wanted: BTreeSet::new(),
             held: BTreeSet::new(),
+            numbers: HashMap::new(),
             leaving: Vec::new(),
             locking: false,
             intents: Vec::new(),
@@ -107,6 +110,11 @@ impl Gateway {
     /// Whether it may send a call now, under the locks that it has.
     pub(super) fn may_send(&self, now: Time) -> bool {
         self.chain.is_some() && self.chain == self.locked_by && now < self.lease_until
+    }
+
+    pub(super) fn note_number(&mut self, key: LaneKey, number: u64) {
+        let last = self.numbers.entry(key).or_insert(number);
+        *last = (*last).max(number);
     }
 
     /// An id that is greater than all before, and than those that it was told of.

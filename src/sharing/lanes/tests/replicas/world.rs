@@ -33,7 +33,12 @@ enum Request {
     Open(Option<ChainId>),
     Beat(ChainId),
     Commit(ChainId, Group),
-    Locks(ChainId, Vec<(LaneKey, bool)>, EventNumber, Vec<LaneKey>),
+    Locks(
+        ChainId,
+        Vec<(LaneKey, (bool, u64))>,
+        EventNumber,
+        Vec<LaneKey>,
+    ),
     Look(ChainId, bool),
 }
 
@@ -42,7 +47,7 @@ enum Answer {
     Opened(ChainId, EventNumber),
     Beaten(Result<(), TakenOver>),
     Committed(Result<(), TakenOver>, Group),
-    Locked(ChainId, Vec<Granted>),
+    Locked(ChainId, Vec<Granted>, Vec<(LaneKey, u64)>),
     Looked(ChainId, Vec<LaneKey>, Vec<EventNumber>),
     /// The connection is gone, and nobody knows whether it was done.
     Lost(Request),
@@ -385,10 +390,11 @@ impl World {
                 Answer::Committed(done, group)
             }
             Request::Locks(chain, leaving, last, asked) => {
-                for (key, unsure) in leaving {
-                    database.let_go(chain, &key, last, unsure);
+                for (key, left) in leaving {
+                    database.let_go(chain, &key, last, left);
                 }
-                Answer::Locked(chain, database.take(chain, &asked))
+                let (granted, others) = database.take(chain, &asked);
+                Answer::Locked(chain, granted, others)
             }
             Request::Look(chain, ends) => {
                 if ends {
@@ -447,9 +453,12 @@ impl World {
                 }
                 self.taken_over(index);
             }
-            Answer::Locked(chain, granted) => {
+            Answer::Locked(chain, granted, others) => {
                 self.gateways[index].locking = false;
                 if self.gateways[index].chain == Some(chain) {
+                    for (key, number) in others {
+                        self.gateways[index].note_number(key, number);
+                    }
                     for granted in granted {
                         self.granted(index, chain, granted);
                     }
@@ -521,6 +530,7 @@ impl World {
         let gateway = &mut self.gateways[index];
         gateway.wanted.clear();
         gateway.held.clear();
+        gateway.numbers.clear();
         gateway.leaving.clear();
         gateway.locked_by = chain;
         gateway.machine.locks_lost(now);
@@ -605,6 +615,7 @@ impl World {
         let now = self.instant(self.now);
         let gateway = &mut self.gateways[index];
         gateway.wanted.remove(&granted.key);
+        gateway.note_number(granted.key.clone(), granted.number);
         if !gateway.held.insert(granted.key.clone()) {
             if granted.wanted {
                 gateway.machine.lock_wanted(now, &granted.key);
@@ -649,9 +660,19 @@ impl World {
         let now = self.instant(self.now);
         let gateway = &mut self.gateways[index];
         match word {
-            Word::Granted(key) => {
-                gateway.wanted.insert(key);
-                self.settle(index);
+            Word::Granted(granted) => {
+                let last = gateway.numbers.get(&granted.key);
+                let is_news = last.is_some_and(|last| granted.number > *last);
+                match gateway.chain {
+                    Some(chain) if is_news && gateway.wanted.contains(&granted.key) => {
+                        self.granted(index, chain, granted);
+                    }
+                    // It may be an old one.
+                    _ => {
+                        gateway.wanted.insert(granted.key);
+                        self.settle(index);
+                    }
+                }
             }
             Word::Wanted(key) => {
                 if gateway.held.contains(&key) {
@@ -759,7 +780,8 @@ impl World {
             Effect::Unlock { key, unsure } => {
                 let gateway = &mut self.gateways[index];
                 gateway.held.remove(&key);
-                gateway.leaving.push((key, unsure));
+                let number = gateway.numbers.get(&key).copied().unwrap_or_default();
+                gateway.leaving.push((key, (unsure, number)));
                 self.settle(index);
             }
             Effect::LandingTimeOver {
