@@ -1,6 +1,7 @@
-//! Several gateways on one trail in PostgreSQL: every promise holds over all of them together.
+//! Several gateways on one trail in PostgreSQL: every promise holds over all of them together (docs/replicas.md says how).
 
 mod away;
+mod conformance;
 mod cut_off;
 mod order;
 mod poolers;
