@@ -83,6 +83,10 @@ macro_rules! columns {
             pub(super) const ALL: [Self; COLUMNS.len()] = [$(Self::$column),+];
         }
 
+        /// The columns that each version of the encoding hashes, version 1 first: a later one may add some at the end of a list of its
+        /// own, and rows of those before stay as they are.
+        pub(super) const ENCODINGS: [&[Column]; 1] = [&Column::ALL];
+
         /// Their names, in their order in the table and in the hash.
         pub(super) const COLUMNS: [&str; [$(stringify!($name)),+].len()] = [$(stringify!($name)),+];
     };

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use super::chain::{Following, Hash, Head};
+use super::columns::ENCODINGS;
 use super::entry::{CHAIN_ID, CellRef};
 use super::progress::{Progress, ProgressUnit, TellProgress};
 use super::store::{Chain, Noted, PackedRow, RowReader, StoreError};
@@ -89,6 +90,19 @@ pub enum Report {
     Intact(Option<Head>),
     /// The first place where it is not.
     Broken(Break),
+}
+
+fn cell_number(cell: CellRef<'_>) -> Option<i64> {
+    match cell {
+        CellRef::Integer(number) => Some(number),
+        CellRef::Null | CellRef::Text(_) | CellRef::Foreign => None,
+    }
+}
+
+/// Whether there is such a version of the encoding.
+fn is_known(version: i64) -> bool {
+    let index = usize::try_from(version - 1);
+    index.is_ok_and(|index| index < ENCODINGS.len())
 }
 
 /// A head was noted without its chain, and the trail has several.
@@ -261,10 +275,20 @@ impl Walk<'_> {
             _ => return Err(self.broken(next, "a row was inserted before it")),
         }
         let (mut following, mut foreign) = (Following::new(self.hash), false);
+        let mut version = None;
         row.cells(|cell| {
             foreign |= cell == CellRef::Foreign;
+            version.get_or_insert(cell_number(cell));
             following.add(cell);
         })?;
+        if let Some(Some(version)) = version
+            && !is_known(version)
+        {
+            let what = format!(
+                "the row is of encoding {version}, which this version of the program does not know"
+            );
+            return Err(self.broken(next, what));
+        }
         // Whatever hash it claims: not all of such a row is hashed.
         if foreign {
             return Err(self.broken(next, "the row holds what the gateway never writes"));
