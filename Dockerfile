@@ -17,8 +17,8 @@ RUN apt-get update \
 WORKDIR /build
 # Dependencies change seldom: built over empty targets, they stay in a layer of their own.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src tests/it benches/allocations benches/identity benches/load benches/operations benches/trail \
-    && for target in src tests/it benches/allocations benches/identity benches/load benches/operations benches/trail; do \
+RUN mkdir -p src tests/it benches/allocations benches/identity benches/load benches/operations benches/replicas benches/trail \
+    && for target in src tests/it benches/allocations benches/identity benches/load benches/operations benches/replicas benches/trail; do \
         echo 'fn main() {}' > "$target/main.rs"; \
     done \
     && touch src/lib.rs \

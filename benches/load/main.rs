@@ -19,6 +19,7 @@
 #[path = "../shared/arguments.rs"]
 mod arguments;
 #[path = "../shared/callers.rs"]
+#[allow(dead_code, reason = "each bench takes what it needs")]
 mod callers;
 mod crowd;
 mod curve;

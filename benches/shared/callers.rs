@@ -33,6 +33,8 @@ impl Load {
 pub(crate) enum Asks {
     /// Shares of images, each caller's its own.
     DistinctImages,
+    /// The same, of images that others do not ask for.
+    ImagesOf(&'static str),
     /// Shares of one image.
     OneImage,
     /// The same target again and again.
@@ -44,6 +46,7 @@ impl Asks {
     fn line(&self, caller: usize, account: u64) -> String {
         match self {
             Self::DistinctImages => format!("PUT /images/bench-{caller}/shares/{account}"),
+            Self::ImagesOf(name) => format!("PUT /images/bench-{name}-{caller}/shares/{account}"),
             Self::OneImage => format!("PUT /images/bench-hot/shares/{account}"),
             Self::Get(target) => format!("GET {target}"),
         }
