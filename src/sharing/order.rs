@@ -59,6 +59,7 @@ pub(super) fn start(parts: &Arc<Parts>, replicas: Replicas, orders: Orders) {
         numbers: HashMap::new(),
         leaving: Vec::new(),
         left: Vec::new(),
+        failing: false,
     };
     parts.tasks.serve(keeper.keep(orders));
     let watching = watch(Arc::downgrade(parts), neighbours, lease);
@@ -83,6 +84,8 @@ struct Keeper {
     leaving: Vec<LetGo>,
     /// Who waits until all that is let go is.
     left: Vec<oneshot::Sender<()>>,
+    /// Whether the last round failed.
+    failing: bool,
 }
 
 impl Keeper {
@@ -119,9 +122,14 @@ impl Keeper {
             for order in received {
                 self.take_order(order);
             }
-            if let Err(error) = self.round().await {
-                tracing::debug!(error.message = %error, "the locks of images could not be settled; it is tried again");
-                sleep(PAUSE).await;
+            match self.round().await {
+                Ok(()) => self.failing = false,
+                Err(error) => {
+                    if !std::mem::replace(&mut self.failing, true) {
+                        tracing::warn!(error.message = %error, "the locks of images could not be settled; it is tried again, and changes wait");
+                    }
+                    sleep(PAUSE).await;
+                }
             }
             let Some(parts) = self.parts.upgrade() else {
                 return;
