@@ -29,12 +29,15 @@ CREATE TABLE audit_looked_after (
     PRIMARY KEY (region, image_id, account_id)
 );
 
+-- Of grants of locks, over all images: rows that nobody asks for any more are forgotten, and their numbers are not given again.
+CREATE SEQUENCE lane_lock_numbers;
+
 -- Who may change an image now: one chain's gateway. Those that wait for it are served in their order.
 CREATE TABLE lane_locks (
     region       TEXT COLLATE "C" NOT NULL,
     image_id     TEXT COLLATE "C" NOT NULL,
     holder       TEXT COLLATE "C",                     -- NULL: nobody
-    number       BIGINT NOT NULL DEFAULT 1,            -- one more each time it is given to somebody
+    number       BIGINT NOT NULL DEFAULT nextval('lane_lock_numbers'), -- greater each time it is given to somebody
     waiting      TEXT[] COLLATE "C" NOT NULL DEFAULT '{}',
     last_event   UUID,                                 -- of those who had it before, the greatest id
     -- Nothing may be sent before: a call of who had it and did not let it go in order may go on until then.

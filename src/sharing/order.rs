@@ -66,6 +66,13 @@ pub(super) fn start(parts: &Arc<Parts>, replicas: Replicas, orders: Orders) {
     parts.tasks.serve(watching);
 }
 
+/// Of an image: the number of the last grant that is known, and of the last that was let go.
+#[derive(Debug, Clone, Copy, Default)]
+struct Numbers {
+    known: i64,
+    left: i64,
+}
+
 /// What this gateway has, wants and lets go.
 struct Keeper {
     parts: Weak<Parts>,
@@ -80,7 +87,7 @@ struct Keeper {
     /// Those of them that lanes may not use yet.
     inheriting: BTreeMap<LaneKey, Grant>,
     /// The number of the last grant that is known of each, whoever's it was: a word of another is an old one.
-    numbers: HashMap<LaneKey, i64>,
+    numbers: HashMap<LaneKey, Numbers>,
     leaving: Vec<LetGo>,
     /// Who waits until all that is let go is.
     left: Vec<oneshot::Sender<()>>,
@@ -163,9 +170,10 @@ impl Keeper {
             Order::Unlock { key, unsure } => {
                 self.held.remove(&key);
                 let parts = self.parts.upgrade();
-                let number = self.numbers.get(&key).copied();
+                let numbers = self.numbers.entry(key.clone()).or_default();
+                numbers.left = numbers.known;
                 self.leaving.push(LetGo {
-                    number: number.unwrap_or_default(),
+                    number: numbers.known,
                     key,
                     last_event: parts.and_then(|parts| parts.writer.last_event()),
                     unsure: if unsure { UNSURE_TIME } else { Duration::ZERO },
@@ -180,7 +188,7 @@ impl Keeper {
         match word {
             LockWord::Granted(grant) => {
                 let last = self.numbers.get(&grant.key);
-                let is_news = last.is_some_and(|last| grant.number > *last);
+                let is_news = last.is_some_and(|last| grant.number > last.known);
                 match self.chain.clone() {
                     Some(chain) if is_news && self.wanted.contains(&grant.key) => {
                         self.granted(&chain, grant);
@@ -250,14 +258,19 @@ impl Keeper {
     }
 
     fn note_number(&mut self, key: LaneKey, number: i64) {
-        let last = self.numbers.entry(key).or_insert(number);
-        *last = (*last).max(number);
+        let numbers = self.numbers.entry(key).or_default();
+        numbers.known = numbers.known.max(number);
     }
 
     fn granted(&mut self, chain: &Arc<str>, grant: Grant) {
         let Some(parts) = self.parts.upgrade() else {
             return;
         };
+        let left = self.numbers.get(&grant.key).map(|numbers| numbers.left);
+        if left.is_some_and(|left| grant.number <= left) {
+            // It was let go since then.
+            return;
+        }
         self.wanted.remove(&grant.key);
         self.note_number(grant.key.clone(), grant.number);
         if !self.held.insert(grant.key.clone()) {

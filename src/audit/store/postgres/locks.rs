@@ -29,7 +29,7 @@ const TAKE: &str = "WITH me AS (SELECT chain_id FROM audit_chains WHERE chain_id
         INSERT INTO lane_locks AS l (region, image_id, holder) \
         SELECT DISTINCT u.region, u.image_id, me.chain_id FROM unnest($2::text[], $3::text[]) AS u (region, image_id), me ORDER BY 1, 2 \
         ON CONFLICT (region, image_id) DO UPDATE SET \
-            holder = COALESCE(l.holder, excluded.holder), number = l.number + CASE WHEN l.holder IS NULL THEN 1 ELSE 0 END, \
+            holder = COALESCE(l.holder, excluded.holder), number = CASE WHEN l.holder IS NULL THEN nextval('lane_lock_numbers') ELSE l.number END, \
             waiting = CASE WHEN l.holder IS NULL THEN '{}' \
                 WHEN l.holder = excluded.holder OR excluded.holder = ANY (l.waiting) THEN l.waiting \
                 ELSE l.waiting || excluded.holder END \
@@ -59,7 +59,7 @@ const LET_GO: &str = concat!(
         SELECT l.region, l.image_id FROM lane_locks AS l JOIN asked AS a USING (region, image_id) \
         WHERE l.holder = $1 AND l.number = a.number ORDER BY 1, 2 FOR UPDATE OF l), \
     freed AS (\
-        UPDATE lane_locks AS l SET holder = lane_locks_next(l.waiting), number = l.number + 1, \
+        UPDATE lane_locks AS l SET holder = lane_locks_next(l.waiting), number = nextval('lane_lock_numbers'), \
             waiting = l.waiting[COALESCE(array_position(l.waiting, lane_locks_next(l.waiting)), cardinality(l.waiting)) + 1:], \
             last_event = GREATEST(l.last_event, a.last_event), let_go_at = clock_timestamp(), \
             unsure_until = clock_timestamp() + a.unsure * interval '1 ms' \

@@ -46,7 +46,7 @@ const END_GONE: &str = "WITH gone AS (\
 /// when it was heard of last, and one call takes.
 const FREE_LOCKS: &str = concat!(
     "WITH freed AS (\
-        UPDATE lane_locks AS l SET holder = lane_locks_next(l.waiting), number = l.number + 1, \
+        UPDATE lane_locks AS l SET holder = lane_locks_next(l.waiting), number = nextval('lane_lock_numbers'), \
             waiting = l.waiting[COALESCE(array_position(l.waiting, lane_locks_next(l.waiting)), cardinality(l.waiting)) + 1:], \
             last_event = GREATEST(l.last_event, c.last_event), let_go_at = clock_timestamp(), \
             not_before = GREATEST(l.not_before, c.heartbeat_at + ($1 + c.call_ms) * interval '1 ms'), \

@@ -54,6 +54,8 @@ pub(super) struct Gateway {
     pub(super) held: BTreeSet<LaneKey>,
     /// The number of the last grant that it knows of each.
     pub(super) numbers: HashMap<LaneKey, u64>,
+    /// And of the last that it let go.
+    pub(super) left: HashMap<LaneKey, u64>,
     pub(super) leaving: Vec<(LaneKey, (bool, u64))>,
     pub(super) locking: bool,
     pub(super) intents: Vec<(Asked, PlaceId)>,
@@ -94,6 +96,7 @@ impl Gateway {
             wanted: BTreeSet::new(),
             held: BTreeSet::new(),
             numbers: HashMap::new(),
+            left: HashMap::new(),
             leaving: Vec::new(),
             locking: false,
             intents: Vec::new(),

@@ -531,6 +531,7 @@ impl World {
         gateway.wanted.clear();
         gateway.held.clear();
         gateway.numbers.clear();
+        gateway.left.clear();
         gateway.leaving.clear();
         gateway.locked_by = chain;
         gateway.machine.locks_lost(now);
@@ -614,6 +615,11 @@ impl World {
     fn granted(&mut self, index: usize, chain: ChainId, granted: Granted) {
         let now = self.instant(self.now);
         let gateway = &mut self.gateways[index];
+        let left = gateway.left.get(&granted.key);
+        if left.is_some_and(|left| granted.number <= *left) {
+            // It was let go since then.
+            return;
+        }
         gateway.wanted.remove(&granted.key);
         gateway.note_number(granted.key.clone(), granted.number);
         if !gateway.held.insert(granted.key.clone()) {
@@ -781,6 +787,7 @@ impl World {
                 let gateway = &mut self.gateways[index];
                 gateway.held.remove(&key);
                 let number = gateway.numbers.get(&key).copied().unwrap_or_default();
+                gateway.left.insert(key.clone(), number);
                 gateway.leaving.push((key, (unsure, number)));
                 self.settle(index);
             }
