@@ -272,7 +272,7 @@ impl Sharing {
                 );
                 let parts = Arc::clone(&self.0);
                 self.0.tasks.spawn(async move {
-                    recovery::close(parts, pending).await;
+                    recovery::close(parts, pending, recovery::AT_A_START).await;
                 });
             }
             Err(error) => {

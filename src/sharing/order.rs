@@ -403,7 +403,7 @@ async fn look(
         let (parts_of_it, closing) = (Arc::clone(parts), closing.clone());
         parts.tasks.spawn(async move {
             let events: Vec<EventId> = adopted.iter().map(|(of, _)| of.event_id).collect();
-            recovery::close(parts_of_it, adopted).await;
+            recovery::close(parts_of_it, adopted, recovery::AMONG_OTHERS).await;
             closing.end(&events);
         });
     }

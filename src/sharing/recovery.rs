@@ -18,13 +18,21 @@ use crate::upstream::SharedAccount;
 use super::Parts;
 use super::lanes::ReadTerms;
 
-/// How long the upstream is asked, over all images.
-const ASKING_TIME: Duration = Duration::from_secs(30);
+/// How long the upstream is asked, over all images: at a start, when nobody waits for it; and while other gateways run, of whom
+/// it is promised sooner.
+pub(super) const AT_A_START: Duration = Duration::from_secs(30);
+pub(super) const AMONG_OTHERS: Duration = Duration::from_secs(8);
+/// Images that are asked about at once.
+const IMAGES_AT_ONCE: usize = 8;
 /// Rows that are written at once: they go to disk in groups.
 const ROWS_AT_ONCE: usize = 256;
 
-pub(super) async fn close(parts: Arc<Parts>, pending: Vec<(Recalled, Timestamp)>) {
-    let deadline = Deadline::after(ASKING_TIME);
+pub(super) async fn close(
+    parts: Arc<Parts>,
+    pending: Vec<(Recalled, Timestamp)>,
+    asking_time: Duration,
+) {
+    let deadline = Deadline::after(asking_time);
     let count = pending.len();
     let mut by_image: BTreeMap<(Region, ImageId), Vec<(Recalled, Timestamp)>> = BTreeMap::new();
     for (recalled, occurred_at) in pending {
@@ -38,8 +46,11 @@ pub(super) async fn close(parts: Arc<Parts>, pending: Vec<(Recalled, Timestamp)>
     let (rows, mut closed) = mpsc::channel(ROWS_AT_ONCE);
     let asked = Arc::clone(&parts);
     let asking = async move {
-        let parts = asked;
-        for ((region, image_id), leftovers) in by_image {
+        let (parts, rows) = (&asked, &rows);
+        let one = async |((region, image_id), leftovers): (
+            (Region, ImageId),
+            Vec<(Recalled, Timestamp)>,
+        )| {
             let seen = tokio::select! {
                 seen = parts.accounts(&region, &image_id, ReadTerms::own(deadline)) => seen.ok(),
                 // A stop waits for rows, not for answers.
@@ -60,7 +71,9 @@ pub(super) async fn close(parts: Arc<Parts>, pending: Vec<(Recalled, Timestamp)>
                 // Whoever writes them ends only after this.
                 let _ = rows.send(completion).await;
             }
-        }
+        };
+        let images = stream::iter(by_image);
+        images.for_each_concurrent(IMAGES_AT_ONCE, one).await;
     };
     let closed = stream::poll_fn(|context| closed.poll_recv(context));
     let writing = closed.for_each_concurrent(ROWS_AT_ONCE, |completion: Completion| {
