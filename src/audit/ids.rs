@@ -25,7 +25,9 @@ pub(super) fn following_id(last: Option<EventId>, at: Timestamp) -> EventId {
     };
     let step = (Uuid::new_v4().as_u128() & 0xffff_ffff) + 1;
     let bits = last.as_u128();
-    if (bits & RANDOM_BITS) + step <= RANDOM_BITS {
+    // A bound may be of no version: an id behind it is of version 7 all the same.
+    let is_an_id = last.get_version_num() == 7 && last.get_variant() == uuid::Variant::RFC4122;
+    if is_an_id && (bits & RANDOM_BITS) + step <= RANDOM_BITS {
         EventId::new(Uuid::from_u128(bits + step))
     } else {
         EventId::new(fresh((bits >> 80) as u64 + 1))
@@ -73,6 +75,15 @@ mod tests {
             let bound = Timestamp::from_micros((micros + off).max(0));
             prop_assert_eq!(id >= first_id_at(bound), id_time(id) >= bound);
         }
+    }
+
+    #[test]
+    fn an_id_behind_a_bound_of_no_version_is_of_version_7() {
+        let bound = EventId::new(Uuid::from_u128(1_800_000_000_000_u128 << 80));
+        let id = following_id(Some(bound), Timestamp::from_micros(1_799_999_999_999_000));
+        assert!(id > bound);
+        assert_eq!(id.as_uuid().get_version_num(), 7);
+        assert_eq!(id.as_uuid().get_variant(), uuid::Variant::RFC4122);
     }
 
     #[test]
