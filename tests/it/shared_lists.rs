@@ -40,9 +40,13 @@ async fn until_in_flight(gateway: &Gateway, count: usize) {
     .await;
 }
 
-/// Thirty lists of one image, each of a subject of its own, while the first call is held.
+/// Thirty lists of one image, each of a subject of its own, while the first call is held. The first caller is alone with that call: the
+/// others ask once it has begun.
 async fn thirty(gateway: &Gateway, upstream: &Scripted) -> Vec<Answer> {
     let callers = (0..30).map(|number| async move {
+        if number > 0 {
+            upstream.wait_for_calls(1).await;
+        }
         let caller = gateway.with(token(&format!("team-{number}"), "shares:read"));
         caller.get(LIST).await
     });
