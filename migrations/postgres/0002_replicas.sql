@@ -9,8 +9,12 @@ ALTER TABLE audit_chains
     -- In milliseconds: how long a call of its gateway may go on.
     ADD COLUMN call_ms     BIGINT NOT NULL DEFAULT 0;
 
--- Chains that are written, of which there are few among many that have ended.
-CREATE INDEX audit_chains_live ON audit_chains (heartbeat_at) WHERE ended_at IS NULL;
+-- Those that were imported.
+UPDATE audit_chains SET last_event = (SELECT e.event_id FROM audit_entries AS e WHERE e.chain_id = audit_chains.chain_id
+    AND e.kind IN ('intent', 'denial') ORDER BY e.event_id DESC LIMIT 1);
+
+-- Chains that are written, of which there are few among many that have ended. By what does not change with each commit.
+CREATE INDEX audit_chains_live ON audit_chains (chain_id) WHERE ended_at IS NULL;
 CREATE INDEX audit_pending_chain ON audit_pending (chain_id);
 -- Whether its chain took it over from another.
 ALTER TABLE audit_pending ADD COLUMN adopted BOOLEAN NOT NULL DEFAULT FALSE;

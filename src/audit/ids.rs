@@ -1,5 +1,7 @@
 //! Ids of events: of version 7, in chain order, ever greater (RFC 9562, sections 5.7 and 6.2).
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use crate::domain::{EventId, Timestamp};
@@ -45,6 +47,21 @@ pub(super) fn first_id_at(time: Timestamp) -> EventId {
     let millis = u128::try_from((time.as_micros().max(0) + 999) / 1000).unwrap_or(0);
     EventId::new(Uuid::from_u128(
         (millis.min((1 << 48) - 1) << 80) | (0x7 << 76) | (0x2 << 62),
+    ))
+}
+
+/// The smallest id of version 7 of `time`'s millisecond.
+pub(super) fn least_id_at(time: Timestamp) -> EventId {
+    first_id_at(Timestamp::from_micros(
+        time.as_micros() - time.as_micros().rem_euclid(1000),
+    ))
+}
+
+/// An id that is so much later.
+pub(super) fn id_after(id: EventId, later: Duration) -> EventId {
+    let bits = id.as_uuid().as_u128();
+    EventId::new(Uuid::from_u128(
+        bits.saturating_add(later.as_millis() << 80),
     ))
 }
 

@@ -88,6 +88,9 @@ use crate::telemetry::Metrics;
 /// How far the clock may be behind the trail's last id at a start.
 const CLOCK_BEHIND_MAX: Duration = Duration::from_mins(5);
 
+/// How long a start waits for a database before it goes on without one.
+const OPENING_TIME: Duration = Duration::from_secs(25);
+
 /// What a start puts up with, because somebody said so.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Accepted {
@@ -124,12 +127,13 @@ pub async fn open(
 ) -> Result<Doors, StoreError> {
     match place {
         TrailPlace::File(path) => open_file(path, accepted, metrics).await,
-        TrailPlace::Server(url) => open_server(url, call_time, metrics).await,
+        TrailPlace::Server(url) => open_server(url, accepted, call_time, metrics).await,
     }
 }
 
 async fn open_server(
     url: &ServerUrl,
+    accepted: Accepted,
     call_time: Duration,
     metrics: Metrics,
 ) -> Result<Doors, StoreError> {
@@ -149,14 +153,14 @@ async fn open_server(
         database: url.to_string(),
         source: error.into(),
     })?;
-    match first.await {
-        Ok(Err(error @ StoreError::Away { .. })) => {
+    match tokio::time::timeout(OPENING_TIME, first).await {
+        Ok(Ok(Err(error @ StoreError::Away { .. }))) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::error!(error.message = %error, error.cause = cause, "the audit database does not answer; it is waited for");
         }
-        Ok(opened) => opened?,
-        // The writer has ended, and says so whenever it is asked.
-        Err(_) => {}
+        Ok(Ok(opened)) => check_clock(&url.to_string(), opened?, accepted)?,
+        // Its schema is brought up to date, of which the log tells; or the writer has ended, and says so whenever it is asked.
+        Err(_) | Ok(Err(_)) => {}
     }
     Ok(Doors {
         writer,
@@ -245,22 +249,36 @@ async fn check(
             (false, true) => tracing::warn!("{}; it is accepted", cut(path, &noted, &ends)),
         }
     }
-    let now = Timestamp::now();
-    if let Some(last) = tip.last_event_at()
-        && last.since(now) > CLOCK_BEHIND_MAX
-    {
-        let path = path.into();
-        let behind = StoreError::ClockBehind { path, now, last };
-        if !accepted.clock {
-            return Err(behind);
-        }
-        tracing::warn!("{behind}; it is accepted");
-    }
+    check_clock(&path.display().to_string(), tip.last_event_at(), accepted)?;
     // The log says it, too. An earlier run may have been killed before it noted its own.
     if !known && let Err(error) = head_file.write(&tip.head()).await {
         tracing::warn!(error.message = %error, "the audit trail's head could not be noted beside it");
     }
     Ok(tip)
+}
+
+/// Whether the clock is what a trail's ids say.
+fn check_clock(
+    database: &str,
+    last_event: Option<Timestamp>,
+    accepted: Accepted,
+) -> Result<(), StoreError> {
+    let now = Timestamp::now();
+    let Some(last) = last_event.filter(|last| last.since(now) > CLOCK_BEHIND_MAX) else {
+        return Ok(());
+    };
+    let database = database.into();
+    let behind = StoreError::ClockBehind {
+        database,
+        now,
+        last,
+    };
+    if accepted.clock {
+        tracing::warn!("{behind}; it is accepted");
+        Ok(())
+    } else {
+        Err(behind)
+    }
 }
 
 fn cut(path: &Path, noted: &Result<Head, InvalidHead>, found: &str) -> StoreError {

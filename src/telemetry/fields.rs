@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 /// Name and meaning of each; `timestamp`, `level`, `target` and `message` stand in every line besides.
-pub const LOG_FIELDS: [(&str, &str); 38] = [
+pub const LOG_FIELDS: [(&str, &str); 39] = [
     ("request_id", "the request's `X-Request-Id`"),
     ("trace_id", "the trace that it belongs to"),
     ("client.address", "where it came from"),
@@ -46,6 +46,10 @@ pub const LOG_FIELDS: [(&str, &str); 38] = [
     ),
     ("audit.head", "the head of the chain, to be noted elsewhere"),
     ("audit.entries", "entries of a commit"),
+    (
+        "audit.migrations",
+        "changes of the audit database's schema that are to be made",
+    ),
     (
         "audit.pending",
         "changes that an earlier run left without an outcome",

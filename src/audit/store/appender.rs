@@ -33,6 +33,7 @@ impl Appender {
                     Ok(())
                 };
                 fill(tip, insert)?;
+                group.end_at(tip);
                 appender.commit(&group).await
             }
         }
@@ -90,6 +91,14 @@ impl Appender {
         match self {
             Self::File(appender) => appender.note_looked_after(notes),
             Self::Server(appender) => appender.note_looked_after(notes).await,
+        }
+    }
+
+    /// Whether it can be gone on with after a failure that is no commit's, without a look at what is on disk.
+    pub(in crate::audit) fn goes_on(&self) -> bool {
+        match self {
+            Self::File(_) => false,
+            Self::Server(appender) => appender.is_open(),
         }
     }
 

@@ -103,12 +103,11 @@ pub enum StoreError {
     },
     /// The clock is far behind the trail's last id.
     #[error(
-        "the clock says {now}, and the last event of {path} began at {last}: ids only grow, so new events would bear that time. Where the clock is right, start with --accept-clock",
-        path = path.display()
+        "the clock says {now}, and the last event of {database} began at {last}: ids only grow, so new events would bear that time. Where the clock is right, start with --accept-clock"
     )]
     ClockBehind {
-        /// The database.
-        path: PathBuf,
+        /// The file's path, or the database's URL without what is secret in it.
+        database: String,
         /// What the clock says.
         now: Timestamp,
         /// The time in the last id.

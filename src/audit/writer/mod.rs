@@ -31,11 +31,11 @@ use super::entry::{Completion, Denial, Draft, Intent, LookedAfter};
 use super::heads::HeadFile;
 use super::ids::id_time;
 use super::lease::Lease;
-use super::store::{Appender, ReadGate, StoreError};
+use super::store::{Appender, ReadGate};
 use allowance::{Allowances, Taken};
 pub use work::CLOCK_BEHIND_TOLD;
 pub(super) use work::LOG_BYTES_MAX;
-use work::{Beats, ClockWatch, Heads, Work, WriteAheadLog};
+use work::{Beats, ClockWatch, Heads, Opening, Work, WriteAheadLog};
 
 /// Most entries that wait and go into one commit together.
 const GROUP_ENTRIES_MAX: usize = 256;
@@ -175,7 +175,7 @@ pub(super) struct Opened {
     /// What keeps reads from the log before the database, where there is one.
     pub(super) reads: Option<ReadGate>,
     /// Who waits for the writer to open it, where it has not been.
-    pub(super) opening: Option<oneshot::Sender<Result<(), StoreError>>>,
+    pub(super) opening: Option<Opening>,
 }
 
 /// The writer itself, to be stopped and waited for.

@@ -33,10 +33,13 @@ const GATHER_ROUNDS_MAX: usize = 4;
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How often an idle writer looks whether the clock is behind.
 const CLOCK_INTERVAL: Duration = Duration::from_mins(1);
-/// What is noted in one transaction.
-const NOTES_AT_ONCE: usize = 256;
+/// Accounts of what is noted in one transaction, or those of one note.
+const NOTED_AT_ONCE: usize = 1000;
 /// How often a group is written that other gateways came before.
-const ATTEMPTS_MAX: usize = 4;
+const ATTEMPTS_MAX: usize = 16;
+
+/// Told the time in the last id of a trail that was opened.
+pub(in crate::audit) type Opening = oneshot::Sender<Result<Option<Timestamp>, StoreError>>;
 
 /// The task's own state; nobody else touches it.
 pub(super) struct Work {
@@ -57,7 +60,7 @@ pub(super) struct Work {
     pub(super) beats: Beats,
     /// Told, once, whether the trail could be opened, where that is the writer's own to do: connections belong to the runtime on
     /// which they were opened.
-    pub(super) opening: Option<oneshot::Sender<Result<(), StoreError>>>,
+    pub(super) opening: Option<Opening>,
     pub(super) clock: ClockWatch,
     pub(super) health: watch::Sender<Health>,
     /// Whoever follows the trail wakes up by it.
@@ -80,7 +83,7 @@ impl Work {
                 self.tell_writable();
             }
             // Whoever does not wait any more need not know.
-            let _ = told.send(opened.map(drop));
+            let _ = told.send(opened.map(|tip| tip.last_event_at()));
         }
         loop {
             let mut group = Vec::new();
@@ -137,7 +140,8 @@ impl Work {
         }
     }
 
-    /// Lets other gateways know that this one lives, where no commit did.
+    /// Lets other gateways know that this one lives, and learns of the database's clock. Commits say the first as well, but there may
+    /// be one after the other with nothing in between.
     async fn beat(&mut self) {
         let Some(mut tip) = self.tip.clone() else {
             return;
@@ -160,18 +164,28 @@ impl Work {
         while let Ok(note) = self.looked_after.try_recv() {
             self.unnoted.push(note);
         }
-        while !self.unnoted.is_empty() && self.tip.is_some() {
-            self.note_some().await;
-        }
+        while !self.unnoted.is_empty() && self.tip.is_some() && self.note_some().await {}
     }
 
-    async fn note_some(&mut self) {
-        let some = self.unnoted.len().min(NOTES_AT_ONCE);
+    /// Gives whether it could.
+    async fn note_some(&mut self) -> bool {
+        let mut accounts = 0;
+        let fit = self.unnoted.iter().take_while(|note| {
+            accounts += note.accounts.len();
+            accounts <= NOTED_AT_ONCE
+        });
+        let some = fit.count().max(1);
         match self.appender.note_looked_after(&self.unnoted[..some]).await {
-            Ok(()) => drop(self.unnoted.drain(..some)),
+            Ok(()) => {
+                self.unnoted.drain(..some);
+                true
+            }
             Err(error) => {
                 tracing::warn!(error.message = %error, "what was looked after could not be noted; it is tried again");
-                self.tip = None;
+                if !self.appender.goes_on() {
+                    self.tip = None;
+                }
+                false
             }
         }
     }
@@ -293,7 +307,6 @@ impl Work {
                 Ok(())
             };
             self.appender.append(&mut tip, fill).await?;
-            self.beats.beaten();
         }
         self.committed.send_replace(tip.sequence());
         self.last_event.send_replace(tip.last_event());

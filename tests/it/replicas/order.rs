@@ -173,6 +173,8 @@ async fn a_trail_that_was_imported_goes_on() {
         .output()
         .unwrap();
     assert!(imported.status.success(), "{imported:?}");
+    let last = "SELECT last_event = (SELECT event_id FROM audit_entries ORDER BY event_id DESC LIMIT 1) FROM audit_chains";
+    assert_eq!(postgres.sql(last), "t");
     let replica = trail.start("one").await;
     assert_eq!(replica.send("DELETE", "/images/img/shares/2").await, 204);
     let events = replica.events().await;

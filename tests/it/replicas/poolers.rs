@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use super::Trail;
 use crate::support::{
-    POSTGRES_PASSWORD, Postgres, Program, Reply, Scripted, eventually, free_port,
+    Certificates, POSTGRES_PASSWORD, Postgres, Program, Reply, Scripted, eventually, free_port,
 };
 
 struct Pooler {
@@ -21,6 +21,7 @@ impl Drop for Pooler {
 }
 
 impl Pooler {
+    /// One whose pools are of this `mode`, or have what else stands behind it.
     async fn start(postgres: &Postgres, mode: &str) -> Self {
         let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
         let users = directory.path().join("users.txt");
@@ -28,7 +29,7 @@ impl Pooler {
         let configuration = format!(
             "[databases]\naudit = host=127.0.0.1 port={} dbname=audit\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-             auth_type = scram-sha-256\nauth_file = {}\npool_mode = {mode}\ndefault_pool_size = 50\n",
+             auth_type = scram-sha-256\nauth_file = {}\ndefault_pool_size = 50\npool_mode = {mode}\n",
             postgres.port(),
             users.display()
         );
@@ -61,6 +62,20 @@ impl Pooler {
         }
     }
 
+    /// Has it open the connections that it keeps.
+    fn warm(&self) {
+        let sleepers: Vec<_> = (0..8)
+            .map(|_| {
+                let mut sleeper = Command::new("psql");
+                sleeper.args(["-XAtq", "-d", &self.url(), "-c", "SELECT pg_sleep(0.3)"]);
+                sleeper.stdout(Stdio::null()).spawn().unwrap()
+            })
+            .collect();
+        for mut sleeper in sleepers {
+            assert!(sleeper.wait().unwrap().success());
+        }
+    }
+
     fn url(&self) -> String {
         format!(
             "postgres://gateway:{POSTGRES_PASSWORD}@127.0.0.1:{}/audit",
@@ -82,8 +97,16 @@ async fn a_pooler_of_sessions_works_and_one_of_transactions_is_refused_with_its_
         Postgres::start().await,
         Scripted::start(|_| Reply::Done).await,
     );
-    for mode in ["transaction", "statement"] {
+    for mode in [
+        "transaction",
+        "statement",
+        "transaction\nserver_round_robin = 1\nmin_pool_size = 2",
+        "transaction\nserver_round_robin = 1\nmin_pool_size = 8",
+        "transaction\ndefault_pool_size = 1",
+        "transaction\nmin_pool_size = 8",
+    ] {
         let pooler = Pooler::start(&postgres, mode).await;
+        pooler.warm();
         let trail = Trail {
             database: pooler.url(),
             ..Trail::of(&upstream, &postgres)
@@ -130,4 +153,50 @@ async fn what_can_never_be_used_ends_the_start() {
         assert!(log.contains(&why), "{why}: {log}");
         assert!(!log.contains(POSTGRES_PASSWORD), "{log}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_a_stranger_ends_the_start() {
+    let (postgres, upstream) = (
+        Postgres::start_with_tls().await,
+        Scripted::start(|_| Reply::Done).await,
+    );
+    let stranger = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(stranger.path(), Certificates::of("localhost").authority).unwrap();
+    let url = postgres.url("audit").replace("127.0.0.1", "localhost");
+    let with = |authority: &std::path::Path| {
+        format!(
+            "{url}?sslmode=verify-full&sslrootcert={}",
+            authority.display()
+        )
+    };
+    let trail = Trail {
+        database: with(stranger.path()),
+        ..Trail::of(&upstream, &postgres)
+    };
+    let (code, log) = ends(&trail).await;
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("certificate"), "{log}");
+    let trail = Trail {
+        database: with(&postgres.authority()),
+        ..trail
+    };
+    let replica = trail.start("one").await;
+    assert_eq!(replica.send("PUT", "/images/img/shares/1").await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_far_behind_the_trail_ends_the_start() {
+    let (postgres, upstream) = (
+        Postgres::start().await,
+        Scripted::start(|_| Reply::Done).await,
+    );
+    let trail = Trail::of(&upstream, &postgres);
+    let replica = trail.start("one").await;
+    assert_eq!(replica.send("PUT", "/images/img/shares/1").await, 200);
+    drop(replica);
+    postgres.sql("UPDATE audit_chains SET last_event = audit_id_at(clock_timestamp() + interval '10 minutes')");
+    let (code, log) = ends(&trail).await;
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("--accept-clock"), "{log}");
 }

@@ -14,11 +14,11 @@ use uuid::Uuid;
 
 use super::columns::type_of;
 use super::session::{self, Chain, Opened};
-use super::{StoreError, away, close, code, passes, refused};
+use super::{StoreError, away, close, code, is_of_the_statement, passes, refused};
 use crate::audit::chain::{Hash, Sealed, Tip};
 use crate::audit::columns::{COLUMNS, Column};
 use crate::audit::entry::{Cell, DENIAL, INTENT, LookedAfter};
-use crate::audit::ids::first_id_at;
+use crate::audit::ids::{id_after, least_id_at};
 use crate::audit::lease::Lease;
 use crate::config::ServerUrl;
 use crate::domain::{BootTime, EventId, Timestamp};
@@ -28,12 +28,14 @@ pub(super) const STATEMENT_TIME: Duration = Duration::from_secs(4);
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// How often partitions are looked after.
 const PARTITIONS_INTERVAL: Duration = Duration::from_hours(6);
+/// How far ids are put ahead at the most, in times two milliseconds are doubled.
+const AHEAD_DOUBLED_MAX: u32 = 8;
 /// `unique_violation`, and what a row gets for which there is no partition.
 const TWICE: &str = "23505";
 const NO_PARTITION: &str = "23514";
 
 /// Parameters before those of the columns.
-const OWN: usize = 7;
+const OWN: usize = 8;
 
 /// One statement a group: the head moves, pending intents are noted and struck off, and rows are inserted, or nothing is done.
 static APPEND: LazyLock<String> = LazyLock::new(|| {
@@ -43,7 +45,7 @@ static APPEND: LazyLock<String> = LazyLock::new(|| {
     format!(
         "WITH moved AS (\
              UPDATE audit_chains SET head_sequence = $3, head_hash = $4, heartbeat_at = clock_timestamp(), \
-                 last_event = GREATEST(last_event, $5::uuid) \
+                 last_event = GREATEST(last_event, $5::uuid), floor_event = GREATEST(floor_event, $8::uuid) \
              WHERE chain_id = $1 AND head_sequence = $2 AND ended_at IS NULL \
                  AND (floor_event IS NULL OR $6::uuid IS NULL OR floor_event < $6::uuid) \
              RETURNING chain_id), \
@@ -106,6 +108,8 @@ pub(in crate::audit) struct Group {
     last_event: Option<Uuid>,
     /// Events that end with them.
     over: Vec<Uuid>,
+    /// Ids behind them are greater.
+    floor: Option<Uuid>,
 }
 
 impl Group {
@@ -121,7 +125,13 @@ impl Group {
             first_event: None,
             last_event: None,
             over: Vec::new(),
+            floor: None,
         }
+    }
+
+    /// They are all: where the chain ends with them.
+    pub(in crate::audit) fn end_at(&mut self, tip: &Tip) {
+        self.floor = tip.last_event().map(EventId::as_uuid);
     }
 
     /// Takes the next.
@@ -154,7 +164,8 @@ impl Group {
             .bind(self.hash.to_string())
             .bind(self.last_event)
             .bind(self.first_event)
-            .bind(&self.over);
+            .bind(&self.over)
+            .bind(self.floor);
         for values in &self.columns {
             statement = match values {
                 Values::Integers(numbers) => statement.bind(numbers),
@@ -174,10 +185,14 @@ pub(in crate::audit) struct Appender {
     /// How long a call of this gateway may go on, in milliseconds.
     call_ms: i64,
     lease: Lease,
+    /// Whether the schema is known to be this version's.
+    is_prepared: bool,
     connection: Option<PgConnection>,
     chain: Option<Chain>,
     /// When partitions were looked after last.
     partitions: BootTime,
+    /// How often in a row a group's ids were too low.
+    too_low: u32,
 }
 
 impl Appender {
@@ -187,14 +202,17 @@ impl Appender {
             url: url.clone(),
             call_ms: i64::try_from(call_time.as_millis()).unwrap_or(i64::MAX),
             lease,
+            is_prepared: false,
             connection: None,
             chain: None,
             partitions: BootTime::now(),
+            too_low: 0,
         }
     }
 
-    /// What rows are sealed behind: the end of the chain, with ids above all that others were promised.
+    /// What rows are sealed behind: the end of the chain, with ids of this time, and above all that others were promised.
     pub(in crate::audit) fn raise(&self, tip: &mut Tip) {
+        tip.raise(least_id_at(Timestamp::now()));
         if let Some(above) = self.lease.ids_above() {
             tip.raise(above);
         }
@@ -203,6 +221,10 @@ impl Appender {
     /// Opens a session, the former chain's where that goes on behind `last`. Gives the end of its chain.
     pub(in crate::audit) async fn open(&mut self, last: Option<&Tip>) -> Result<Tip, StoreError> {
         self.hang_up();
+        if !self.is_prepared {
+            session::prepare(&self.url).await?;
+            self.is_prepared = true;
+        }
         let asked = BootTime::now();
         let chain = self
             .chain
@@ -228,6 +250,11 @@ impl Appender {
         Ok(tip)
     }
 
+    /// Whether there is a session.
+    pub(in crate::audit) fn is_open(&self) -> bool {
+        self.connection.is_some()
+    }
+
     fn hang_up(&mut self) {
         self.lease.drop_now();
         self.connection = None;
@@ -247,6 +274,7 @@ impl Appender {
         match self.try_group(group).await {
             Ok(rows) if rows == group.rows() => {
                 self.lease.renew(asked);
+                self.too_low = 0;
                 Ok(())
             }
             Ok(_) => Err(self.why_nothing(group).await),
@@ -275,7 +303,13 @@ impl Appender {
             .bind(group.before);
         match timeout(ANSWER_TIME, looked.fetch_optional(connection)).await {
             Ok(Ok(Some(Some(floor)))) => {
-                self.lease.raise_ids(EventId::new(floor));
+                // Who reads upwards may promise again and again: once in a while a group is ahead of all of them.
+                self.too_low += 1;
+                let ahead = Duration::from_millis(match self.too_low {
+                    ..3 => 0,
+                    times => 1 << times.min(AHEAD_DOUBLED_MAX),
+                });
+                self.lease.raise_ids(id_after(EventId::new(floor), ahead));
                 StoreError::IdsTooLow
             }
             Ok(Ok(_)) => self.taken_over(),
@@ -296,9 +330,13 @@ impl Appender {
             Some(TWICE) => return Err(StoreError::Closed),
             Some(NO_PARTITION) => {
                 self.make_partitions_of(group).await?;
+                let asked = BootTime::now();
                 let again = self.try_group(group).await;
                 return match again {
-                    Ok(rows) if rows == group.rows() => Ok(()),
+                    Ok(rows) if rows == group.rows() => {
+                        self.lease.renew(asked);
+                        Ok(())
+                    }
                     Ok(_) => Err(self.why_nothing(group).await),
                     Err(error) => {
                         self.hang_up();
@@ -364,7 +402,9 @@ impl Appender {
         let done = timeout(ANSWER_TIME, statement.execute(connection)).await;
         let done = done.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         done.map(drop).map_err(|error| {
-            self.hang_up();
+            if !is_of_the_statement(&error) {
+                self.hang_up();
+            }
             refused(&self.url, error)
         })
     }
@@ -372,9 +412,8 @@ impl Appender {
     /// Lets others know that this gateway lives, and from which id on it writes.
     pub(in crate::audit) async fn beat(&mut self, tip: &mut Tip) -> Result<(), StoreError> {
         let asked = BootTime::now();
-        let (before, floor) = (Timestamp::now(), first_id_at(Timestamp::now()));
+        let before = Timestamp::now();
         self.raise(tip);
-        tip.raise(floor);
         let beat = "UPDATE audit_chains SET heartbeat_at = clock_timestamp(), floor_event = GREATEST(floor_event, $3) \
             WHERE chain_id = $1 AND head_sequence = $2 AND ended_at IS NULL \
             RETURNING (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
@@ -384,7 +423,7 @@ impl Appender {
         let beating = sqlx::query_scalar(beat)
             .bind(&**tip.chain_id())
             .bind(tip.sequence())
-            .bind(floor.as_uuid());
+            .bind(tip.last_event().map(EventId::as_uuid));
         let beaten = timeout(ANSWER_TIME, beating.fetch_optional(connection)).await;
         match beaten.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
             Ok(Some(theirs)) => {
@@ -459,7 +498,7 @@ impl Appender {
         let note = "INSERT INTO audit_looked_after AS n (region, image_id, account_id, through) \
             SELECT region, image_id, account_id, MAX(through::text)::uuid \
             FROM unnest($1::text[], $2::text[], $3::bigint[], $4::uuid[]) AS u (region, image_id, account_id, through) \
-            GROUP BY 1, 2, 3 \
+            GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 \
             ON CONFLICT (region, image_id, account_id) DO UPDATE SET through = GREATEST(n.through, excluded.through)";
         let noting = sqlx::query(note)
             .bind(regions)

@@ -15,6 +15,7 @@ use crate::config::ServerUrl;
 use crate::domain::EventId;
 
 use super::events::{SELECT_ONE, counts, page, pending};
+use super::session::LAST_EVENT;
 
 /// Connections for what people ask, for exports and the feed, and for look-ups that changes and lists wait for.
 const QUERIES_MAX: u32 = 4;
@@ -34,6 +35,16 @@ const EXPORTS_OF_PARTY_MAX: usize = 1;
 const GRACE: Duration = Duration::from_secs(2);
 /// `query_canceled`: the statement took too long.
 const CANCELED: &str = "57014";
+/// `read_only_sql_transaction` and `insufficient_privilege`.
+const READS_ONLY: [&str; 2] = ["25006", "42501"];
+
+/// Up to which id every writer has written all that it ever will.
+enum Promised {
+    /// All that there is, and this is its bound.
+    All(Option<Uuid>),
+    /// A part of it, where every writer said one.
+    Some(Option<Uuid>),
+}
 
 /// Connections for reads; never the writer's. Clones share them.
 #[derive(Debug, Clone)]
@@ -150,41 +161,66 @@ impl ReadConnections {
         if query.newest_first {
             return self.page_below(asker, query, None).await;
         }
-        // Upwards nothing may come later below what was given. What the writers promised suffices but for the end of the trail.
-        let given = "SELECT MIN(floor_event::text)::uuid, COUNT(*), COUNT(floor_event) FROM audit_chains WHERE ended_at IS NULL";
-        let promised =
-            self.look_up(async |connection| sqlx::query_as(given).fetch_one(connection).await);
-        let (floor, live, promising): (Option<Uuid>, i64, i64) = promised.await?;
-        if live == 0 {
-            return self.page_below(asker, query, None).await;
-        }
-        let floor = floor.filter(|_| promising == live);
-        if floor.is_some() {
-            let page = self.page_below(asker, query, floor).await?;
-            if i64::try_from(page.len()).is_ok_and(|rows| rows >= query.limit) {
-                return Ok(page);
+        // Upwards nothing may come later below what was given.
+        let bound = match self.promised().await? {
+            Promised::All(bound) => bound,
+            Promised::Some(floor) => {
+                if floor.is_some() {
+                    let page = self.page_below(asker, query, floor).await?;
+                    if i64::try_from(page.len()).is_ok_and(|rows| rows >= query.limit) {
+                        return Ok(page);
+                    }
+                }
+                Some(self.promise(floor).await?)
             }
-        }
-        let bound = match self.promise().await {
-            Ok(bound) => Some(bound),
-            // A standby, or a role that may only read: up to what was promised.
-            Err(_) => Some(floor.unwrap_or_default()),
         };
         self.page_below(asker, query, bound).await
     }
 
-    /// Has every writer give ids above the last that there is from now on, and gives that one: what is not above it is written.
-    async fn promise(&self) -> Result<Uuid, StoreError> {
-        let promise = "WITH last AS (\
-                SELECT GREATEST(audit_id_at(clock_timestamp()), (SELECT last_event FROM audit_chains \
-                    WHERE last_event IS NOT NULL ORDER BY last_event DESC LIMIT 1)) AS id), \
-            promised AS (\
-                UPDATE audit_chains AS c SET floor_event = GREATEST(c.floor_event, last.id) \
-                FROM last, (SELECT chain_id FROM audit_chains WHERE ended_at IS NULL ORDER BY chain_id FOR NO KEY UPDATE) AS live \
-                WHERE c.chain_id = live.chain_id AND c.ended_at IS NULL) \
-            SELECT id FROM last";
-        self.look_up(async |connection| sqlx::query_scalar(promise).fetch_one(connection).await)
-            .await
+    /// What the writers promised by themselves.
+    async fn promised(&self) -> Result<Promised, StoreError> {
+        let given = format!(
+            "SELECT MIN(floor_event::text)::uuid, COUNT(*), COUNT(floor_event), ({LAST_EVENT}) \
+             FROM audit_chains WHERE ended_at IS NULL"
+        );
+        let promised = self.look_up(async |connection| {
+            let given = sqlx::query_as(AssertSqlSafe(given));
+            given.fetch_one(connection).await
+        });
+        let (floor, live, promising, last): (Option<Uuid>, i64, i64, Option<Uuid>) =
+            promised.await?;
+        let floor = floor.filter(|_| promising == live);
+        Ok(match floor {
+            _ if live == 0 => Promised::All(last),
+            Some(_) if last <= floor => Promised::All(floor),
+            _ => Promised::Some(floor),
+        })
+    }
+
+    /// Has every writer give ids above the last that there is from now on, and gives that one: what is not above it is written. A
+    /// standby, or a role that may only read, has what was promised, which is `floor`.
+    async fn promise(&self, floor: Option<Uuid>) -> Result<Uuid, StoreError> {
+        let promise = format!(
+            "WITH last AS ({LAST_EVENT}), \
+             promised AS (\
+                 UPDATE audit_chains AS c SET floor_event = GREATEST(c.floor_event, last.last_event) \
+                 FROM last, (SELECT chain_id FROM audit_chains WHERE ended_at IS NULL ORDER BY chain_id FOR NO KEY UPDATE) AS live \
+                 WHERE c.chain_id = live.chain_id AND c.ended_at IS NULL \
+                     AND (c.floor_event IS NULL OR c.floor_event < last.last_event)) \
+             SELECT last_event FROM last"
+        );
+        let reads_only =
+            |error: &sqlx::Error| READS_ONLY.iter().any(|read| code(error) == Some(read));
+        self.look_up(async |connection| {
+            let promise = sqlx::query_scalar(AssertSqlSafe(promise));
+            match (promise.fetch_optional(connection).await, floor) {
+                // Where there is no event yet there is none to give.
+                (Ok(last), _) => Ok(last.unwrap_or_default()),
+                (Err(error), Some(floor)) if reads_only(&error) => Ok(floor),
+                (Err(error), _) => Err(error),
+            }
+        })
+        .await
     }
 
     async fn page_below(

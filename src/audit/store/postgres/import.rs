@@ -103,8 +103,9 @@ impl Import {
     /// Notes the chain's end, behind which nobody appends any more, and what is pending.
     pub(in crate::audit) async fn end(&mut self, head: &Head) -> Result<(), StoreError> {
         let connection = &mut self.connection;
-        let chain = "INSERT INTO audit_chains (chain_id, head_sequence, head_hash, ended_at) \
-                     VALUES ($1, $2, $3, clock_timestamp())";
+        let chain = "INSERT INTO audit_chains (chain_id, head_sequence, head_hash, ended_at, last_event) \
+                     VALUES ($1, $2, $3, clock_timestamp(), (SELECT event_id FROM audit_entries \
+                         WHERE kind IN ('intent', 'denial') ORDER BY event_id DESC LIMIT 1))";
         let chain = sqlx::query(chain)
             .bind(&head.chain_id)
             .bind(head.sequence)

@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnection, PgListener, PgPoolOptions};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Bounds, StoreError, away, connect, options, refused};
+use super::{Bounds, StoreError, away, connect, is_of_the_statement, options, refused};
 use crate::config::ServerUrl;
 use crate::domain::{EventId, ImageId, Region};
 
@@ -24,10 +24,12 @@ const CHANNEL: &str = "isg_";
 const GRANTED: &str = "granted";
 const WANTED: &str = "wanted";
 
+/// Rows are locked in the order of their key, byte by byte, by this and all that follow, so that none waits for another in a ring.
 const TAKE: &str = "WITH me AS (SELECT chain_id FROM audit_chains WHERE chain_id = $1 AND ended_at IS NULL), \
     taken AS (\
         INSERT INTO lane_locks AS l (region, image_id, holder) \
-        SELECT DISTINCT u.region, u.image_id, me.chain_id FROM unnest($2::text[], $3::text[]) AS u (region, image_id), me ORDER BY 1, 2 \
+        SELECT DISTINCT u.region COLLATE \"C\", u.image_id COLLATE \"C\", me.chain_id \
+        FROM unnest($2::text[], $3::text[]) AS u (region, image_id), me ORDER BY 1, 2 \
         ON CONFLICT (region, image_id) DO UPDATE SET \
             holder = COALESCE(l.holder, excluded.holder), number = CASE WHEN l.holder IS NULL THEN nextval('lane_lock_numbers') ELSE l.number END, \
             waiting = CASE WHEN l.holder IS NULL THEN '{}' \
@@ -219,10 +221,14 @@ impl Locks {
             .execute(connection);
         let done = timeout(ROUND_TIME, letting_go).await;
         let done = done.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-        done.map(drop).map_err(|error| {
+        done.map(drop).map_err(|error| self.failed(error))
+    }
+
+    fn failed(&mut self, error: sqlx::Error) -> StoreError {
+        if !is_of_the_statement(&error) {
             self.hang_up();
-            refused(&self.url, error)
-        })
+        }
+        refused(&self.url, error)
     }
 
     /// Takes some for this chain, or stands in line for them.
@@ -246,10 +252,7 @@ impl Locks {
             .fetch_all(connection);
         let taken = timeout(ROUND_TIME, taking).await;
         let taken = taken.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-        let taken: Vec<Taken> = taken.map_err(|error| {
-            self.hang_up();
-            refused(&self.url, error)
-        })?;
+        let taken: Vec<Taken> = taken.map_err(|error| self.failed(error))?;
         Ok(taken.into_iter().filter_map(found).collect())
     }
 

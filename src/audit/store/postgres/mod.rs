@@ -15,7 +15,7 @@ mod standing;
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::{MigrateError, Migration, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _};
 
@@ -93,6 +93,24 @@ async fn connect(url: &ServerUrl, name: &str, bounds: Bounds) -> Result<PgConnec
         .map_err(refused)
 }
 
+/// How many migrations there are of this version that the schema lacks.
+async fn pending_migrations(
+    url: &ServerUrl,
+    connection: &mut PgConnection,
+) -> Result<usize, StoreError> {
+    let failed = |error| refused(url, error);
+    let any = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL");
+    let any: bool = any.fetch_one(&mut *connection).await.map_err(failed)?;
+    let applied: Vec<i64> = if any {
+        let applied = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success");
+        applied.fetch_all(connection).await.map_err(failed)?
+    } else {
+        Vec::new()
+    };
+    let lacks = |migration: &&Migration| !applied.contains(&migration.version);
+    Ok(MIGRATIONS.iter().filter(lacks).count())
+}
+
 /// Brings the schema up to date.
 async fn migrate(url: &ServerUrl, connection: &mut PgConnection) -> Result<(), StoreError> {
     let encoding = sqlx::query_scalar("SHOW server_encoding").fetch_one(&mut *connection);
@@ -118,7 +136,9 @@ async fn migrate(url: &ServerUrl, connection: &mut PgConnection) -> Result<(), S
             url,
             format!("it was written by a newer version of the gateway (migration {migration})"),
         )),
-        Err(MigrateError::Execute(error)) => Err(refused(url, error)),
+        Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+            Err(refused(url, error))
+        }
         Err(error) => Err(refused_as(url, error)),
     }
 }
@@ -141,6 +161,10 @@ fn refused(url: &ServerUrl, error: sqlx::Error) -> StoreError {
 /// Whether a failure may pass by itself: the server is away, stops, starts, is a standby, or is full.
 fn passes(url: &ServerUrl, error: &sqlx::Error) -> bool {
     match error {
+        // So comes what is wrong with its certificate.
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            !asks_for_tls(url)
+        }
         sqlx::Error::Io(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
@@ -185,6 +209,12 @@ fn away(url: &ServerUrl, why: impl Into<Box<dyn std::error::Error + Send + Sync>
         database: url.to_string(),
         source: why.into(),
     }
+}
+
+/// Whether a statement failed alone, and its connection goes on: it took too long, or stood in others' way.
+fn is_of_the_statement(error: &sqlx::Error) -> bool {
+    // query_canceled, lock_not_available, deadlock_detected.
+    matches!(code(error), Some("57014" | "55P03" | "40P01"))
 }
 
 /// The code of what the database refused (postgresql.org/docs/current/errcodes-appendix.html).

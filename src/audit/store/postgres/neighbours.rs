@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::events::SELECT_EVENT;
 use super::locks::{LockKey, tell_granted};
 use super::session::CHAIN_LOCKS;
-use super::{Bounds, StoreError, away, connect, refused};
+use super::{Bounds, StoreError, away, connect, is_of_the_statement, refused};
 use crate::audit::lease::LEASE_TIME;
 use crate::audit::store::EventRow;
 use crate::config::ServerUrl;
@@ -34,7 +34,8 @@ const END_GONE: &str = "WITH gone AS (\
         AND (c.heartbeat_at < clock_timestamp() - $3 * interval '1 ms' OR NOT EXISTS (\
             SELECT 1 FROM pg_locks AS l WHERE l.locktype = 'advisory' AND l.granted \
             AND l.classid = $4::bigint::oid AND l.objid = (c.number & 2147483647)::oid \
-            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())))), \
+            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))) \
+        FOR NO KEY UPDATE OF c SKIP LOCKED), \
     ended AS (\
         UPDATE audit_chains AS c SET ended_at = clock_timestamp() FROM gone \
         WHERE c.chain_id = gone.chain_id AND c.ended_at IS NULL AND c.heartbeat_at < clock_timestamp() - $2 * interval '1 ms' \
@@ -45,21 +46,28 @@ const END_GONE: &str = "WITH gone AS (\
 /// Gives the locks of chains that have ended to who waits for them. Calls of who had them may go on for as long as its lease held
 /// when it was heard of last, and one call takes.
 const FREE_LOCKS: &str = concat!(
-    "WITH freed AS (\
+    "WITH held AS (\
+        SELECT l.region, l.image_id FROM lane_locks AS l JOIN audit_chains AS c ON c.chain_id = l.holder \
+        WHERE c.ended_at IS NOT NULL ORDER BY 1, 2 FOR UPDATE OF l), \
+    freed AS (\
         UPDATE lane_locks AS l SET holder = lane_locks_next(l.waiting), number = nextval('lane_lock_numbers'), \
             waiting = l.waiting[COALESCE(array_position(l.waiting, lane_locks_next(l.waiting)), cardinality(l.waiting)) + 1:], \
             last_event = GREATEST(l.last_event, c.last_event), let_go_at = clock_timestamp(), \
             not_before = GREATEST(l.not_before, c.heartbeat_at + ($1 + c.call_ms) * interval '1 ms'), \
             unsure_until = GREATEST(l.unsure_until, c.heartbeat_at + ($1 + c.call_ms + $2) * interval '1 ms') \
-        FROM audit_chains AS c WHERE c.chain_id = l.holder AND c.ended_at IS NOT NULL \
+        FROM held AS h, audit_chains AS c \
+        WHERE l.region = h.region AND l.image_id = h.image_id AND c.chain_id = l.holder AND c.ended_at IS NOT NULL \
         RETURNING l.*)",
     tell_granted!()
 );
 
-const FORGET_LOCKS: &str = "DELETE FROM lane_locks WHERE holder IS NULL \
-    AND let_go_at < clock_timestamp() - interval '2 minutes' \
-    AND (not_before IS NULL OR not_before < clock_timestamp()) AND unsure_until IS NULL \
-    AND (last_event IS NULL OR last_event < audit_id_at(clock_timestamp() - interval '1 minute'))";
+const FORGET_LOCKS: &str = "DELETE FROM lane_locks AS l USING (\
+        SELECT region, image_id FROM lane_locks WHERE holder IS NULL \
+        AND let_go_at < clock_timestamp() - interval '2 minutes' \
+        AND (not_before IS NULL OR not_before < clock_timestamp()) AND unsure_until IS NULL \
+        AND (last_event IS NULL OR last_event < audit_id_at(clock_timestamp() - interval '1 minute')) \
+        LIMIT 10000 FOR UPDATE SKIP LOCKED) AS f \
+    WHERE l.region = f.region AND l.image_id = f.image_id";
 const FORGET_NOTES: &str = "DELETE FROM audit_looked_after WHERE through < audit_id_at(clock_timestamp() - interval '2 days')";
 
 /// One connection that looks after what others left.
@@ -103,7 +111,9 @@ impl Neighbours {
         let done = timeout(TIME, work(connection)).await;
         done.unwrap_or(Err(sqlx::Error::PoolTimedOut))
             .map_err(|error| {
-                self.connection = None;
+                if !is_of_the_statement(&error) {
+                    self.connection = None;
+                }
                 refused(&self.url, error)
             })
     }

@@ -4,11 +4,16 @@
 //! it; whoever finds it ended begins another.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::postgres::PgConnection;
+use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Bounds, StoreError, away, close, connect, migrate, refused, refused_as};
+use super::{
+    Bounds, StoreError, UNBOUNDED, away, close, connect, migrate, pending_migrations, refused,
+    refused_as,
+};
 use crate::audit::chain::{Hash, Tip};
 use crate::config::ServerUrl;
 use crate::domain::EventId;
@@ -16,11 +21,23 @@ use crate::domain::EventId;
 /// The first key of the advisory locks on chains; the second is the chain's number. The letters are `isgc`.
 pub(super) const CHAIN_LOCKS: i32 = 0x6973_6763;
 
+/// The greatest id over all chains.
+pub(super) const LAST_EVENT: &str = "SELECT last_event FROM audit_chains WHERE last_event IS NOT NULL ORDER BY last_event DESC LIMIT 1";
+
 /// What the writer's statements may take.
 const WRITING: Bounds = Bounds {
     statement: Some(super::appender::STATEMENT_TIME),
     lock: "3s",
 };
+
+/// How long it may take to look what there is, and to change the schema.
+const LOOK_TIME: Duration = Duration::from_secs(10);
+const MIGRATION_TIME: Duration = Duration::from_hours(1);
+/// How often in a row a connection is asked whose it is.
+const ASKED_TIMES: usize = 6;
+/// How long it may be silent beside one that is in a transaction, before that one is asked; and how often.
+const SILENT_TIME: Duration = Duration::from_millis(200);
+const SILENT_TIMES_MAX: usize = 10;
 
 const POOLED: &str = "a pooler gives its connections to others between transactions, and a gateway's session must be its own: \
     connect to the server itself, or to a pooler of sessions (PgBouncer: pool_mode = session)";
@@ -41,6 +58,31 @@ pub(super) struct Opened {
     pub(super) skew: i64,
 }
 
+/// Sees to it that the schema is this version's, once a process. What has to be changed of it for that may take long.
+pub(super) async fn prepare(url: &ServerUrl) -> Result<(), StoreError> {
+    let looking = async {
+        let mut connection = connect(url, "migration", UNBOUNDED).await?;
+        check_own(url, &mut connection).await?;
+        let pending = pending_migrations(url, &mut connection).await?;
+        Ok::<_, StoreError>((connection, pending))
+    };
+    let looked = timeout(LOOK_TIME, looking).await;
+    let (mut connection, pending) = looked.map_err(|_| away(url, "it does not answer"))??;
+    let time = if pending == 0 {
+        LOOK_TIME
+    } else {
+        tracing::info!(
+            audit.migrations = pending,
+            "the schema of the audit database is brought up to date"
+        );
+        MIGRATION_TIME
+    };
+    let migrated = timeout(time, migrate(url, &mut connection)).await;
+    migrated.map_err(|_| away(url, "its schema is not up to date yet"))??;
+    close(connection).await;
+    Ok(())
+}
+
 /// Opens a session: that of `chain` again where nobody has ended it, else that of a new one. `last` is the end that the writer
 /// knows of it, and `call_ms` how long one of its calls may go on.
 pub(super) async fn open(
@@ -52,7 +94,6 @@ pub(super) async fn open(
     let id = chain.map_or(&fresh, |(chain, _)| &chain.id);
     let mut connection = connect(url, &format!("writer {id}"), WRITING).await?;
     check_own(url, &mut connection).await?;
-    migrate(url, &mut connection).await?;
     let failed = |error| refused(url, error);
     make_partitions(&mut connection).await.map_err(failed)?;
     let skew = clock_skew(&mut connection).await.map_err(failed)?;
@@ -71,20 +112,18 @@ pub(super) async fn open(
         let renamed = sqlx::query("SELECT set_config('application_name', $1, FALSE)").bind(name);
         renamed.execute(&mut connection).await.map_err(failed)?;
     }
-    // Ids go on behind those of all other chains, whatever the clocks say.
-    let insert = "INSERT INTO audit_chains (chain_id, call_ms) VALUES ($1, $2) \
-         RETURNING number, (SELECT last_event FROM audit_chains WHERE last_event IS NOT NULL ORDER BY last_event DESC LIMIT 1)";
-    let begun = sqlx::query_as(insert).bind(&*fresh).bind(call_ms);
-    let (number, last_event): (i64, Option<Uuid>) =
-        begun.fetch_one(&mut connection).await.map_err(failed)?;
+    let insert = "INSERT INTO audit_chains (chain_id, call_ms) VALUES ($1, $2) RETURNING number";
+    let begun = sqlx::query_scalar(insert).bind(&*fresh).bind(call_ms);
+    let number: i64 = begun.fetch_one(&mut connection).await.map_err(failed)?;
     if !take_lock(&mut connection, number).await.map_err(failed)? {
         return Err(away(url, "the lock on a new chain is taken"));
     }
+    let floor = raise_floor(&mut connection, &fresh).await.map_err(failed)?;
     let tip = Tip::new(
         Arc::clone(&fresh),
         0,
         Hash::GENESIS,
-        last_event.map(EventId::new),
+        floor.map(EventId::new),
     );
     let chain = Chain { id: fresh, number };
     Ok(Opened {
@@ -95,30 +134,66 @@ pub(super) async fn open(
     })
 }
 
-/// Whether the connection is this process' own for as long as it lasts: while another is in a transaction, and after it.
+/// Has the ids of a chain go on behind those of all others, and behind what readers were promised, whatever the clocks say. In a
+/// statement of its own: whoever did not see the chain yet as it promised had its snapshot before this one's.
+async fn raise_floor(
+    connection: &mut PgConnection,
+    chain_id: &str,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    let raise = format!(
+        "UPDATE audit_chains SET floor_event = GREATEST(floor_event, ({LAST_EVENT}), \
+             (SELECT floor_event FROM audit_chains WHERE floor_event IS NOT NULL ORDER BY floor_event DESC LIMIT 1)) \
+         WHERE chain_id = $1 RETURNING floor_event"
+    );
+    let raise = sqlx::query_scalar(sqlx::AssertSqlSafe(raise)).bind(chain_id);
+    raise.fetch_one(connection).await
+}
+
+/// Whether the connection is this process' own for as long as it lasts: statement after statement, and while another is in a
+/// transaction. A pooler of transactions gives the backend to that one, or to whoever comes next, as it takes them from its
+/// idle ones last in first out or in turn.
 async fn check_own(url: &ServerUrl, connection: &mut PgConnection) -> Result<(), StoreError> {
     let failed = |error| refused(url, error);
+    let own = backend(connection).await.map_err(failed)?;
+    for _ in 1..ASKED_TIMES {
+        if backend(connection).await.map_err(failed)? != own {
+            return Err(refused_as(url, POOLED));
+        }
+    }
     let mut other = connect(url, "session check", WRITING).await?;
-    let before = backend(connection).await.map_err(failed)?;
     match sqlx::raw_sql("BEGIN").execute(&mut other).await {
         Ok(_) => {}
         // A pooler of statements knows no transactions.
         Err(sqlx::Error::Database(_)) => return Err(refused_as(url, POOLED)),
         Err(error) => return Err(failed(error)),
     }
-    let ids = async {
-        let others = backend(&mut other).await?;
-        let after = backend(connection).await?;
-        sqlx::raw_sql("ROLLBACK").execute(&mut other).await?;
-        Ok((others, after))
-    };
-    let (others, after) = ids.await.map_err(failed)?;
+    let others = backend(&mut other).await.map_err(failed)?;
+    let meanwhile = answered_beside(connection, &mut other).await;
+    let meanwhile = meanwhile.map_err(failed)?;
+    let rolled_back = sqlx::raw_sql("ROLLBACK").execute(&mut other).await;
+    rolled_back.map_err(failed)?;
     close(other).await;
-    if before == after && before != others {
+    if others != own && meanwhile == Some(own) {
         Ok(())
     } else {
         Err(refused_as(url, POOLED))
     }
+}
+
+/// Who answers on a connection while another is in a transaction; `None` where it is silent and the other is answered.
+async fn answered_beside(
+    connection: &mut PgConnection,
+    other: &mut PgConnection,
+) -> Result<Option<i32>, sqlx::Error> {
+    let mut answer = std::pin::pin!(backend(connection));
+    for _ in 0..SILENT_TIMES_MAX {
+        match timeout(SILENT_TIME, &mut answer).await {
+            Ok(answered) => return answered.map(Some),
+            // Where the server itself stands still, this waits as well.
+            Err(_) => drop(backend(other).await?),
+        }
+    }
+    Ok(None)
 }
 
 async fn backend(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
