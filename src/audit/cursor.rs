@@ -1,7 +1,8 @@
 //! Where a follower of the trail is: a place in each chain. Opaque outside.
 //!
 //! A trail in a file has one chain, whose name its cursor holds. In a database there are many, a start of a gateway each, and
-//! a cursor names them by number: those up to one were read to their end, of the others it holds the last row that was given.
+//! a cursor names them by number: of those that are open it holds the last row that was given, the others up to one number were
+//! read to their end.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,7 +40,7 @@ pub enum EntryCursor {
 /// The last rows that were given of a database's chains, by their numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChainPlaces {
-    /// Chains up to this number were read to their end.
+    /// Chains up to this number were read to their end, but for those that have a place.
     pub(super) before: i64,
     pub(super) of: BTreeMap<i64, Place>,
 }
@@ -53,12 +54,6 @@ impl ChainPlaces {
     /// A row was given.
     pub(super) fn step(&mut self, number: i64, sequence: i64, hash: Hash) {
         self.of.insert(number, (sequence, hash.first_bytes()));
-    }
-
-    /// This chain, the first of those that are left, was read to its end.
-    pub(super) fn leave(&mut self, number: i64) {
-        self.of.remove(&number);
-        self.before = number;
     }
 }
 
@@ -95,11 +90,11 @@ impl fmt::Display for EntryCursor {
                 bytes.extend(chain_id.as_bytes());
                 push_place(&mut bytes, place);
             }
-            // The number before the first place, then for each number, as steps, sequence and hash.
+            // The number up to which no other is left, then for each number, as steps, sequence and hash.
             Self::Chains(places) => {
                 bytes.push(OF_CHAINS);
                 push_number(&mut bytes, places.before);
-                let mut before = places.before;
+                let mut before = 0;
                 for (number, place) in &places.of {
                     push_number(&mut bytes, number - before);
                     push_place(&mut bytes, place);
@@ -179,7 +174,7 @@ impl Bytes<'_> {
                     before: self.number()?,
                     ..ChainPlaces::default()
                 };
-                let mut number = places.before;
+                let mut number = 0_i64;
                 while !self.0.is_empty() {
                     number = number.checked_add(self.number()?)?;
                     places.of.insert(number, self.place()?);
@@ -222,15 +217,8 @@ mod tests {
             place,
         });
         let places = proptest::collection::btree_map(1_i64..1 << 40, place(), 0..5);
-        let many = (0_i64..1 << 40, places).prop_map(|(before, places)| {
-            let of = places
-                .into_iter()
-                .map(|(step, place)| (before + step, place));
-            EntryCursor::Chains(ChainPlaces {
-                before,
-                of: of.collect(),
-            })
-        });
+        let many = (0_i64..1 << 40, places)
+            .prop_map(|(before, places)| EntryCursor::Chains(ChainPlaces { before, of: places }));
         prop_oneof![one, many]
     }
 

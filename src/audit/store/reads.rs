@@ -14,6 +14,7 @@ pub(in crate::audit) enum ReadConnections {
 }
 
 /// A row of the trail as it is stored.
+#[derive(Debug)]
 pub(in crate::audit) enum StoredRow {
     File(sqlite::StoredRow),
     Server(postgres::FeedRow),

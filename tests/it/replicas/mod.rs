@@ -3,6 +3,7 @@
 mod away;
 mod conformance;
 mod cut_off;
+mod feed;
 mod order;
 mod pages;
 mod poolers;

@@ -50,6 +50,7 @@ pub(in crate::audit) struct ChainRow {
 }
 
 /// A row of the trail as the database holds it.
+#[derive(Debug)]
 pub(in crate::audit) struct FeedRow(PgRow);
 
 impl FeedRow {
@@ -76,17 +77,19 @@ impl FeedRow {
 }
 
 impl ReadConnections {
-    /// The chains behind this number, in the order of theirs.
+    /// The chains behind this number, and those of these numbers.
     pub(in crate::audit) async fn chain_heads(
         &self,
         behind: i64,
+        open: &[i64],
     ) -> Result<Vec<ChainHead>, StoreError> {
         let heads = "SELECT number, chain_id, head_sequence, \
             COALESCE(ended_at < clock_timestamp() - interval '1 minute', FALSE) AS over \
-            FROM audit_chains WHERE number > $1 ORDER BY number";
+            FROM audit_chains WHERE number > $1 OR number = ANY ($2)";
         self.feed(async |connection| {
             sqlx::query_as(heads)
                 .bind(behind)
+                .bind(open)
                 .fetch_all(connection)
                 .await
         })

@@ -30,6 +30,7 @@ static SELECT_ROW_UP_TO: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// A row of the trail as the file holds it.
+#[derive(Debug)]
 pub(crate) struct StoredRow(SqliteRow);
 
 impl StoredRow {
