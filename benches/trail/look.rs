@@ -91,8 +91,8 @@ const FILTERS: [(&str, MakeFilter); 12] = [
 ];
 
 /// Every kind of page of the trail of this many events.
-pub(crate) async fn pages(path: &Path, events: u64) -> Vec<Timed> {
-    let reader = Reader::open(&TrailPlace::File(path.into())).await.unwrap();
+pub(crate) async fn pages(place: &TrailPlace, events: u64) -> Vec<Timed> {
+    let reader = Reader::open(place).await.unwrap();
     let deep: EventId = EventId::new(event_id(events / 2).parse().unwrap());
     let every: [(&str, MakeFilter); 2] = [
         ("first", |_, _| Filter::default()),
@@ -122,6 +122,26 @@ pub(crate) async fn pages(path: &Path, events: u64) -> Vec<Timed> {
         timed.push((name, median(took)));
     }
     timed
+}
+
+/// Median milliseconds in which it is found who shared an image with 25 accounts.
+pub(crate) async fn provenance(place: &TrailPlace) -> f64 {
+    let reader = Reader::open(place).await.unwrap();
+    let region = "cn-wlcb".parse().unwrap();
+    let mut took = Vec::new();
+    for look in 0..LOOKS * 2 {
+        let image = image_id(look % 10).parse().unwrap();
+        let accounts: Vec<_> = (0..25)
+            .map(|number| account_id(number).try_into().unwrap())
+            .collect();
+        let begun = Instant::now();
+        let found = reader.last_changes(&region, &image, &accounts).await;
+        assert!(found.unwrap().len() > 5, "hot images have hot accounts");
+        if look >= LOOKS {
+            took.push(begun.elapsed().as_secs_f64() * 1000.0);
+        }
+    }
+    median(took)
 }
 
 /// Milliseconds of a summary by day over the first `share` of the trail; of one team where it is named.
@@ -168,21 +188,17 @@ fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_image-share-gateway"))
 }
 
-pub(crate) fn verify(path: &Path) -> (f64, u64) {
-    let url = format!("sqlite://{}", path.display());
-    run(program().args(["audit", "verify", "--database-url", &url]))
+/// Seconds and most memory of a copy into a server's database.
+pub(crate) fn import(from: &str, to: &str) -> (f64, u64) {
+    run(program().args(["audit", "import", from, to]))
 }
 
-pub(crate) fn export(path: &Path, format: &str) -> (f64, u64) {
-    let url = format!("sqlite://{}", path.display());
-    run(program().args([
-        "audit",
-        "export",
-        "--format",
-        format,
-        "--database-url",
-        &url,
-    ]))
+pub(crate) fn verify(url: &str) -> (f64, u64) {
+    run(program().args(["audit", "verify", "--database-url", url]))
+}
+
+pub(crate) fn export(url: &str, format: &str) -> (f64, u64) {
+    run(program().args(["audit", "export", "--format", format, "--database-url", url]))
 }
 
 /// Seconds in which `sqlite3` selects what verification reads.
@@ -214,11 +230,12 @@ fn sqlite3(path: &Path, statement: &str) -> f64 {
 }
 
 /// Median milliseconds from the start of the program to its serving, and the most bytes that it read until then.
-pub(crate) fn start(directory: &Path, path: &Path) -> (f64, u64) {
+pub(crate) fn start(directory: &Path, url: &str) -> (f64, u64) {
     let (mut took, mut read) = (Vec::new(), 0);
     for _ in 0..7 {
         let begun = Instant::now();
-        let gateway = Process::gateway_with_trail(directory, "http://127.0.0.1:9", path);
+        let trail = [("ISG__AUDIT__DATABASE_URL", url)];
+        let gateway = Process::gateway_with(directory, "http://127.0.0.1:9", &trail);
         took.push(begun.elapsed().as_secs_f64() * 1000.0);
         read = gateway.read_bytes().max(read);
     }

@@ -4,6 +4,9 @@
 //! 10 GiB below `target/tmp`; a later run finds them there), and holds what recording and looking cost in the
 //! large one against the small one, and verification and export against Debian's `sqlite3`, all in one run.
 //! What counts are the ratios, and the marks are held against them.
+//!
+//! With `-- --server postgres://USER:PASSWORD@HOST:PORT` it imports the small and the large one into databases of that server (40 GiB,
+//! and half an hour the first time; a later run finds them there), and holds looking at these against each other.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on says where")]
@@ -22,12 +25,14 @@ mod look;
 #[allow(dead_code, reason = "each bench takes what it needs")]
 mod process;
 mod record;
+mod server;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use arguments::after;
+use image_share_gateway::config::TrailPlace;
 
 const SMALL: u64 = 10_000;
 const MIDDLE: u64 = 1_000_000;
@@ -69,9 +74,22 @@ struct Bench {
 /// A trail and how many events it has.
 type Trail = (u64, PathBuf);
 
+/// The same, wherever it is.
+type Place = (u64, TrailPlace);
+
+fn file((events, path): &Trail) -> Place {
+    (*events, TrailPlace::File(path.clone()))
+}
+
+fn url(path: &Path) -> String {
+    format!("sqlite://{}", path.display())
+}
+
 impl Bench {
     async fn run(&mut self, sizes: &[u64]) {
-        self.group_commit().await;
+        if after("--server").is_none() {
+            self.group_commit().await;
+        }
         let mut trails: Vec<Trail> = Vec::new();
         for size in sizes {
             let begun = Instant::now();
@@ -84,8 +102,12 @@ impl Bench {
             trails.push((*size, path));
         }
         let (small, large) = (&trails[0], &trails[trails.len() - 1]);
+        if let Some(server) = after("--server") {
+            return self.over_server(&server, small, large).await;
+        }
         let linear: Vec<&Trail> = trails.iter().filter(|trail| trail.0 >= MIDDLE).collect();
-        self.pages(small, large).await;
+        self.pages(&file(small), &file(large)).await;
+        self.provenance(&file(small), &file(large)).await;
         self.summaries(large).await;
         self.start(small, large);
         self.verification(&linear);
@@ -125,7 +147,7 @@ impl Bench {
         self.mark(what, 10.0 * alone / together, 1.0);
     }
 
-    async fn pages(&mut self, small: &Trail, large: &Trail) {
+    async fn pages(&mut self, small: &Place, large: &Place) {
         println!(
             "\npages of 100 events, median ms: {} and {} events",
             small.0, large.0
@@ -144,6 +166,15 @@ impl Bench {
         }
     }
 
+    async fn provenance(&mut self, small: &Place, large: &Place) {
+        let (one, other) = (
+            look::provenance(&small.1).await,
+            look::provenance(&large.1).await,
+        );
+        println!("\nwho shared with 25 accounts, median ms: {one:.3} and {other:.3}");
+        self.mark("provenance, large over small", other / one, 2.0);
+    }
+
     async fn summaries(&mut self, large: &Trail) {
         println!("\nsummary by day, ms: half of {} events and all", large.0);
         for subject in [None, Some(generate::team(3))] {
@@ -158,8 +189,8 @@ impl Bench {
 
     fn start(&mut self, small: &Trail, large: &Trail) {
         let keys = tempfile::tempdir_in(&self.directory).unwrap();
-        let (one, read) = look::start(keys.path(), &small.1);
-        let (other, more_read) = look::start(keys.path(), &large.1);
+        let (one, read) = look::start(keys.path(), &url(&small.1));
+        let (other, more_read) = look::start(keys.path(), &url(&large.1));
         println!("\nstart until serving, median ms: {one:.1} and {other:.1}");
         println!(
             "  read until then, KiB: {} and {}",
@@ -176,7 +207,7 @@ impl Bench {
         let mut each = Vec::new();
         for (size, path) in trails {
             let _ = look::sqlite3_rows(path);
-            let (took, peak) = look::verify(path);
+            let (took, peak) = look::verify(&url(path));
             let select = look::sqlite3_rows(path);
             println!("  {size:>9} events{took:>9.2}{select:>9.2}");
             self.mark("verify over sqlite3", took / select, 4.0);
@@ -191,7 +222,7 @@ impl Bench {
         for format in ["ndjson", "csv"] {
             let mut each = Vec::new();
             for (size, path) in trails {
-                let (took, peak) = look::export(path, format);
+                let (took, peak) = look::export(&url(path), format);
                 let select = look::sqlite3_events(path);
                 println!("  {format:<7}{size:>9} events{took:>9.2}{select:>9.2}");
                 self.mark("export over sqlite3", took / select, 8.0);

@@ -371,6 +371,9 @@ fn checks(authenticator: Data<Authenticator>, writer: Writer, sharing: Sharing) 
                 "the clock is {} s off the database's",
                 by.as_secs()
             )),
+            None if !writer.lease().settles() => {
+                Err("who may change an image cannot be settled with other gateways".to_owned())
+            }
             None => Ok(clock_in_words(writer.clock_behind())),
         },
         Health::Failing(why) => Err(why.to_owned()),

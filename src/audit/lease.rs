@@ -5,7 +5,7 @@
 //! it, from the moment before they were sent, by a clock that goes on while the process stands still. The one gateway of a
 //! trail in SQLite needs none: the file's lock keeps others out.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ struct Shared {
     ids_above: Mutex<Option<EventId>>,
     /// In milliseconds, how far the clock is before the database's.
     skew: AtomicI64,
+    /// Whether the order with other gateways can be settled.
+    settles: AtomicBool,
 }
 
 impl Lease {
@@ -40,6 +42,7 @@ impl Lease {
             chain: watch::channel(None).0,
             ids_above: Mutex::default(),
             skew: AtomicI64::new(0),
+            settles: AtomicBool::new(true),
         }))
     }
 
@@ -112,6 +115,17 @@ impl Lease {
 
     pub(super) fn note_skew(&self, millis: i64) {
         self.0.skew.store(millis, Ordering::Relaxed);
+    }
+
+    /// Whether it could be settled at the last try with other gateways who may change which image.
+    pub fn note_settling(&self, settles: bool) {
+        self.0.settles.store(settles, Ordering::Relaxed);
+    }
+
+    /// What was noted last; `true` where there are no others.
+    #[must_use]
+    pub fn settles(&self) -> bool {
+        self.0.settles.load(Ordering::Relaxed)
     }
 
     /// How far the clock is from the database's, where that is too far.

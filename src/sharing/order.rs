@@ -129,7 +129,9 @@ impl Keeper {
             for order in received {
                 self.take_order(order);
             }
-            match self.round().await {
+            let settled = self.round().await;
+            self.lease.note_settling(settled.is_ok());
+            match settled {
                 Ok(()) => self.failing = false,
                 Err(error) => {
                     if !std::mem::replace(&mut self.failing, true) {

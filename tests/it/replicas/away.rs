@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::{Replica, Trail, judge, verified};
+use super::{Replica, Sleeper, Trail, judge, verified};
 use crate::storage::SmallDisk;
 use crate::support::{Postgres, Reply, Scripted, client, eventually};
 
@@ -156,4 +156,31 @@ async fn a_server_whose_disk_is_full_refuses_and_is_well_again_with_room() {
     drop(replica);
     drop(postgres);
     drop(disk);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_gateway_that_cannot_settle_who_has_an_image_is_not_ready() {
+    let (postgres, upstream) = (
+        Postgres::start().await,
+        Scripted::start(|_| Reply::Done).await,
+    );
+    let trail = Trail::of(&upstream, &postgres);
+    let replica = trail.start("one").await;
+    assert_eq!(replica.send("PUT", "/images/img/shares/1").await, 200);
+    eventually("it is let go", async || {
+        (postgres.sql("SELECT COUNT(holder) FROM lane_locks") == "0").then_some(())
+    })
+    .await;
+    let sleeper = Sleeper::over(&postgres, "SELECT 1 FROM lane_locks").await;
+    let changing = replica.send("PUT", "/images/img/shares/2");
+    let readiness = async {
+        eventually("it is not ready", async || {
+            (replica.probe("/readyz").await == 503).then_some(())
+        })
+        .await;
+        sleeper.wake(&postgres);
+    };
+    let (status, ()) = tokio::join!(changing, readiness);
+    assert_eq!(status, 200, "it waited");
+    replica.is_well_again().await;
 }

@@ -10,6 +10,7 @@ mod poolers;
 mod rolling;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
@@ -114,6 +115,40 @@ impl Replica {
             (!pending).then_some(events)
         })
         .await
+    }
+}
+
+/// Somebody who stands still in the middle of a transaction.
+struct Sleeper(Child);
+
+impl Sleeper {
+    /// Locks the rows that `select` finds.
+    async fn over(postgres: &Postgres, select: &str) -> Self {
+        let statements = format!("BEGIN; {select} FOR UPDATE; SELECT pg_sleep(600)");
+        let child = Command::new("psql")
+            .args(["-XAtq", "-d", &postgres.url("audit"), "-c", &statements])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("it sleeps", async || {
+            let asleep = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+            (postgres.sql(asleep) == "1").then_some(())
+        })
+        .await;
+        Self(child)
+    }
+
+    fn wake(mut self, postgres: &Postgres) {
+        let end = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        postgres.sql(end);
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

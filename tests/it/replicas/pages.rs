@@ -1,43 +1,7 @@
 //! Pages upwards, over chains that others write: all of what is there, or a failure.
 
-use std::process::{Child, Command, Stdio};
-
-use super::Trail;
-use crate::support::{Postgres, Reply, Scripted, client, eventually, token};
-
-/// Somebody who stands still in the middle of a transaction.
-struct Sleeper(Child);
-
-impl Sleeper {
-    /// Locks the rows that `select` finds.
-    async fn over(postgres: &Postgres, select: &str) -> Self {
-        let statements = format!("BEGIN; {select} FOR UPDATE; SELECT pg_sleep(600)");
-        let child = Command::new("psql")
-            .args(["-XAtq", "-d", &postgres.url("audit"), "-c", &statements])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        eventually("it sleeps", async || {
-            let asleep = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
-            (postgres.sql(asleep) == "1").then_some(())
-        })
-        .await;
-        Self(child)
-    }
-
-    fn wake(mut self, postgres: &Postgres) {
-        let end = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
-        postgres.sql(end);
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Sleeper {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use super::{Sleeper, Trail};
+use crate::support::{Postgres, Reply, Scripted, client, token};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_page_upwards_that_cannot_be_whole_is_refused() {
