@@ -13,7 +13,7 @@ pub(super) struct Judge {
     /// Who may send now: gateway, generation and chain.
     pub(super) active: HashMap<LaneKey, (usize, u64, u64)>,
     /// The greatest event that took effect in time.
-    applied: HashMap<(LaneKey, AccountId), EventNumber>,
+    applied: HashMap<(LaneKey, AccountId), (EventNumber, Operation)>,
     pub(super) calls: usize,
 }
 
@@ -28,14 +28,21 @@ impl Judge {
         );
     }
 
-    /// Changes take effect in the order of their events. What lands late does not count: it is undone.
-    pub(super) fn applies(&mut self, key: &LaneKey, account: AccountId, event: EventNumber) {
-        let applied = self.applied.entry((key.clone(), account)).or_default();
+    /// Changes take effect in the order of their events. What lands late does not count: it is undone. One that is made again for the sake of
+    /// an earlier event than it was made for before, whose caller has left meanwhile, changes nothing.
+    pub(super) fn applies(
+        &mut self,
+        key: &LaneKey,
+        (account, event): (AccountId, EventNumber),
+        operation: Operation,
+    ) {
+        let share = (key.clone(), account);
+        let (applied, last) = self.applied.get(&share).copied().unwrap_or((0, operation));
         assert!(
-            event >= *applied,
+            event >= applied || operation == last,
             "{key:?} {account:?}: {event} took effect behind {applied}"
         );
-        *applied = event;
+        self.applied.insert(share, (event.max(applied), operation));
     }
 }
 

@@ -46,7 +46,7 @@ fn play(seed: u64, operations: u32) -> u32 {
             0..6 => world.kill(chance.random_range(0..gateways)),
             6..14 => world.stand_still(
                 chance.random_range(0..gateways),
-                chance.random_range(0..25_000),
+                chance.random_range(0..45_000),
             ),
             14..24 => world.cut_off(
                 chance.random_range(0..gateways),

@@ -1,6 +1,7 @@
 //! The small world: time, messages that take some and get lost, and what each of them brings about.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
@@ -18,7 +19,7 @@ use crate::sharing::lanes::tests::world::{account, key, party};
 use crate::upstream::{CallError, Cause, Fate, Modification, Modified, Verdict};
 
 /// How long a caller waits.
-const PATIENCE: Time = 10_000;
+const PATIENCE: Range<Time> = 2_000..60_000;
 const BEAT: Time = 2_000;
 const LOOK: Time = 500;
 /// Others are given so long to come back.
@@ -201,7 +202,7 @@ impl World {
             account: account(number),
             operation,
             party: u32::from(number.is_multiple_of(2)),
-            deadline: self.now + PATIENCE,
+            deadline: self.now + self.chance.random_range(PATIENCE),
         };
         self.comes(0, index, Coming::Asks(asked));
     }
@@ -883,7 +884,8 @@ impl World {
         let key = (modification.region.clone(), modification.image_id.clone());
         if !late {
             for (account, event) in events {
-                self.judge.applies(&key, *account, *event);
+                let operation = self.database.events[event].operation;
+                self.judge.applies(&key, (*account, *event), operation);
             }
         }
         let list = self.lists.entry(key).or_default();
