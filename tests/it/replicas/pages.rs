@@ -1,6 +1,11 @@
 //! Pages upwards, over chains that others write: all of what is there, or a failure.
 
-use super::{Sleeper, Trail};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::future::join_all;
+use serde_json::Value;
+
+use super::{Replica, Sleeper, Trail};
 use crate::support::{Postgres, Reply, Scripted, client, token};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -29,4 +34,57 @@ async fn a_page_upwards_that_cannot_be_whole_is_refused() {
     assert!(text.contains("audit-unavailable"), "{text}");
     sleeper.wake(&postgres);
     assert_eq!(two.ended_events().await.len(), 8);
+}
+
+/// Ids of all events, oldest first.
+async fn ids(replica: &Replica) -> Vec<String> {
+    let page = replica.get("/audit/events?order=asc&limit=1000").await;
+    let events = page["events"].as_array();
+    let events = events.unwrap_or_else(|| panic!("{page}"));
+    let id = |event: &Value| event["id"].as_str().unwrap().to_owned();
+    events.iter().map(id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_reads_upwards_while_two_write_misses_nothing_and_holds_nobody_up() {
+    const CALLERS: usize = 8;
+    const CHANGES: usize = 30;
+    let (postgres, upstream) = (
+        Postgres::start().await,
+        Scripted::start(|_| Reply::Done).await,
+    );
+    let trail = Trail::of(&upstream, &postgres).with("ISG__LIMITS__REQUESTS_PER_SECOND", "0");
+    let (one, two) = tokio::join!(trail.start("one"), trail.start("two"));
+    let (answered, all) = (AtomicUsize::new(0), 2 * CALLERS * CHANGES);
+    let callers = (0..2 * CALLERS).map(|caller| {
+        let (replica, answered) = (if caller % 2 == 0 { &one } else { &two }, &answered);
+        async move {
+            for account in 1..=CHANGES {
+                let path = format!("/images/img-{caller}/shares/{account}");
+                assert_eq!(replica.send("PUT", &path).await, 200);
+                answered.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    });
+    let readers = (0..6).map(|reader| {
+        let (replica, answered) = (if reader % 2 == 0 { &one } else { &two }, &answered);
+        async move {
+            let mut before: Vec<String> = Vec::new();
+            while before.len() < all {
+                let known = answered.load(Ordering::SeqCst);
+                let ids = ids(replica).await;
+                assert!(ids.len() >= known, "what was answered is there");
+                assert!(
+                    ids.is_sorted() && ids.starts_with(&before),
+                    "nothing comes later below"
+                );
+                before = ids;
+            }
+        }
+    });
+    tokio::join!(join_all(callers), join_all(readers));
+    for replica in [&one, &two] {
+        let opened = replica.program.log().matches("is open").count();
+        assert_eq!(opened, 1, "no session was lost: {}", replica.program.log());
+    }
 }
