@@ -26,6 +26,7 @@ mod measured;
 #[path = "../shared/process.rs"]
 #[allow(dead_code, reason = "each bench takes what it needs")]
 mod process;
+mod quota;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,6 +37,7 @@ use callers::{Asks, drive};
 use marks::{Mark, any_missed};
 use measured::{changes, measure};
 use process::Process;
+use quota::Quota;
 
 const CALLERS: usize = 64;
 /// An upstream near by.
@@ -170,6 +172,7 @@ async fn bench(server: &str, duration: Duration) -> bool {
         1.0 / 1.3,
     ));
     drop((one, two));
+    marks.extend(limited(&bench, &sandbox, duration).await);
 
     let far = Process::sandbox(&bench.folder("far"), NEAR_BY);
     let trail = bench.trail("hot");
@@ -191,6 +194,35 @@ async fn bench(server: &str, duration: Duration) -> bool {
 
     marks.push(kill(&bench, one, &trail).await);
     any_missed(&marks)
+}
+
+/// What a second gateway adds where gateways, and not the machine that all share, are what bounds: each has a fifth of a processor.
+async fn limited(bench: &Bench, sandbox: &Process, duration: Duration) -> Option<Mark> {
+    let trail = bench.trail("limited");
+    let one = bench.gateway(&bench.folder("limited-one"), &sandbox.url, &trail);
+    let two = bench.gateway(&bench.folder("limited-two"), &sandbox.url, &trail);
+    let (Some(_one), Some(_two)) = (Quota::of(&one, 20), Quota::of(&two, 20)) else {
+        println!(
+            "not run: two gateways of a fifth of a processor each, for which this user may make no control group"
+        );
+        return None;
+    };
+    let alone = changes(&one.url, CALLERS, Asks::ImagesOf("a"), duration);
+    drive(&alone).await;
+    let alone = drive(&alone).await;
+    assert_eq!(alone.errors, 0);
+    let alone = alone.answers as f64 / duration.as_secs_f64();
+    let apart = [Asks::ImagesOf("b"), Asks::ImagesOf("c")];
+    let both = together(&one, &two, apart, duration).await;
+    println!(
+        "with a fifth of a processor each: {alone:.0} changes/s at one gateway, {both:.0} at two"
+    );
+    drop((one, two));
+    Some(Mark::at_most(
+        "one gateway's changes a second over two's, a fifth of a processor each",
+        alone / both,
+        1.0 / 1.3,
+    ))
 }
 
 /// How long it takes until another gateway has closed what a killed one left.

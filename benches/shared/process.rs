@@ -190,6 +190,11 @@ impl Process {
         cpu_of(&self.child.id().to_string())
     }
 
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// How often threads of it that still run went to sleep.
     pub(crate) fn voluntary_switches(&self) -> u64 {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();

@@ -220,6 +220,9 @@ impl Machine {
         for key in &keys {
             self.landings.forget(key);
         }
+        for call in self.calls.values_mut() {
+            call.cut_off = true;
+        }
         let lanes: Vec<LaneKey> = self.lanes.keys().cloned().collect();
         for key in lanes {
             self.cut_off(&key);
@@ -259,6 +262,29 @@ impl Machine {
             if self.places.get(&id).is_some_and(waits) {
                 self.end(id, Last::CutOff);
             }
+        }
+    }
+
+    /// A call that was sent under a lock that is lost has ended: what it carried is not sent again, though the image may be this
+    /// gateway's anew, since changes of others came in between. Who took over looks after it.
+    pub(super) fn call_cut_off(&mut self, key: &LaneKey, carried: &[PlaceId]) {
+        for id in carried {
+            if self
+                .places
+                .get(id)
+                .is_some_and(|place| place.at == At::Part)
+            {
+                self.end(*id, Last::CutOff);
+            }
+        }
+        if let Some(lane) = self.lanes.get_mut(key)
+            && let LaneState::Resting(until) = lane.state
+        {
+            lane.state = LaneState::Idle;
+            self.alarms.remove(&(until, Alarm::Lane(key.clone())));
+        }
+        if !self.locks.has(key) {
+            self.landings.forget(key);
         }
     }
 

@@ -101,6 +101,8 @@ struct CallInFlight {
     open: bool,
     half: Half,
     begun: Begun,
+    /// The lock under which it was sent is lost.
+    cut_off: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -35,6 +35,9 @@ impl Machine {
             Ok(modified) => self.succeeded(&call, &modified),
             Err(error) => self.failed(now, &call, &error),
         }
+        if call.cut_off {
+            self.call_cut_off(&call.key, call.batch.places());
+        }
         if opened {
             self.refuse_all(now);
         }

@@ -108,6 +108,7 @@ impl Machine {
             open,
             half,
             begun,
+            cut_off: false,
         };
         self.calls.insert(id, call);
     }

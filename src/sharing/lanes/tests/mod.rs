@@ -3,6 +3,7 @@
 mod cases;
 mod deadlines;
 mod judge;
+mod locks;
 mod outage;
 mod properties;
 mod replicas;
