@@ -42,6 +42,8 @@ pub enum EntryCursor {
 pub struct ChainPlaces {
     /// Chains up to this number were read to their end, but for those that have a place.
     pub(super) before: i64,
+    /// Of the name of that chain, to tell it from that of another trail.
+    pub(super) name_hash: [u8; HASH_BYTES],
     pub(super) of: BTreeMap<i64, Place>,
 }
 
@@ -90,10 +92,14 @@ impl fmt::Display for EntryCursor {
                 bytes.extend(chain_id.as_bytes());
                 push_place(&mut bytes, place);
             }
-            // The number up to which no other is left, then for each number, as steps, sequence and hash.
+            // The number up to which no other is left and, where there is one, its chain's name, then for each number, as steps, sequence and
+            // hash.
             Self::Chains(places) => {
                 bytes.push(OF_CHAINS);
                 push_number(&mut bytes, places.before);
+                if places.before > 0 {
+                    bytes.extend(places.name_hash);
+                }
                 let mut before = 0;
                 for (number, place) in &places.of {
                     push_number(&mut bytes, number - before);
@@ -174,12 +180,16 @@ impl Bytes<'_> {
                     before: self.number()?,
                     ..ChainPlaces::default()
                 };
+                if places.before > 0 {
+                    places.name_hash = self.take()?;
+                }
                 let mut number = 0_i64;
                 while !self.0.is_empty() {
                     number = number.checked_add(self.number()?)?;
                     places.of.insert(number, self.place()?);
                 }
-                Some(EntryCursor::Chains(places))
+                // The row that it is the cursor of has a place.
+                (!places.of.is_empty()).then_some(EntryCursor::Chains(places))
             }
             _ => None,
         }
@@ -216,9 +226,20 @@ mod tests {
             chain_id: CHAIN_ID.into(),
             place,
         });
-        let places = proptest::collection::btree_map(1_i64..1 << 40, place(), 0..5);
-        let many = (0_i64..1 << 40, places)
-            .prop_map(|(before, places)| EntryCursor::Chains(ChainPlaces { before, of: places }));
+        let places = proptest::collection::btree_map(1_i64..i64::MAX, place(), 1..5);
+        let many = (0_i64..=i64::MAX, any::<[u8; HASH_BYTES]>(), places).prop_map(
+            |(before, name_hash, of)| {
+                EntryCursor::Chains(ChainPlaces {
+                    before,
+                    name_hash: if before > 0 {
+                        name_hash
+                    } else {
+                        [0; HASH_BYTES]
+                    },
+                    of,
+                })
+            },
+        );
         prop_oneof![one, many]
     }
 

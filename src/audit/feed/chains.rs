@@ -5,14 +5,15 @@
 //! starts holds rows of those alone that lived at one time. What other gateways write is looked for from time to time, since
 //! a word for each commit would be more than the commit itself.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::{Entry, FeedError, FeedStart, PAGE_ROWS, entry, place};
-use crate::audit::chain::Hash;
+use crate::audit::chain::{Following, Hash};
 use crate::audit::columns::Column;
 use crate::audit::cursor::{ChainPlaces, EntryCursor, InvalidEntryCursor};
 use crate::audit::entry::CellRef;
@@ -37,6 +38,8 @@ pub(super) struct ChainsWalk {
     rows: HashMap<i64, VecDeque<StoredRow>>,
     /// Chains that are open or are to be, as they were looked at last.
     heads: BTreeMap<i64, ChainHead>,
+    /// Of chains with nothing behind what was read of them, though there was more once: where they ended as that was seen.
+    dry: HashMap<i64, i64>,
     /// Every chain up to this number is known.
     settled: i64,
 }
@@ -54,6 +57,7 @@ impl ChainsWalk {
             hashes: HashMap::new(),
             rows: HashMap::new(),
             heads: BTreeMap::new(),
+            dry: HashMap::new(),
             settled: 0,
         };
         match start {
@@ -64,16 +68,23 @@ impl ChainsWalk {
         Ok(walk)
     }
 
-    /// Each place of the cursor has to be a row of this trail.
+    /// Each place of the cursor has to be a row of this trail, and the chain up to which others were read one of its.
     async fn go_behind(&mut self, cursor: EntryCursor) -> Result<(), FeedError> {
         match cursor {
             EntryCursor::Chains(places) => {
                 self.places = places;
-                self.look().await?;
+                self.heads = self.left().await?;
+                let before = self.places.before;
+                let last = self.heads.get(&before);
+                let is_ours =
+                    last.is_some_and(|last| name_hash(&last.chain_id) == self.places.name_hash);
+                if before > 0 && !is_ours {
+                    return Err(InvalidEntryCursor.into());
+                }
             }
             // Of a trail in a file, which was imported.
             EntryCursor::Chain { chain_id, place } => {
-                self.look().await?;
+                self.heads = self.left().await?;
                 let head = self.heads.values().find(|head| head.chain_id == chain_id);
                 let number = head.ok_or(InvalidEntryCursor)?.number;
                 self.places.of.insert(number, place);
@@ -86,7 +97,7 @@ impl ChainsWalk {
             self.hashes
                 .insert(*number, found.ok_or(InvalidEntryCursor)?);
         }
-        Ok(())
+        Ok(self.look().await?)
     }
 
     async fn go_before_last(&mut self, rows: usize) -> Result<(), StoreError> {
@@ -101,16 +112,18 @@ impl ChainsWalk {
             *place = (*place).min(row.sequence - 1);
         }
         for (number, sequence) in from {
-            if let Some(head) = self.heads.get(&number)
-                && let Some(hash) = self.hash_of(head, sequence).await?
-            {
-                self.places.step(number, sequence, hash);
-                self.hashes.insert(number, hash);
-            }
+            let Some(head) = self.heads.get(&number) else {
+                continue;
+            };
+            // Where that row is not there any more, with what is.
+            let found = self.hash_of(head, sequence).await?;
+            let (sequence, hash) = found.map_or((0, Hash::GENESIS), |hash| (sequence, hash));
+            self.places.step(number, sequence, hash);
+            self.hashes.insert(number, hash);
         }
-        self.places.before = self.settled;
-        let open = |number: &i64| self.places.of.contains_key(number);
-        let is_left = |number: &i64| *number > self.places.before || open(number);
+        self.pass(self.settled);
+        let (before, open) = (self.places.before, &self.places.of);
+        let is_left = |number: &i64| *number > before || open.contains_key(number);
         self.heads.retain(|number, _| is_left(number));
         Ok(())
     }
@@ -133,14 +146,10 @@ impl ChainsWalk {
 
     /// Looks at the chains that are left.
     async fn look(&mut self) -> Result<(), StoreError> {
-        let heads = self.left().await?;
-        self.heads = heads.into_iter().map(|head| (head.number, head)).collect();
+        self.heads = self.left().await?;
         let over = self.heads.values().filter(|head| head.over);
-        self.settled = over
-            .map(|head| head.number)
-            .max()
-            .unwrap_or(0)
-            .max(self.places.before);
+        let settled = over.map(|head| head.number).max().unwrap_or(0);
+        self.settled = settled.max(self.places.before);
         // A gateway that writes nothing stands in nobody's way.
         let settled = self.settled;
         let idle =
@@ -157,40 +166,60 @@ impl ChainsWalk {
         Ok(())
     }
 
-    async fn left(&self) -> Result<Vec<ChainHead>, StoreError> {
-        let open: Vec<i64> = self.places.of.keys().copied().collect();
-        self.connections
-            .chain_heads(self.places.before, &open)
-            .await
+    /// Those that are open or are to be, and the last of which all before it are.
+    async fn left(&self) -> Result<BTreeMap<i64, ChainHead>, StoreError> {
+        let mut open: Vec<i64> = self.places.of.keys().copied().collect();
+        open.push(self.places.before);
+        let heads = self.connections.chain_heads(self.places.before, &open);
+        let heads = heads.await?.into_iter();
+        Ok(heads.map(|head| (head.number, head)).collect())
     }
 
     /// Chains that are over and were read to their end need no place of their own, once all before them are open.
     fn leave(&mut self) {
-        let is_read =
-            |head: &ChainHead| head.over && self.places.sequence(head.number) >= head.head_sequence;
-        let unopened = self.unopened().find(|head| !is_read(head));
+        let unopened = self.unopened().find(|head| !self.is_read(head));
         let opened = unopened.map_or(i64::MAX, |head| head.number - 1);
-        let before = self.settled.min(opened).max(self.places.before);
+        self.pass(self.settled.min(opened));
         let read: Vec<i64> = self
             .heads
-            .range(..=before)
-            .filter(|(_, head)| is_read(head))
+            .range(..=self.places.before)
+            .filter(|(_, head)| self.is_read(head))
             .map(|(number, _)| *number)
             .collect();
-        self.places.before = before;
         for number in read {
             self.places.of.remove(&number);
             self.hashes.remove(&number);
             self.rows.remove(&number);
+            self.dry.remove(&number);
             self.heads.remove(&number);
         }
+    }
+
+    /// All chains up to this number are known, and open or read.
+    fn pass(&mut self, number: i64) {
+        if let Some((number, head)) = self.heads.range(..=number).next_back()
+            && *number > self.places.before
+        {
+            self.places.before = *number;
+            self.places.name_hash = name_hash(&head.chain_id);
+        }
+    }
+
+    fn is_read(&self, head: &ChainHead) -> bool {
+        head.over && self.reached(head.number) >= head.head_sequence
+    }
+
+    /// Up to which row a chain was read, or is known to have none: partitions are detached.
+    fn reached(&self, number: i64) -> i64 {
+        let dry = self.dry.get(&number).copied().unwrap_or(0);
+        self.places.sequence(number).max(dry)
     }
 
     /// Chains that nothing was read of, in their order.
     fn unopened(&self) -> impl Iterator<Item = &ChainHead> {
         let open = |number: &i64| self.places.of.contains_key(number);
         self.heads
-            .range(self.places.before + 1..)
+            .range((Bound::Excluded(self.places.before), Bound::Unbounded))
             .filter(move |(number, _)| !open(number))
             .map(|(_, head)| head)
     }
@@ -203,7 +232,7 @@ impl ChainsWalk {
     /// Whether there is more of an open chain than was read.
     fn is_behind(&self, number: i64) -> bool {
         let head = self.heads.get(&number);
-        head.is_some_and(|head| head.head_sequence > self.places.sequence(number))
+        head.is_some_and(|head| head.head_sequence > self.reached(number))
     }
 
     pub(super) async fn next(&mut self) -> Result<Vec<Entry>, StoreError> {
@@ -220,9 +249,8 @@ impl ChainsWalk {
     /// A page of what was there at the last look.
     async fn read(&mut self) -> Result<Vec<Entry>, StoreError> {
         let mut entries = Vec::new();
-        let mut dry = BTreeSet::new();
         while entries.len() < PAGE_ROWS {
-            let stepped = match self.earliest(&mut dry).await {
+            let stepped = match self.earliest().await {
                 Ok(Some(number)) => self.step(number),
                 Ok(None) => break,
                 Err(error) => Err(error),
@@ -237,18 +265,15 @@ impl ChainsWalk {
         Ok(entries)
     }
 
-    /// Of the next rows of all chains the one with the least time: whose. Those of which less is there than there should be are `dry`.
-    async fn earliest(&mut self, dry: &mut BTreeSet<i64>) -> Result<Option<i64>, StoreError> {
+    /// Of the next rows of all chains the one with the least time: whose.
+    async fn earliest(&mut self) -> Result<Option<i64>, StoreError> {
         loop {
             let empty = |number: &i64| self.rows.get(number).is_none_or(VecDeque::is_empty);
             let open = self.places.of.keys().copied();
             let behind: Vec<i64> = open.filter(|number| self.is_behind(*number)).collect();
-            let fetched = |number: &i64| empty(number) && !dry.contains(number);
-            for number in behind.iter().copied().filter(fetched).collect::<Vec<_>>() {
+            for number in behind.iter().copied().filter(empty).collect::<Vec<_>>() {
                 let limit = (PAGE_ROWS / behind.len()).max(ROWS_MIN);
-                if self.fetch(number, limit).await? == 0 {
-                    dry.insert(number);
-                }
+                self.fetch(number, limit).await?;
             }
             let first = |(number, rows): (&i64, &VecDeque<StoredRow>)| {
                 rows.front().map(|row| (recorded_at(row), *number))
@@ -270,17 +295,19 @@ impl ChainsWalk {
         }
     }
 
-    /// Reads the next rows of a chain; how many.
-    async fn fetch(&mut self, number: i64, limit: usize) -> Result<usize, StoreError> {
+    /// Reads the next rows of a chain.
+    async fn fetch(&mut self, number: i64, limit: usize) -> Result<(), StoreError> {
         let Some(head) = self.heads.get(&number) else {
-            return Ok(0);
+            return Ok(());
         };
         let from = self.places.sequence(number) + 1;
         let rows = self.connections.rows_of(&head.chain_id, from, limit);
         let rows: VecDeque<StoredRow> = rows.await?.into_iter().map(StoredRow::Server).collect();
-        let count = rows.len();
+        if rows.is_empty() {
+            self.dry.insert(number, head.head_sequence);
+        }
         self.rows.insert(number, rows);
-        Ok(count)
+        Ok(())
     }
 
     /// Gives the next row of a chain.
@@ -315,12 +342,23 @@ impl ChainsWalk {
             }
             // A database that is away comes back.
             let heads = self.left().await;
-            let grown = |head: &ChainHead| head.head_sequence > self.places.sequence(head.number);
-            if heads.is_ok_and(|heads| heads.iter().any(grown)) {
+            let grown = |head: &ChainHead| {
+                let is_left =
+                    head.number > self.places.before || self.places.of.contains_key(&head.number);
+                is_left && head.head_sequence > self.reached(head.number)
+            };
+            if heads.is_ok_and(|heads| heads.values().any(grown)) {
                 return true;
             }
         }
     }
+}
+
+/// Tells a chain's name from another's.
+fn name_hash<const N: usize>(chain_id: &str) -> [u8; N] {
+    let mut hash = Following::new(Hash::GENESIS);
+    hash.add(CellRef::Text(chain_id.as_bytes()));
+    hash.finish().first_bytes()
 }
 
 /// When a row was sealed, in microseconds.

@@ -134,6 +134,12 @@ pub enum StoreError {
         "another gateway has taken over from this one, which the database did not hear of for too long"
     )]
     TakenOver,
+    /// A connection that may only read cannot have writers promise that nothing comes later below what is given, and one of them was
+    /// not heard of lately: events of others above its last word would be left out.
+    #[error(
+        "over a connection that may only read it cannot be told up to where the events are all there: a gateway was not heard of for 10 s"
+    )]
+    Unpromised,
     /// Others were promised that later ids are greater.
     #[error("ids that others were promised not to see are given again")]
     IdsTooLow,

@@ -152,6 +152,9 @@ impl Work {
                 self.last_tip = tip.clone();
                 self.tip = Some(tip);
             }
+            Err(error) if self.appender.goes_on() => {
+                tracing::warn!(error.message = %error, "the audit database could not be told that this gateway lives; it is tried again");
+            }
             Err(error) => {
                 self.tip = None;
                 self.tell_failing(&error);

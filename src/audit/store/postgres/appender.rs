@@ -434,7 +434,9 @@ impl Appender {
             }
             Ok(None) => Err(self.taken_over()),
             Err(error) => {
-                self.hang_up();
+                if !is_of_the_statement(&error) {
+                    self.hang_up();
+                }
                 Err(refused(&self.url, error))
             }
         }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use sqlx::postgres::{PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -190,15 +190,15 @@ impl ReadConnections {
         let (floor, live, promising, last): (Option<Uuid>, i64, i64, Option<Uuid>) =
             promised.await?;
         let floor = floor.filter(|_| promising == live);
-        Ok(match floor {
-            _ if live == 0 => Promised::All(last),
-            Some(_) if last <= floor => Promised::All(floor),
-            _ => Promised::Some(floor),
+        Ok(if live == 0 || (floor.is_some() && last <= floor) {
+            Promised::All(last)
+        } else {
+            Promised::Some(floor)
         })
     }
 
     /// Has every writer give ids above the last that there is from now on, and gives that one: what is not above it is written. A
-    /// standby, or a role that may only read, has what was promised, which is `floor`.
+    /// standby, or a role that may only read, has what was promised, which is `floor`, where each writer was heard of lately.
     async fn promise(&self, floor: Option<Uuid>) -> Result<Uuid, StoreError> {
         let promise = format!(
             "WITH last AS ({LAST_EVENT}), \
@@ -211,16 +211,33 @@ impl ReadConnections {
         );
         let reads_only =
             |error: &sqlx::Error| READS_ONLY.iter().any(|read| code(error) == Some(read));
-        self.look_up(async |connection| {
+        let promised = self.look_up(async |connection| {
+            let mut transaction = connection.begin().await?;
+            // Rows of others are held meanwhile: rather none than for long.
+            let bounded = sqlx::query("SET LOCAL lock_timeout = '250ms'");
+            bounded.execute(&mut *transaction).await?;
             let promise = sqlx::query_scalar(AssertSqlSafe(promise));
-            match (promise.fetch_optional(connection).await, floor) {
+            match promise.fetch_optional(&mut *transaction).await {
                 // Where there is no event yet there is none to give.
-                (Ok(last), _) => Ok(last.unwrap_or_default()),
-                (Err(error), Some(floor)) if reads_only(&error) => Ok(floor),
-                (Err(error), _) => Err(error),
+                Ok(last) => {
+                    transaction.commit().await?;
+                    Ok(Some(last.unwrap_or_default()))
+                }
+                Err(error) if reads_only(&error) => Ok(None),
+                Err(error) => Err(error),
             }
-        })
-        .await
+        });
+        if let Some(last) = promised.await? {
+            return Ok(last);
+        }
+        let silent = "SELECT EXISTS (SELECT 1 FROM audit_chains WHERE ended_at IS NULL \
+            AND heartbeat_at < clock_timestamp() - interval '10 seconds')";
+        let silent = self.look_up(async |connection| {
+            let silent = sqlx::query_scalar(silent);
+            silent.fetch_one(connection).await
+        });
+        let is_silent: bool = silent.await?;
+        floor.filter(|_| !is_silent).ok_or(StoreError::Unpromised)
     }
 
     async fn page_below(

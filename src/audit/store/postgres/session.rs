@@ -35,6 +35,8 @@ const LOOK_TIME: Duration = Duration::from_secs(10);
 const MIGRATION_TIME: Duration = Duration::from_hours(1);
 /// How often in a row a connection is asked whose it is.
 const ASKED_TIMES: usize = 6;
+/// How often it is asked while another is in a transaction.
+const BESIDE_TIMES: usize = 4;
 /// How long it may be silent beside one that is in a transaction, before that one is asked; and how often.
 const SILENT_TIME: Duration = Duration::from_millis(200);
 const SILENT_TIMES_MAX: usize = 10;
@@ -134,16 +136,14 @@ pub(super) async fn open(
     })
 }
 
-/// Has the ids of a chain go on behind those of all others, and behind what readers were promised, whatever the clocks say. In a
-/// statement of its own: whoever did not see the chain yet as it promised had its snapshot before this one's.
+/// Has the ids of a chain go on behind those of all others, whatever the clocks say. In a statement of its own: readers are promised no more
+/// than the last id that they saw, and who did not see the chain yet had its snapshot before this one's.
 async fn raise_floor(
     connection: &mut PgConnection,
     chain_id: &str,
 ) -> Result<Option<Uuid>, sqlx::Error> {
     let raise = format!(
-        "UPDATE audit_chains SET floor_event = GREATEST(floor_event, ({LAST_EVENT}), \
-             (SELECT floor_event FROM audit_chains WHERE floor_event IS NOT NULL ORDER BY floor_event DESC LIMIT 1)) \
-         WHERE chain_id = $1 RETURNING floor_event"
+        "UPDATE audit_chains SET floor_event = GREATEST(floor_event, ({LAST_EVENT})) WHERE chain_id = $1 RETURNING floor_event"
     );
     let raise = sqlx::query_scalar(sqlx::AssertSqlSafe(raise)).bind(chain_id);
     raise.fetch_one(connection).await
@@ -161,23 +161,27 @@ async fn check_own(url: &ServerUrl, connection: &mut PgConnection) -> Result<(),
         }
     }
     let mut other = connect(url, "session check", WRITING).await?;
-    match sqlx::raw_sql("BEGIN").execute(&mut other).await {
-        Ok(_) => {}
-        // A pooler of statements knows no transactions.
-        Err(sqlx::Error::Database(_)) => return Err(refused_as(url, POOLED)),
-        Err(error) => return Err(failed(error)),
+    for _ in 0..BESIDE_TIMES {
+        match sqlx::raw_sql("BEGIN").execute(&mut other).await {
+            Ok(_) => {}
+            // A pooler of statements knows no transactions.
+            Err(sqlx::Error::Database(_)) => return Err(refused_as(url, POOLED)),
+            Err(error) => return Err(failed(error)),
+        }
+        let others = backend(&mut other).await.map_err(failed)?;
+        let beside = answered_beside(connection, &mut other).await;
+        let beside = beside.map_err(failed)?;
+        let rolled_back = sqlx::raw_sql("ROLLBACK").execute(&mut other).await;
+        rolled_back.map_err(failed)?;
+        match beside {
+            _ if others == own => return Err(refused_as(url, POOLED)),
+            None => return Err(away(url, "one of two connections is not answered")),
+            Some(beside) if beside != own => return Err(refused_as(url, POOLED)),
+            Some(_) => {}
+        }
     }
-    let others = backend(&mut other).await.map_err(failed)?;
-    let meanwhile = answered_beside(connection, &mut other).await;
-    let meanwhile = meanwhile.map_err(failed)?;
-    let rolled_back = sqlx::raw_sql("ROLLBACK").execute(&mut other).await;
-    rolled_back.map_err(failed)?;
     close(other).await;
-    if others != own && meanwhile == Some(own) {
-        Ok(())
-    } else {
-        Err(refused_as(url, POOLED))
-    }
+    Ok(())
 }
 
 /// Who answers on a connection while another is in a transaction; `None` where it is silent and the other is answered.
