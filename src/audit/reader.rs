@@ -58,6 +58,8 @@ pub struct OpenChange {
     pub operation: Operation,
     /// Its event.
     pub event_id: EventId,
+    /// When it ended, by the clock of whoever had it; `None` where it has not.
+    pub ended_at: Option<Timestamp>,
 }
 
 /// A page of events.
@@ -299,18 +301,18 @@ impl Reader {
     }
 
     fn readable(found: Vec<OpenRow>) -> Vec<OpenChange> {
-        let readable =
-            found
-                .into_iter()
-                .filter_map(|(region, image_id, account, operation, event_id)| {
-                    Some(OpenChange {
-                        region: region.parse().ok()?,
-                        image_id: image_id.parse().ok()?,
-                        account_id: account_id(account)?,
-                        operation: change_operation(&operation)?,
-                        event_id: event_id.parse().map(EventId::new).ok()?,
-                    })
-                });
+        let readable = found.into_iter().filter_map(
+            |(region, image_id, account, operation, event_id, recorded_at)| {
+                Some(OpenChange {
+                    region: region.parse().ok()?,
+                    image_id: image_id.parse().ok()?,
+                    account_id: account_id(account)?,
+                    operation: change_operation(&operation)?,
+                    event_id: event_id.parse().map(EventId::new).ok()?,
+                    ended_at: recorded_at.map(Timestamp::from_micros),
+                })
+            },
+        );
         readable.collect()
     }
 

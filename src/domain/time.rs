@@ -191,6 +191,12 @@ impl BootTime {
         Self(self.0.saturating_add(millis))
     }
 
+    /// How long ago `earlier` was.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
     /// Milliseconds since the machine was started.
     #[must_use]
     pub fn as_millis(self) -> u64 {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{MissedTickBehavior, sleep};
 
 use crate::audit::{
     FoundLock, Grant, Lease, LetGo, LockWord, Locks, Neighbours, Recalled, Replicas, StoreError,
@@ -24,6 +24,8 @@ use super::{Parts, reconciliation, recovery};
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long nothing is asked after the database failed to answer.
 const PAUSE: Duration = Duration::from_millis(250);
+/// For how long rounds may fail before the gateway is not ready.
+const UNSETTLED_TIME: Duration = Duration::from_secs(2);
 /// Orders of one round.
 const ORDERS_AT_ONCE: usize = 256;
 /// Images of which the last grant is remembered, at most about so many.
@@ -58,8 +60,10 @@ pub(super) fn start(parts: &Arc<Parts>, replicas: Replicas, orders: Orders) {
         inheriting: BTreeMap::new(),
         numbers: HashMap::new(),
         leaving: Vec::new(),
+        unasked: Vec::new(),
+        looks: false,
         left: Vec::new(),
-        failing: false,
+        failing: None,
     };
     parts.tasks.serve(keeper.keep(orders));
     let watching = watch(Arc::downgrade(parts), neighbours, lease);
@@ -89,19 +93,25 @@ struct Keeper {
     /// The number of the last grant that is known of each, whoever's it was: a word of another is an old one.
     numbers: HashMap<LaneKey, Numbers>,
     leaving: Vec<LetGo>,
+    /// Those for which it stands in line no more.
+    unasked: Vec<LaneKey>,
+    /// Whether it is to look who waits for what it has.
+    looks: bool,
     /// Who waits until all that is let go is.
     left: Vec<oneshot::Sender<()>>,
-    /// Whether the last round failed.
-    failing: bool,
+    /// Since when rounds fail.
+    failing: Option<Stopwatch>,
 }
 
 impl Keeper {
     async fn keep(mut self, mut orders: Orders) {
         let mut chain = self.lease.chain();
         self.begin(chain.borrow_and_update().clone());
+        // Not anew with each turn: where there is always something to do it would never come.
+        let mut again = tokio::time::interval(ASK_INTERVAL);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let mut received = Vec::new();
-            let waits = !(self.wanted.is_empty() && self.leaving.is_empty());
             tokio::select! {
                 biased;
                 changed = chain.changed() => {
@@ -122,19 +132,23 @@ impl Keeper {
                         self.hear(word);
                     }
                 }
-                () = sleep(ASK_INTERVAL), if waits || !self.lease.holds() => {
+                _ = again.tick() => {
                     self.asked.extend(self.wanted.iter().cloned());
+                    self.looks = true;
                 }
             }
             for order in received {
                 self.take_order(order);
             }
-            let settled = self.round().await;
-            self.lease.note_settling(settled.is_ok());
-            match settled {
-                Ok(()) => self.failing = false,
+            match self.round().await {
+                Ok(()) => {
+                    self.failing = None;
+                    self.lease.note_settling(true);
+                }
                 Err(error) => {
-                    if !std::mem::replace(&mut self.failing, true) {
+                    let since = *self.failing.get_or_insert_with(Stopwatch::start);
+                    self.lease.note_settling(since.elapsed() < UNSETTLED_TIME);
+                    if since.elapsed() < PAUSE {
                         tracing::warn!(error.message = %error, "the locks of images could not be settled; it is tried again, and changes wait");
                     }
                     sleep(PAUSE).await;
@@ -153,9 +167,11 @@ impl Keeper {
     fn begin(&mut self, chain: Option<Arc<str>>) {
         self.locks.hang_up();
         (self.wanted, self.asked, self.held) = Default::default();
+        self.looks = false;
         self.numbers.clear();
         self.inheriting.clear();
         self.leaving.clear();
+        self.unasked.clear();
         self.left.clear();
         self.chain.clone_from(&chain);
         if let Some(parts) = self.parts.upgrade() {
@@ -182,8 +198,37 @@ impl Keeper {
                 });
             }
             Order::Inherited(key, number) => self.inherited(&key, number),
-            Order::Leave(left) => self.left.push(left),
+            Order::NotInherited(key, number) => {
+                let is_the_same = |grant: &Grant| grant.number == number;
+                if self.inheriting.get(&key).is_some_and(is_the_same) {
+                    self.inheriting.remove(&key);
+                    self.held.remove(&key);
+                    self.asked.insert(key.clone());
+                    self.wanted.insert(key);
+                }
+            }
+            Order::Leave(left) => {
+                self.leave();
+                self.left.push(left);
+            }
         }
+    }
+
+    /// Lanes have let all go that they have; this is what they do not have yet.
+    fn leave(&mut self) {
+        for (key, grant) in std::mem::take(&mut self.inheriting) {
+            self.held.remove(&key);
+            let numbers = self.numbers.entry(key.clone()).or_default();
+            numbers.left = numbers.known;
+            self.leaving.push(LetGo {
+                number: grant.number,
+                key,
+                last_event: grant.last_event,
+                unsure: UNSURE_TIME,
+            });
+        }
+        self.asked.clear();
+        self.unasked.extend(std::mem::take(&mut self.wanted));
     }
 
     fn hear(&mut self, word: LockWord) {
@@ -219,31 +264,59 @@ impl Keeper {
         let Some(chain) = self.chain.clone() else {
             return Ok(());
         };
-        if self.leaving.is_empty() && self.asked.is_empty() {
+        if self.leaving.is_empty()
+            && self.unasked.is_empty()
+            && self.asked.is_empty()
+            && !self.looks
+        {
             self.left.clear();
             return Ok(());
         }
-        self.locks.open(&chain).await?;
+        if self.locks.open(&chain).await? {
+            self.hear(LockWord::Lost);
+        }
+        if !self.unasked.is_empty() {
+            self.locks.step_back(&chain, &self.unasked).await?;
+            self.unasked.clear();
+        }
         if !self.leaving.is_empty() {
             self.locks.let_go(&chain, &self.leaving).await?;
             self.leaving.clear();
         }
         // Whoever waits learns of it as the channel is dropped.
         self.left.clear();
-        if self.asked.is_empty() {
-            return Ok(());
+        if self.looks {
+            self.look(&chain).await?;
+            self.looks = false;
         }
-        let asked: Vec<LaneKey> = std::mem::take(&mut self.asked).into_iter().collect();
-        for found in self.locks.take(&chain, &asked).await? {
-            match found {
-                FoundLock::Mine(grant) => self.granted(&chain, grant),
-                FoundLock::Others(key, number) => self.note_number(key, number),
+        if !self.asked.is_empty() {
+            let asked: Vec<LaneKey> = self.asked.iter().cloned().collect();
+            let found = self.locks.take(&chain, &asked).await?;
+            self.asked.clear();
+            for found in found {
+                match found {
+                    FoundLock::Mine(grant) => self.granted(&chain, grant),
+                    FoundLock::Others(key, number) => self.note_number(key, number),
+                }
             }
         }
         if self.numbers.len() > NUMBERS_MAX {
             let (wanted, held) = (&self.wanted, &self.held);
             self.numbers
                 .retain(|key, _| wanted.contains(key) || held.contains(key));
+        }
+        Ok(())
+    }
+
+    /// Looks which of its locks others wait for: a word that they do may be lost, and so may the answer that it has one.
+    async fn look(&mut self, chain: &Arc<str>) -> Result<(), StoreError> {
+        let leaving: HashSet<LaneKey> = self.leaving.iter().map(|left| left.key.clone()).collect();
+        for key in self.locks.wanted_of(chain).await? {
+            if self.held.contains(&key) {
+                self.hear(LockWord::Wanted(key));
+            } else if !leaving.contains(&key) {
+                self.asked.insert(key);
+            }
         }
         Ok(())
     }
@@ -303,6 +376,11 @@ impl Keeper {
 
 /// Takes an image over from a gateway that did not let it go in order, or left changes that may land late.
 async fn inherit(parts: Weak<Parts>, chain: Arc<str>, lease: Lease, grant: Grant) {
+    let inheritance = Inheritance {
+        parts: parts.clone(),
+        key: grant.key.clone(),
+        number: grant.number,
+    };
     sleep(grant.wait).await;
     let patience = Deadline::after(SETTLING_TIME);
     loop {
@@ -331,7 +409,12 @@ async fn inherit(parts: Weak<Parts>, chain: Arc<str>, lease: Lease, grant: Grant
             Ok(())
         };
         match remembered {
-            Ok(()) => return parts.lanes.inherited(grant.key, grant.number),
+            Ok(()) => {
+                parts.lanes.inherited(grant.key, grant.number);
+                // Later than that it says nothing.
+                drop(inheritance);
+                return;
+            }
             Err(error) => {
                 tracing::warn!(error.message = %error, image.id = grant.key.1.as_str(),
                     "changes that may take effect late could not be read; the image waits");
@@ -339,6 +422,21 @@ async fn inherit(parts: Weak<Parts>, chain: Arc<str>, lease: Lease, grant: Grant
         }
         drop(parts);
         sleep(ASK_INTERVAL).await;
+    }
+}
+
+/// What others left of an image, as long as somebody looks what it is. Dropped, by a panic too, it says that nobody does.
+struct Inheritance {
+    parts: Weak<Parts>,
+    key: LaneKey,
+    number: i64,
+}
+
+impl Drop for Inheritance {
+    fn drop(&mut self) {
+        if let Some(parts) = self.parts.upgrade() {
+            parts.lanes.not_inherited(self.key.clone(), self.number);
+        }
     }
 }
 

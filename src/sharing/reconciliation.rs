@@ -23,7 +23,9 @@ use crate::problem::Effect;
 
 use super::bulk::changes;
 use super::change::{AcceptedChange, Telling, since};
-use super::lanes::{Aftermath, HeldLane, LandingTimeOver, LandingsOver, LaneKey, ReadTerms};
+use super::lanes::{
+    Aftermath, HeldLane, LANDING_TIME, LandingTimeOver, LandingsOver, LaneKey, ReadTerms,
+};
 use super::{ChangeError, Parts};
 
 /// How long one look may take while nobody is held up by it, and how long while the lane is held.
@@ -36,6 +38,8 @@ const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_secs(15);
 /// How far back a run that begins looks for what an earlier one sent and did not look after.
 const LOOKED_BACK: Duration = Duration::from_hours(24);
+/// How far the clocks of two gateways are apart at the most, each of which is ready.
+const CLOCKS_APART: Duration = Duration::from_secs(10);
 
 /// Looks after what it is told of, as long as there is a gateway.
 pub(super) async fn follow(parts: Weak<Parts>, mut over: LandingsOver) {
@@ -246,7 +250,11 @@ pub(super) async fn remember(
     pending: &[(Recalled, Timestamp)],
 ) -> Result<(), StoreError> {
     let since = Timestamp::now().before(LOOKED_BACK);
-    let open = parts.reader.open_changes(since).await?;
+    let mut open = parts.reader.open_changes(since).await?;
+    for change in &mut open {
+        // Nothing is known of how the clock went since then.
+        change.ended_at = None;
+    }
     remember_changes(
         parts,
         open,
@@ -259,11 +267,12 @@ pub(super) async fn remember(
 pub(super) async fn remember_image(parts: &Parts, key: &LaneKey) -> Result<(), StoreError> {
     let since = Timestamp::now().before(LOOKED_BACK);
     let (region, image_id) = key;
+    // In this order: one that ends in between is found twice, and not never.
+    let pending = parts.reader.pending_of(region, image_id).await?;
     let open = parts
         .reader
         .open_changes_of(region, image_id, since)
         .await?;
-    let pending = parts.reader.pending_of(region, image_id).await?;
     remember_changes(parts, open, pending.into_iter()).await
 }
 
@@ -274,7 +283,17 @@ fn open_change(recalled: &Recalled) -> OpenChange {
         account_id: recalled.account_id,
         operation: recalled.operation,
         event_id: recalled.event_id,
+        ended_at: None,
     }
+}
+
+/// How long a change may take effect yet that ended then.
+fn rest_of_landing(ended_at: Option<Timestamp>) -> Duration {
+    let Some(ended_at) = ended_at else {
+        return LANDING_TIME;
+    };
+    let rest = (LANDING_TIME + CLOCKS_APART).saturating_sub(Timestamp::now().since(ended_at));
+    rest.min(LANDING_TIME)
 }
 
 async fn remember_changes(
@@ -287,11 +306,13 @@ async fn remember_changes(
         let image = images.entry((change.region, change.image_id)).or_default();
         let left: &mut Left = image.entry(change.account_id).or_default();
         left.may_land(change.operation, change.event_id);
+        left.rest = left.rest.max(rest_of_landing(change.ended_at));
     }
     for change in pending {
         let image = images.entry((change.region, change.image_id)).or_default();
         let left: &mut Left = image.entry(change.account_id).or_default();
         left.may_land(change.operation, change.event_id);
+        left.rest = LANDING_TIME;
         left.was_last(change.event_id, change.operation, false);
     }
     for (key, mut accounts) in images {
@@ -316,7 +337,7 @@ async fn remember_changes(
                 (Operation::Unshare, left.unshare),
             ];
             for (operation, _) in lands.into_iter().filter(|(_, open)| open.is_some()) {
-                parts.lanes.may_land(&key, account_id, operation);
+                parts.lanes.may_land(&key, account_id, operation, left.rest);
             }
             if let Some((_, operation, succeeded)) = left.last {
                 parts.lanes.was_last(&key, account_id, operation, succeeded);
@@ -332,6 +353,8 @@ struct Left {
     /// The last share, and the last unshare, of which a call may land.
     share: Option<EventId>,
     unshare: Option<EventId>,
+    /// For how long at the most.
+    rest: Duration,
     /// The last change that took effect, or may have, and whether it certainly did.
     last: Option<(EventId, Operation, bool)>,
 }

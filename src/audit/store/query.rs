@@ -70,4 +70,4 @@ pub(in crate::audit) struct LastRow {
 }
 
 /// Region, image, account, operation and event of a change of which a call may take effect yet.
-pub(in crate::audit) type OpenRow = (String, String, i64, String, String);
+pub(in crate::audit) type OpenRow = (String, String, i64, String, String, Option<i64>);

@@ -14,7 +14,7 @@ use crate::domain::{AccountId, Operation};
 use super::machine::LaneKey;
 
 /// How long a call may take effect after it failed.
-pub(super) const LANDING_TIME: Duration = Duration::from_mins(1);
+pub(in crate::sharing) const LANDING_TIME: Duration = Duration::from_mins(1);
 /// How long after its end a change's row is on disk, commonly.
 const ROW_TIME: Duration = Duration::from_secs(5);
 /// Most accounts that are remembered.
@@ -82,10 +82,10 @@ pub(super) struct Landings {
 }
 
 impl Landings {
-    /// A call with such a change ended unknown. Returns when the account's time is over.
+    /// A call with such a change ended unknown, and may take effect until then. Returns when the account's time is over.
     pub(super) fn may_land(
         &mut self,
-        now: Instant,
+        until: Instant,
         key: &LaneKey,
         account_id: AccountId,
         operation: Operation,
@@ -99,7 +99,6 @@ impl Landings {
             );
             return None;
         }
-        let until = now + LANDING_TIME;
         let image = self.images.entry(key.clone()).or_default();
         let landing = image.entry(account_id).or_insert(Landing {
             until,
@@ -114,9 +113,9 @@ impl Landings {
         }
         // What was so certainly before is so after the same again, whatever became of that.
         landing.succeeded &= landing.last == operation;
-        (landing.until, landing.last) = (until, operation);
+        (landing.until, landing.last) = (landing.until.max(until), operation);
         self.count += usize::from(!known);
-        Some(until)
+        Some(landing.until)
     }
 
     /// A change took effect, or may have.
@@ -211,6 +210,15 @@ impl Landings {
         LookedAfter::Over
     }
 
+    /// Whether accounts of an image are looked after, or are due to be.
+    pub(super) fn has_due(&self, now: Instant, key: &LaneKey) -> bool {
+        let is_due = |landing: &Landing| {
+            landing.is_suspect() && (landing.looked_after || landing.until <= now)
+        };
+        let image = self.images.get(key);
+        image.is_some_and(|image| image.values().any(is_due))
+    }
+
     /// Whether accounts of an image are remembered.
     pub(super) fn has(&self, key: &LaneKey) -> bool {
         self.images.contains_key(key)
@@ -272,14 +280,14 @@ mod tests {
             (Unshare, Some((Unshare, true)), false),
         ];
         for ((may_land, since, _), number) in cases.iter().zip(1..) {
-            landings.may_land(now, &key(), account(number), *may_land);
+            landings.may_land(now + LANDING_TIME, &key(), account(number), *may_land);
             if let Some((operation, succeeded)) = since {
                 landings.was_last(&key(), account(number), *operation, *succeeded);
             }
         }
         landings.was_last(&key(), account(99), Unshare, true);
         // Shared again, which nobody knows of: it is shared all the same.
-        landings.may_land(now, &key(), account(6), Share);
+        landings.may_land(now + LANDING_TIME, &key(), account(6), Share);
         let early = landings.due(now + LANDING_TIME / 2, &key(), |_| false);
         assert_eq!(early.next, Some(now + LANDING_TIME));
         let due = landings.due(now + LANDING_TIME, &key(), |_| false);
@@ -321,7 +329,7 @@ mod tests {
     fn the_list_is_bounded() {
         let (mut landings, now) = (Landings::default(), start());
         for number in 1..=LANDINGS_MAX as u64 + 5 {
-            landings.may_land(now, &key(), account(number), Share);
+            landings.may_land(now + LANDING_TIME, &key(), account(number), Share);
         }
         assert_eq!(landings.len(), LANDINGS_MAX);
         let due = landings.due(now + LANDING_TIME, &key(), |_| false);
@@ -334,11 +342,11 @@ mod tests {
     #[test]
     fn what_may_land_anew_while_it_is_looked_after_is_looked_after_again() {
         let (mut landings, now) = (Landings::default(), start());
-        landings.may_land(now, &key(), account(1), Share);
+        landings.may_land(now + LANDING_TIME, &key(), account(1), Share);
         landings.was_last(&key(), account(1), Unshare, true);
         let over = now + LANDING_TIME;
         assert_eq!(landings.due(over, &key(), |_| false).suspects, [account(1)]);
-        landings.may_land(over, &key(), account(1), Share);
+        landings.may_land(over + LANDING_TIME, &key(), account(1), Share);
         assert_eq!(
             landings.looked_after(over, &key(), account(1)),
             LookedAfter::Again(over + LANDING_TIME)

@@ -37,6 +37,7 @@ use crate::telemetry::{Instruments, Metrics, Traces};
 use crate::upstream::{BreakerState, CallError, Connection, Modification, Modified, Upstream};
 
 pub(super) use door::{AdmitError, HeldLane};
+pub(super) use landings::LANDING_TIME;
 pub(super) use machine::{
     Aftermath, Ended, Kind, LaneKey, Last, Limits, NoTurn, READS_OF_PARTY_MAX, ReadTerms, Terms,
 };
@@ -73,6 +74,8 @@ pub(super) enum Order {
     },
     /// What others left of an image, by a grant of this number, is known: lanes may use it.
     Inherited(LaneKey, i64),
+    /// Nobody is at work any more on what others left of it.
+    NotInherited(LaneKey, i64),
     /// Say, by dropping this, when all that was let go is.
     Leave(oneshot::Sender<()>),
 }
@@ -116,7 +119,6 @@ struct State {
 enum Errand {
     Read(oneshot::Sender<ReadWord>, ReadWord),
     Call(CallId, Modification, Connection, Option<Within>, Leave),
-    Order(Order),
     Look(LookId, LaneKey, Instant, Option<Within>),
     LandingTimeOver(LandingTimeOver),
     /// Tells somebody something.
@@ -199,10 +201,18 @@ impl Lanes {
         })
     }
 
-    /// Another run of the program made a call with such a change, which may land yet.
-    pub(super) fn may_land(&self, key: &LaneKey, account_id: AccountId, operation: Operation) {
-        self.0
-            .with(|state, now| state.machine.may_land(now, key, account_id, operation));
+    /// Another run of the program made a call with such a change, which may land for so long yet.
+    pub(super) fn may_land(
+        &self,
+        key: &LaneKey,
+        account_id: AccountId,
+        operation: Operation,
+        rest: Duration,
+    ) {
+        self.0.with(|state, now| {
+            let until = now + rest;
+            state.machine.may_land(until, key, account_id, operation);
+        });
     }
 
     /// Another run of the program had this as the account's last change.
@@ -237,6 +247,11 @@ impl Lanes {
     pub(super) fn inherited(&self, key: LaneKey, number: i64) {
         // Whoever settles who has which image ends after this.
         let _ = self.0.orders.send(Order::Inherited(key, number));
+    }
+
+    /// Nobody looks any more what others left of an image, by a grant of this number.
+    pub(super) fn not_inherited(&self, key: LaneKey, number: i64) {
+        let _ = self.0.orders.send(Order::NotInherited(key, number));
     }
 
     /// Others wait for an image's lock.
@@ -392,8 +407,16 @@ impl Shared {
                 let spans = state.traced.of(state.machine.looked_for(id));
                 Some(Errand::Look(id, key, until, spans))
             }
-            Effect::Lock(key) => Some(Errand::Order(Order::Lock(key))),
-            Effect::Unlock { key, unsure } => Some(Errand::Order(Order::Unlock { key, unsure })),
+            // While the lock is held: one image's orders come in the order in which they were given. Whoever settles who has
+            // which image ends after this.
+            Effect::Lock(key) => {
+                let _ = self.orders.send(Order::Lock(key));
+                None
+            }
+            Effect::Unlock { key, unsure } => {
+                let _ = self.orders.send(Order::Unlock { key, unsure });
+                None
+            }
             Effect::LandingTimeOver {
                 key,
                 suspects,
@@ -410,7 +433,6 @@ impl Shared {
         match errand {
             Errand::Read(channel, word) => drop(channel.send(word)),
             Errand::Tell(tell) => tell(),
-            Errand::Order(order) => drop(self.orders.send(order)),
             Errand::Call(id, modification, connection, spans, leave) => {
                 let call = CallTask {
                     id: Some(id),

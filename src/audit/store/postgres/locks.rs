@@ -71,6 +71,13 @@ const LET_GO: &str = concat!(
     tell_granted!()
 );
 
+const STEP_BACK: &str = "WITH mine AS (\
+        SELECT l.region, l.image_id FROM lane_locks AS l \
+        JOIN unnest($2::text[], $3::text[]) AS u (region, image_id) USING (region, image_id) \
+        WHERE $1 = ANY (l.waiting) ORDER BY 1, 2 FOR UPDATE OF l) \
+    UPDATE lane_locks AS l SET waiting = array_remove(l.waiting, $1) \
+    FROM mine AS m WHERE l.region = m.region AND l.image_id = m.image_id";
+
 /// Names a lock: an image where it lives.
 pub type LockKey = (Region, ImageId);
 
@@ -155,16 +162,17 @@ impl Locks {
         }
     }
 
-    /// Opens what is needed for this chain.
+    /// Opens what is needed for this chain. Returns whether words may have been lost before.
     ///
     /// # Errors
     /// Where the database does not answer.
-    pub async fn open(&mut self, chain_id: &str) -> Result<(), StoreError> {
+    pub async fn open(&mut self, chain_id: &str) -> Result<bool, StoreError> {
         if self.connection.is_none() {
             self.connection =
                 Some(connect(&self.url, &format!("locks {chain_id}"), LOCKING).await?);
         }
-        if self.listener.is_none() {
+        let listens = self.listener.is_some();
+        if !listens {
             let options = options(&self.url, &format!("listener {chain_id}"))?;
             let pool = PgPoolOptions::new()
                 .max_connections(1)
@@ -179,7 +187,7 @@ impl Locks {
             let listener = listener.unwrap_or(Err(sqlx::Error::PoolTimedOut));
             self.listener = Some(listener.map_err(|error| refused(&self.url, error))?);
         }
-        Ok(())
+        Ok(!listens)
     }
 
     /// Drops both: the chain is another, or something failed.
@@ -254,6 +262,45 @@ impl Locks {
         let taken = taken.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         let taken: Vec<Taken> = taken.map_err(|error| self.failed(error))?;
         Ok(taken.into_iter().filter_map(found).collect())
+    }
+
+    /// Stands in line no more for some.
+    ///
+    /// # Errors
+    /// Where the database does not answer.
+    pub async fn step_back(&mut self, chain_id: &str, keys: &[LockKey]) -> Result<(), StoreError> {
+        let regions: Vec<&str> = keys.iter().map(|(region, _)| region.as_str()).collect();
+        let images: Vec<&str> = keys.iter().map(|(_, image)| image.as_str()).collect();
+        let Some(connection) = &mut self.connection else {
+            return Err(away(&self.url, "there is no connection"));
+        };
+        let stepping = sqlx::query(STEP_BACK)
+            .bind(chain_id)
+            .bind(regions)
+            .bind(images)
+            .execute(connection);
+        let done = timeout(ROUND_TIME, stepping).await;
+        let done = done.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        done.map(drop).map_err(|error| self.failed(error))
+    }
+
+    /// Those that this chain has and others wait for.
+    ///
+    /// # Errors
+    /// Where the database does not answer.
+    pub async fn wanted_of(&mut self, chain_id: &str) -> Result<Vec<LockKey>, StoreError> {
+        let Some(connection) = &mut self.connection else {
+            return Err(away(&self.url, "there is no connection"));
+        };
+        let wanted = "SELECT region, image_id FROM lane_locks WHERE holder = $1 AND cardinality(waiting) > 0";
+        let wanted = sqlx::query_as(wanted).bind(chain_id).fetch_all(connection);
+        let wanted = timeout(ROUND_TIME, wanted).await;
+        let wanted = wanted.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let wanted: Vec<(String, String)> = wanted.map_err(|error| self.failed(error))?;
+        let key = |(region, image_id): (String, String)| {
+            Some((region.parse().ok()?, image_id.parse().ok()?))
+        };
+        Ok(wanted.into_iter().filter_map(key).collect())
     }
 
     /// What others said, and came already.

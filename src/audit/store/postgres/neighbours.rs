@@ -1,5 +1,6 @@
 //! The other gateways of a trail: which of them are gone, and what they left.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
@@ -13,6 +14,7 @@ use super::{Bounds, StoreError, away, connect, is_of_the_statement, refused};
 use crate::audit::lease::LEASE_TIME;
 use crate::audit::store::EventRow;
 use crate::config::ServerUrl;
+use crate::domain::BootTime;
 
 /// How long a statement may take.
 const TIME: Duration = Duration::from_secs(4);
@@ -27,18 +29,23 @@ const LANDING_TIME: Duration = Duration::from_secs(65);
 /// Most pending intents that are taken over at once.
 const ADOPTED_MAX: i64 = 1000;
 
-/// Ends chains whose gateway is gone: its session has ended, or it stands still. Each by one gateway alone.
+/// The chains of others that are written, when each was heard of last by the database's clock, and whether its session lives.
+const LIVE: &str = "SELECT c.chain_id, (extract(epoch FROM c.heartbeat_at) * 1000000)::bigint, EXISTS (\
+        SELECT 1 FROM pg_locks AS l WHERE l.locktype = 'advisory' AND l.granted \
+        AND l.classid = $2::bigint::oid AND l.objid = (c.number & 2147483647)::oid \
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())) \
+    FROM audit_chains AS c WHERE c.ended_at IS NULL AND c.chain_id <> $1";
+
+/// Ends chains that were not heard of since somebody looked, each by one gateway alone. When they were heard of last is from then on told by how
+/// long ago that is, since the database's clock may have been set meanwhile.
 const END_GONE: &str = "WITH gone AS (\
-        SELECT c.chain_id, c.number FROM audit_chains AS c \
-        WHERE c.ended_at IS NULL AND c.chain_id <> $1 AND c.heartbeat_at < clock_timestamp() - $2 * interval '1 ms' \
-        AND (c.heartbeat_at < clock_timestamp() - $3 * interval '1 ms' OR NOT EXISTS (\
-            SELECT 1 FROM pg_locks AS l WHERE l.locktype = 'advisory' AND l.granted \
-            AND l.classid = $4::bigint::oid AND l.objid = (c.number & 2147483647)::oid \
-            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))) \
+        SELECT c.chain_id, g.silent FROM audit_chains AS c \
+        JOIN unnest($1::text[], $2::bigint[], $3::bigint[]) AS g (chain_id, heartbeat, silent) ON g.chain_id = c.chain_id \
+        WHERE c.ended_at IS NULL AND (extract(epoch FROM c.heartbeat_at) * 1000000)::bigint = g.heartbeat \
         FOR NO KEY UPDATE OF c SKIP LOCKED), \
     ended AS (\
-        UPDATE audit_chains AS c SET ended_at = clock_timestamp() FROM gone \
-        WHERE c.chain_id = gone.chain_id AND c.ended_at IS NULL AND c.heartbeat_at < clock_timestamp() - $2 * interval '1 ms' \
+        UPDATE audit_chains AS c SET ended_at = clock_timestamp(), heartbeat_at = clock_timestamp() - gone.silent * interval '1 ms' \
+        FROM gone WHERE c.chain_id = gone.chain_id AND c.ended_at IS NULL \
         RETURNING c.chain_id) \
     SELECT e.chain_id, (SELECT COUNT(pg_terminate_backend(a.pid)) FROM pg_stat_activity AS a \
         WHERE a.datname = current_database() AND a.application_name LIKE 'image-share-gateway %' || e.chain_id) FROM ended AS e";
@@ -65,7 +72,8 @@ const FORGET_LOCKS: &str = "DELETE FROM lane_locks AS l USING (\
         SELECT region, image_id FROM lane_locks WHERE holder IS NULL \
         AND let_go_at < clock_timestamp() - interval '2 minutes' \
         AND (not_before IS NULL OR not_before < clock_timestamp()) AND unsure_until IS NULL \
-        AND (last_event IS NULL OR last_event < audit_id_at(clock_timestamp() - interval '1 minute')) \
+        AND (last_event IS NULL OR (last_event < audit_id_at(clock_timestamp() - interval '1 minute') \
+            AND NOT EXISTS (SELECT 1 FROM audit_chains AS c WHERE c.ended_at IS NULL AND c.floor_event < last_event))) \
         LIMIT 10000 FOR UPDATE SKIP LOCKED) AS f \
     WHERE l.region = f.region AND l.image_id = f.image_id";
 const FORGET_NOTES: &str = "DELETE FROM audit_looked_after WHERE through < audit_id_at(clock_timestamp() - interval '2 days')";
@@ -75,6 +83,8 @@ const FORGET_NOTES: &str = "DELETE FROM audit_looked_after WHERE through < audit
 pub(in crate::audit) struct Neighbours {
     url: ServerUrl,
     connection: Option<PgConnection>,
+    /// When each chain was heard of last, by the database's clock, and since when that is so, by this machine's.
+    heard: HashMap<String, (i64, BootTime)>,
 }
 
 impl Neighbours {
@@ -83,6 +93,7 @@ impl Neighbours {
         Self {
             url: url.clone(),
             connection: None,
+            heard: HashMap::new(),
         }
     }
 
@@ -96,9 +107,10 @@ impl Neighbours {
         Ok(is_new)
     }
 
-    /// Drops its connection: the chain is another.
+    /// Drops its connection, and what it knows: the chain is another, or it was not heard of itself.
     pub(in crate::audit) fn hang_up(&mut self) {
         self.connection = None;
+        self.heard.clear();
     }
 
     async fn run<T>(
@@ -123,13 +135,37 @@ impl Neighbours {
         &mut self,
         chain_id: &str,
     ) -> Result<Vec<String>, StoreError> {
+        let now = BootTime::now();
+        let live: Vec<(String, i64, bool)> = self
+            .run(async |connection| {
+                let live = sqlx::query_as(LIVE).bind(chain_id);
+                live.bind(i64::from(CHAIN_LOCKS))
+                    .fetch_all(connection)
+                    .await
+            })
+            .await?;
+        let mut heard = std::mem::take(&mut self.heard);
+        let (mut chains, mut heartbeats, mut silent) = (Vec::new(), Vec::new(), Vec::new());
+        for (chain, heartbeat, has_session) in live {
+            let known = heard.remove(&chain).filter(|known| known.0 == heartbeat);
+            let (heartbeat, since) = known.unwrap_or((heartbeat, now));
+            let time = now.since(since);
+            if time >= if has_session { LEASE_TIME } else { GONE_TIME } {
+                chains.push(chain.clone());
+                heartbeats.push(heartbeat);
+                silent.push(millis(time));
+            }
+            self.heard.insert(chain, (heartbeat, since));
+        }
+        if chains.is_empty() {
+            return Ok(Vec::new());
+        }
         let ended: Vec<(String, i64)> = self
             .run(async |connection| {
                 let ending = sqlx::query_as(END_GONE)
-                    .bind(chain_id)
-                    .bind(millis(GONE_TIME))
-                    .bind(millis(LEASE_TIME))
-                    .bind(i64::from(CHAIN_LOCKS));
+                    .bind(chains)
+                    .bind(heartbeats)
+                    .bind(silent);
                 ending.fetch_all(connection).await
             })
             .await?;

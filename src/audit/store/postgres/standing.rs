@@ -29,7 +29,7 @@ const SELECT_LAST: &str = "SELECT a.account_id, o.sequence, o.event_id::text AS 
 /// By an index that holds nothing else. What was looked after is noted by the last event that it covers.
 static SELECT_OPEN: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT o.region, o.image_id, o.account_id, o.operation, o.event_id::text \
+        "SELECT o.region, o.image_id, o.account_id, o.operation, o.event_id::text, o.recorded_at \
          FROM audit_entries AS o LEFT JOIN audit_looked_after AS n \
              ON n.region = o.region AND n.image_id = o.image_id AND n.account_id = o.account_id \
          WHERE o.kind = 'outcome' AND (o.outcome = 'unknown' OR o.detail = '{EARLIER_CALL_OPEN}') \
@@ -91,7 +91,7 @@ impl ReadConnections {
         region: &Region,
         image_id: &ImageId,
     ) -> Result<Vec<OpenRow>, StoreError> {
-        let pending = "SELECT f.region, f.image_id, f.account_id, f.operation, f.event_id::text \
+        let pending = "SELECT f.region, f.image_id, f.account_id, f.operation, f.event_id::text, NULL::bigint \
             FROM audit_pending AS p JOIN audit_entries AS f ON f.event_id = p.event_id AND f.kind = 'intent' \
             WHERE f.region = $1 AND f.image_id = $2 AND f.account_id IS NOT NULL";
         self.look_up(async |connection| {

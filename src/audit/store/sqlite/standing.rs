@@ -39,7 +39,7 @@ const SELECT_LAST: &str = "WITH tail AS MATERIALIZED (\
 /// By an index that holds nothing else. What was looked after is noted by the last event that it covers.
 static SELECT_OPEN: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT o.region, o.image_id, o.account_id, o.operation, o.event_id \
+        "SELECT o.region, o.image_id, o.account_id, o.operation, o.event_id, o.recorded_at \
          FROM audit_entries AS o INDEXED BY audit_entries_open \
          LEFT JOIN audit_looked_after AS n \
              ON n.region = o.region AND n.image_id = o.image_id AND n.account_id = o.account_id \

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::domain::{AccountId, Operation};
 
-use crate::sharing::lanes::landings::LookedAfter;
+use crate::sharing::lanes::landings::{LANDING_TIME, LookedAfter};
 
 use super::words::{Aftermath, Effect, LaneKey, PlaceId};
 use super::{Alarm, Doubt, Machine};
@@ -35,25 +35,28 @@ impl Machine {
         key: &LaneKey,
         account_id: AccountId,
     ) -> bool {
-        match self.landings.looked_after(now, key, account_id) {
+        let is_over = match self.landings.looked_after(now, key, account_id) {
             LookedAfter::Again(next) => {
                 self.alarms.insert((next, Alarm::Landing(key.clone())));
                 false
             }
             LookedAfter::Over => true,
             LookedAfter::Elsewhere => false,
-        }
+        };
+        self.told = Some(now);
+        self.settle_lock(key);
+        is_over
     }
 
-    /// Another run of the program made a call with such a change, which may land yet.
+    /// A call with such a change, another run's or another gateway's, may take effect until then.
     pub(in crate::sharing::lanes) fn may_land(
         &mut self,
-        now: Instant,
+        until: Instant,
         key: &LaneKey,
         account_id: AccountId,
         operation: Operation,
     ) {
-        if let Some(until) = self.landings.may_land(now, key, account_id, operation) {
+        if let Some(until) = self.landings.may_land(until, key, account_id, operation) {
             self.alarms.insert((until, Alarm::Landing(key.clone())));
         }
     }
@@ -106,6 +109,6 @@ impl Machine {
         };
         place.doubt = Doubt::MayLand;
         let (key, account_id, operation) = (place.key.clone(), place.account_id, place.operation);
-        self.may_land(now, &key, account_id, operation);
+        self.may_land(now + LANDING_TIME, &key, account_id, operation);
     }
 }

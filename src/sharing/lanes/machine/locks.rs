@@ -16,6 +16,8 @@ use super::{Alarm, At, Machine};
 
 /// How long a lock is kept that nobody has a use for.
 const IDLE_TIME: Duration = Duration::from_secs(1);
+/// How long one is kept from others at the most, for the sake of a look.
+const LOOK_KEPT_TIME: Duration = Duration::from_secs(5);
 /// Calls that are made while others wait, before nobody is let in.
 const CALLS_MAX: u32 = 8;
 
@@ -30,6 +32,8 @@ enum Lock {
         wanted: Option<u32>,
         /// Since when it has had no use; somebody looks again later.
         idle: Option<Instant>,
+        /// Since when it is kept from others for the sake of a look at what landed late.
+        kept: Option<Instant>,
     },
 }
 
@@ -113,6 +117,7 @@ impl Machine {
         let held = Lock::Held {
             wanted: wanted.then_some(0),
             idle: None,
+            kept: None,
         };
         match self.locks.of.get_mut(key) {
             Some(lock @ Lock::Asked) => *lock = held,
@@ -145,7 +150,7 @@ impl Machine {
 
     /// Lets a lock go that others wait for, once nothing is under way; notes since when nobody has a use for it.
     pub(super) fn settle_lock(&mut self, key: &LaneKey) {
-        let Some(Lock::Held { wanted, idle }) = self.locks.of.get_mut(key) else {
+        let Some(Lock::Held { wanted, idle, kept }) = self.locks.of.get_mut(key) else {
             return;
         };
         let lane = self.lanes.get(key);
@@ -157,6 +162,16 @@ impl Machine {
             return;
         }
         if wanted.is_some() {
+            // Else nobody would ever come to look while the image goes round.
+            if let Some(now) = self.told
+                && self.landings.has_due(now, key)
+            {
+                let until = *kept.get_or_insert(now) + LOOK_KEPT_TIME;
+                if now < until {
+                    self.alarms.insert((until, Alarm::Lock(key.clone())));
+                    return;
+                }
+            }
             let waits = lane.is_some_and(|lane| !lane.line.is_empty());
             self.let_go(key);
             if waits {
@@ -174,9 +189,13 @@ impl Machine {
 
     /// Somebody looks again whether a lock has a use.
     pub(super) fn lock_alarm(&mut self, now: Instant, key: &LaneKey) {
-        let Some(Lock::Held { idle, .. }) = self.locks.of.get_mut(key) else {
+        let Some(Lock::Held { wanted, idle, .. }) = self.locks.of.get_mut(key) else {
             return;
         };
+        if wanted.is_some() {
+            self.settle_lock(key);
+            return;
+        }
         let Some(since) = *idle else {
             return;
         };

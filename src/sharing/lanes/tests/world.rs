@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::judge::{Fact, Sent};
 use super::upstream::{Behaviour, LATENCY, failure, time_of};
 use crate::domain::{AccountId, Deadline, Operation, Party, Principal};
+use crate::sharing::lanes::landings::LANDING_TIME;
 use crate::sharing::lanes::machine::{
     Aftermath, CallId, Effect, Kind, LaneKey, Last, Limits, LookId, Machine, NoTurn, PlaceId,
     ReadId, ReadTerms, Terms, WaitId,
@@ -444,7 +445,8 @@ impl World {
                 }
             }
             for operation in &may_land {
-                self.machine.may_land(now, &at.0, at.1, *operation);
+                let until = now + LANDING_TIME;
+                self.machine.may_land(until, &at.0, at.1, *operation);
             }
             if let (Some((operation, succeeded)), false) = (last, may_land.is_empty()) {
                 self.machine.was_last(&at.0, at.1, operation, succeeded);

@@ -29,6 +29,7 @@ pub(super) struct EventRow {
     pub(super) chain: ChainId,
     pub(super) adopted: bool,
     pub(super) outcome: Option<Outcome>,
+    pub(super) ended: Option<Time>,
     /// Whether a call of it may take effect late although it succeeded.
     pub(super) may_land: bool,
 }
@@ -144,7 +145,7 @@ impl Database {
             if row.outcome.is_some() {
                 self.refused += 1;
             } else {
-                (row.outcome, row.may_land) = (Some(*outcome), *may_land);
+                (row.outcome, row.ended, row.may_land) = (Some(*outcome), Some(now), *may_land);
             }
         }
         Ok(())

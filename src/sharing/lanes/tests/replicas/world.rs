@@ -563,6 +563,7 @@ impl World {
                 chain,
                 adopted: false,
                 outcome: None,
+                ended: None,
                 may_land: false,
             };
             group.intents.push((event, row));
@@ -703,7 +704,11 @@ impl World {
             let open = row.may_land || matches!(row.outcome, None | Some(Outcome::Unknown));
             let noted = self.database.noted.get(&(key.clone(), row.account));
             if open && noted.is_none_or(|noted| event > noted) {
-                machine.may_land(now, key, row.account, row.operation);
+                let rest = row
+                    .ended
+                    .map_or(LANDING, |ended| (ended + LANDING).saturating_sub(self.now));
+                let until = now + Duration::from_millis(rest);
+                machine.may_land(until, key, row.account, row.operation);
             }
             if row.outcome == Some(Outcome::Failed) {
                 continue;
