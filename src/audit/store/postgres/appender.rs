@@ -4,20 +4,17 @@
 //! statement whose answer was lost is asked after by a new session: what got to disk counts, and what did not is
 //! tried once more.
 
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::columns::type_of;
+use super::group::Group;
 use super::session::{self, Chain, Opened};
 use super::{StoreError, away, close, code, is_of_the_statement, passes, refused};
-use crate::audit::chain::{Hash, Sealed, Tip};
-use crate::audit::columns::{COLUMNS, Column};
-use crate::audit::entry::{Cell, DENIAL, INTENT, LookedAfter};
+use crate::audit::chain::Tip;
+use crate::audit::entry::LookedAfter;
 use crate::audit::ids::{id_after, least_id_at};
 use crate::audit::lease::Lease;
 use crate::config::ServerUrl;
@@ -33,150 +30,6 @@ const AHEAD_DOUBLED_MAX: u32 = 8;
 /// `unique_violation`, and what a row gets for which there is no partition.
 const TWICE: &str = "23505";
 const NO_PARTITION: &str = "23514";
-
-/// Parameters before those of the columns.
-const OWN: usize = 8;
-
-/// One statement a group: the head moves, pending intents are noted and struck off, and rows are inserted, or nothing is done.
-static APPEND: LazyLock<String> = LazyLock::new(|| {
-    let array = |(index, column)| format!("${}::{}[]", OWN + 1 + index, type_of(column));
-    let arrays: Vec<String> = Column::ALL.into_iter().enumerate().map(array).collect();
-    let columns = COLUMNS.join(", ");
-    format!(
-        "WITH moved AS (\
-             UPDATE audit_chains SET head_sequence = $3, head_hash = $4, heartbeat_at = clock_timestamp(), \
-                 last_event = GREATEST(last_event, $5::uuid), floor_event = GREATEST(floor_event, $8::uuid) \
-             WHERE chain_id = $1 AND head_sequence = $2 AND ended_at IS NULL \
-                 AND (floor_event IS NULL OR $6::uuid IS NULL OR floor_event < $6::uuid) \
-             RETURNING chain_id), \
-         begun AS (\
-             INSERT INTO audit_pending (event_id, chain_id) \
-             SELECT r.event_id, moved.chain_id FROM moved, unnest(${event_id}::uuid[], ${kind}::text[]) AS r (event_id, kind) \
-             WHERE r.kind = '{INTENT}'), \
-         over AS (\
-             DELETE FROM audit_pending WHERE event_id = ANY ($7::uuid[]) AND EXISTS (SELECT 1 FROM moved)) \
-         INSERT INTO audit_entries ({columns}, hash) \
-         SELECT r.* FROM moved, unnest({arrays}, ${hash}::text[]) AS r ({columns}, hash)",
-        event_id = OWN + 1 + Column::EventId as usize,
-        kind = OWN + 1 + Column::Kind as usize,
-        arrays = arrays.join(", "),
-        hash = OWN + 1 + COLUMNS.len(),
-    )
-});
-
-/// One column of a group.
-#[derive(Debug)]
-enum Values {
-    Integers(Vec<Option<i64>>),
-    Texts(Vec<Option<String>>),
-    Ids(Vec<Uuid>),
-}
-
-impl Values {
-    fn of(column: Column) -> Self {
-        match type_of(column) {
-            "bigint" => Self::Integers(Vec::new()),
-            "uuid" => Self::Ids(Vec::new()),
-            _ => Self::Texts(Vec::new()),
-        }
-    }
-
-    fn push(&mut self, cell: &Cell<'_>, event_id: EventId) {
-        match (self, cell) {
-            (Self::Ids(ids), _) => ids.push(event_id.as_uuid()),
-            (Self::Integers(numbers), Cell::Integer(number)) => numbers.push(Some(*number)),
-            (Self::Integers(numbers), _) => numbers.push(None),
-            (Self::Texts(texts), Cell::Text(text)) => texts.push(Some(text.clone().into_owned())),
-            (Self::Texts(texts), Cell::Shared(text)) => texts.push(Some(text.to_string())),
-            (Self::Texts(texts), _) => texts.push(None),
-        }
-    }
-}
-
-/// Rows on their way into the database, column by column.
-#[derive(Debug)]
-pub(in crate::audit) struct Group {
-    chain_id: Arc<str>,
-    /// Where the chain ended before them, and does with them.
-    before: i64,
-    sequence: i64,
-    hash: Hash,
-    columns: Vec<Values>,
-    hashes: Vec<String>,
-    /// The least and the greatest id that they are the first rows of.
-    first_event: Option<Uuid>,
-    last_event: Option<Uuid>,
-    /// Events that end with them.
-    over: Vec<Uuid>,
-    /// Ids behind them are greater.
-    floor: Option<Uuid>,
-}
-
-impl Group {
-    /// Rows that follow the end of a chain.
-    pub(in crate::audit) fn behind(tip: &Tip) -> Self {
-        Self {
-            chain_id: Arc::clone(tip.chain_id()),
-            before: tip.sequence(),
-            sequence: tip.sequence(),
-            hash: Hash::GENESIS,
-            columns: Column::ALL.map(Values::of).into(),
-            hashes: Vec::new(),
-            first_event: None,
-            last_event: None,
-            over: Vec::new(),
-            floor: None,
-        }
-    }
-
-    /// They are all: where the chain ends with them.
-    pub(in crate::audit) fn end_at(&mut self, tip: &Tip) {
-        self.floor = tip.last_event().map(EventId::as_uuid);
-    }
-
-    /// Takes the next.
-    pub(in crate::audit) fn push(&mut self, row: &Sealed<'_>) {
-        let event_id = row.place.event_id;
-        for (values, cell) in self.columns.iter_mut().zip(&row.cells) {
-            values.push(cell, event_id);
-        }
-        self.hashes.push(row.hash.to_string());
-        (self.sequence, self.hash) = (row.place.sequence, row.hash);
-        match &row.cells[Column::Kind as usize] {
-            Cell::Text(kind) if kind == INTENT || kind == DENIAL => {
-                let id = event_id.as_uuid();
-                self.first_event.get_or_insert(id);
-                self.last_event = Some(id);
-            }
-            _ => self.over.push(event_id.as_uuid()),
-        }
-    }
-
-    fn rows(&self) -> u64 {
-        self.hashes.len() as u64
-    }
-
-    async fn run(&self, connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
-        let mut statement = sqlx::query(AssertSqlSafe(APPEND.as_str()))
-            .bind(&*self.chain_id)
-            .bind(self.before)
-            .bind(self.sequence)
-            .bind(self.hash.to_string())
-            .bind(self.last_event)
-            .bind(self.first_event)
-            .bind(&self.over)
-            .bind(self.floor);
-        for values in &self.columns {
-            statement = match values {
-                Values::Integers(numbers) => statement.bind(numbers),
-                Values::Texts(texts) => statement.bind(texts),
-                Values::Ids(ids) => statement.bind(ids),
-            };
-        }
-        let done = statement.bind(&self.hashes).execute(connection).await?;
-        Ok(done.rows_affected())
-    }
-}
 
 /// The one connection that appends, and its chain.
 #[derive(Debug)]
@@ -299,8 +152,8 @@ impl Appender {
             return away(&self.url, "there is no connection");
         };
         let looked = sqlx::query_scalar(look)
-            .bind(&*group.chain_id)
-            .bind(group.before);
+            .bind(group.chain_id())
+            .bind(group.before());
         match timeout(ANSWER_TIME, looked.fetch_optional(connection)).await {
             Ok(Ok(Some(Some(floor)))) => {
                 // Who reads upwards may promise again and again: once in a while a group is ahead of all of them.
@@ -350,25 +203,14 @@ impl Appender {
         if !passes(&self.url, &error) || matches!(error, sqlx::Error::PoolTimedOut) {
             return Err(refused(&self.url, error));
         }
-        let before = Tip::new(
-            Arc::clone(&group.chain_id),
-            group.before,
-            Hash::GENESIS,
-            group.last_event.map(EventId::new),
-        );
-        let landed = Tip::new(
-            Arc::clone(&group.chain_id),
-            group.sequence,
-            group.hash,
-            group.last_event.map(EventId::new),
-        );
+        let landed = group.landed();
         let Ok(tip) = self.open(Some(&landed)).await else {
             return Err(refused(&self.url, error));
         };
         if tip.head() == landed.head() {
             return Ok(());
         }
-        if tip.chain_id() != before.chain_id() || tip.sequence() != before.sequence() {
+        if !group.follows(&tip) {
             // The writer learns of it as it looks again.
             self.hang_up();
             return Err(refused(&self.url, error));
@@ -383,12 +225,9 @@ impl Appender {
     }
 
     async fn make_partitions_of(&mut self, group: &Group) -> Result<(), StoreError> {
-        let Some(Values::Ids(ids)) = group.columns.get(Column::EventId as usize) else {
-            return Ok(());
-        };
         let make = "SELECT COUNT(audit_make_partition(id)) FROM (SELECT MIN(u.id::text)::uuid AS id FROM unnest($1::uuid[]) AS u (id) \
             GROUP BY date_trunc('month', audit_id_time(u.id), 'UTC')) AS months";
-        let making = sqlx::query(make).bind(ids);
+        let making = sqlx::query(make).bind(group.ids());
         self.execute(making).await
     }
 

@@ -5,6 +5,7 @@ mod columns;
 mod connections;
 mod events;
 mod feed;
+mod group;
 mod import;
 mod locks;
 mod neighbours;
@@ -22,9 +23,10 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use super::StoreError;
 use crate::config::ServerUrl;
 
-pub(in crate::audit) use appender::{Appender, Group};
+pub(in crate::audit) use appender::Appender;
 pub(in crate::audit) use connections::ReadConnections;
 pub(in crate::audit) use feed::{ChainHead, FeedRow};
+pub(in crate::audit) use group::Group;
 pub(in crate::audit) use import::Import;
 pub use locks::{Found, Grant, LetGo, LockKey, LockWord, Locks};
 pub(in crate::audit) use neighbours::Neighbours;
@@ -58,10 +60,11 @@ impl Bounds {
     /// What is said first. Not as a parameter of the start: poolers refuse those that they do not know.
     fn settings(self) -> String {
         let statement = self.statement.map_or(0, |time| time.as_millis());
-        // A policy that hides rows is an error, and hides none. What is told as durable is so, whatever the server's default.
+        // A policy that hides rows is an error, and hides none. What is told as durable is so, whatever the server's default. Each
+        // statement is short, and takes less time than it takes to compile it.
         format!(
             "SET statement_timeout = {statement}; SET lock_timeout = '{}'; SET row_security = off; \
-             SET synchronous_commit = on; SET idle_in_transaction_session_timeout = '60s'",
+             SET synchronous_commit = on; SET idle_in_transaction_session_timeout = '60s'; SET jit = off",
             self.lock
         )
     }

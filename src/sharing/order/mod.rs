@@ -5,20 +5,23 @@
 //! one that did not let go in order can go on any more, and looks after what its calls may bring about late. Beside that
 //! each gateway looks for others that are gone: it ends their chains, frees their images and closes their intents.
 
+mod inheritance;
+mod watch;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, sleep};
 
-use crate::audit::{
-    FoundLock, Grant, Lease, LetGo, LockWord, Locks, Neighbours, Recalled, Replicas, StoreError,
-};
-use crate::domain::{Deadline, EventId, Stopwatch, Timestamp};
+use crate::audit::{FoundLock, Grant, Lease, LetGo, LockWord, Locks, Replicas, StoreError};
+use crate::domain::Stopwatch;
 
+use super::Parts;
 use super::lanes::{LaneKey, Order, Orders};
-use super::{Parts, reconciliation, recovery};
+use inheritance::inherit;
+use watch::watch;
 
 /// How often is asked again for what was not got: a word that it was may be lost.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
@@ -32,15 +35,6 @@ const ORDERS_AT_ONCE: usize = 256;
 const NUMBERS_MAX: usize = 20_000;
 /// For how long calls may take effect late, and a row take to the disk.
 const UNSURE_TIME: Duration = Duration::from_secs(65);
-/// How long, and how often, is waited for outcomes that who had an image before has not written yet.
-const SETTLING_TIME: Duration = Duration::from_secs(30);
-const SETTLING_INTERVAL: Duration = Duration::from_millis(50);
-/// How often is looked for gateways that are gone.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// How long the others are given to come back, after this gateway came back itself.
-const COMING_BACK_TIME: Duration = Duration::from_secs(3);
-/// How often is forgotten what nobody asks for any more.
-const FORGET_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Begins to settle with the other gateways who has which image, and to look after them.
 pub(super) fn start(parts: &Arc<Parts>, replicas: Replicas, orders: Orders) {
@@ -371,165 +365,5 @@ impl Keeper {
             grant,
         );
         parts.tasks.serve(inheriting);
-    }
-}
-
-/// Takes an image over from a gateway that did not let it go in order, or left changes that may land late.
-async fn inherit(parts: Weak<Parts>, chain: Arc<str>, lease: Lease, grant: Grant) {
-    let inheritance = Inheritance {
-        parts: parts.clone(),
-        key: grant.key.clone(),
-        number: grant.number,
-    };
-    sleep(grant.wait).await;
-    let patience = Deadline::after(SETTLING_TIME);
-    loop {
-        let Some(parts) = parts.upgrade() else {
-            return;
-        };
-        if lease.chain().borrow().as_ref() != Some(&chain) {
-            return;
-        }
-        let (region, image_id) = &grant.key;
-        // Who had it before may have done what it has not written down yet.
-        let settling = grant.unsure && Deadline::now() < patience;
-        if settling
-            && matches!(
-                parts.reader.is_being_settled(region, image_id).await,
-                Ok(true)
-            )
-        {
-            drop(parts);
-            sleep(SETTLING_INTERVAL).await;
-            continue;
-        }
-        let remembered = if grant.unsure {
-            reconciliation::remember_image(&parts, &grant.key).await
-        } else {
-            Ok(())
-        };
-        match remembered {
-            Ok(()) => {
-                parts.lanes.inherited(grant.key, grant.number);
-                // Later than that it says nothing.
-                drop(inheritance);
-                return;
-            }
-            Err(error) => {
-                tracing::warn!(error.message = %error, image.id = grant.key.1.as_str(),
-                    "changes that may take effect late could not be read; the image waits");
-            }
-        }
-        drop(parts);
-        sleep(ASK_INTERVAL).await;
-    }
-}
-
-/// What others left of an image, as long as somebody looks what it is. Dropped, by a panic too, it says that nobody does.
-struct Inheritance {
-    parts: Weak<Parts>,
-    key: LaneKey,
-    number: i64,
-}
-
-impl Drop for Inheritance {
-    fn drop(&mut self) {
-        if let Some(parts) = self.parts.upgrade() {
-            parts.lanes.not_inherited(self.key.clone(), self.number);
-        }
-    }
-}
-
-/// Looks for gateways that are gone, and after what they left.
-async fn watch(parts: Weak<Parts>, mut neighbours: Neighbours, lease: Lease) {
-    let mut chain: Option<Arc<str>> = None;
-    let mut since = Stopwatch::start();
-    let mut forgot = Stopwatch::start();
-    let closing = Closing::default();
-    loop {
-        let Some(strong) = parts.upgrade() else {
-            return;
-        };
-        tokio::select! {
-            () = sleep(LOOK_INTERVAL) => {}
-            () = strong.tasks.stopping() => return,
-        }
-        let present = lease.chain().borrow().clone();
-        if present != chain || !lease.holds() {
-            neighbours.hang_up();
-            chain = present;
-        }
-        let Some(chain) = chain.as_ref().filter(|_| lease.holds()) else {
-            continue;
-        };
-        match neighbours.open(chain).await {
-            Ok(true) => since = Stopwatch::start(),
-            Ok(false) => {}
-            Err(_) => continue,
-        }
-        let looked = look(&strong, &mut neighbours, chain, since, &closing);
-        if let Err(error) = looked.await {
-            tracing::debug!(error.message = %error, "other gateways could not be looked after; it is tried again");
-        }
-        if forgot.elapsed() > FORGET_INTERVAL {
-            forgot = Stopwatch::start();
-            // It is tried again.
-            let _ = neighbours.forget().await;
-        }
-    }
-}
-
-async fn look(
-    parts: &Arc<Parts>,
-    neighbours: &mut Neighbours,
-    chain: &Arc<str>,
-    since: Stopwatch,
-    closing: &Closing,
-) -> Result<(), StoreError> {
-    if since.elapsed() >= COMING_BACK_TIME {
-        for gone in neighbours.end_gone(chain).await? {
-            tracing::warn!(
-                audit.chain = gone,
-                "another gateway is gone; this one takes over what it left"
-            );
-        }
-    }
-    neighbours.free_locks().await?;
-    for key in neighbours.forsaken().await? {
-        parts.lanes.look_after(&key);
-    }
-    let adopted = closing.begin(neighbours.adopt(chain).await?);
-    if !adopted.is_empty() {
-        let (parts_of_it, closing) = (Arc::clone(parts), closing.clone());
-        parts.tasks.spawn(async move {
-            let events: Vec<EventId> = adopted.iter().map(|(of, _)| of.event_id).collect();
-            recovery::close(parts_of_it, adopted, recovery::AMONG_OTHERS).await;
-            closing.end(&events);
-        });
-    }
-    Ok(())
-}
-
-/// Events that are being closed.
-#[derive(Debug, Clone, Default)]
-struct Closing(Arc<Mutex<HashSet<EventId>>>);
-
-impl Closing {
-    fn events(&self) -> MutexGuard<'_, HashSet<EventId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Begins with those of which that was not done.
-    fn begin(&self, mut adopted: Vec<(Recalled, Timestamp)>) -> Vec<(Recalled, Timestamp)> {
-        let mut events = self.events();
-        adopted.retain(|(recalled, _)| events.insert(recalled.event_id));
-        adopted
-    }
-
-    fn end(&self, closed: &[EventId]) {
-        let mut events = self.events();
-        for event in closed {
-            events.remove(event);
-        }
     }
 }
