@@ -5,7 +5,7 @@
 //! large one against the small one, and verification and export against Debian's `sqlite3`, all in one run.
 //! What counts are the ratios, and the marks are held against them.
 //!
-//! With `-- --server postgres://USER:PASSWORD@HOST:PORT` it imports the small and the large one into databases of that server (40 GiB,
+//! With `-- --server postgres://USER:PASSWORD@HOST:PORT` it imports the small and the large one into databases of that server (15 GiB,
 //! and half an hour the first time; a later run finds them there), and holds looking at these against each other.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]

@@ -29,6 +29,8 @@ struct Shared {
     chain: watch::Sender<Option<Arc<str>>>,
     /// Ids that are given from now on are greater.
     ids_above: Mutex<Option<EventId>>,
+    /// The last event, of another gateway, of all images that were had behind others.
+    followed: Mutex<Option<EventId>>,
     /// In milliseconds, how far the clock is before the database's.
     skew: AtomicI64,
     /// Whether the order with other gateways can be settled.
@@ -41,6 +43,7 @@ impl Lease {
             until: AtomicU64::new(millis),
             chain: watch::channel(None).0,
             ids_above: Mutex::default(),
+            followed: Mutex::default(),
             skew: AtomicI64::new(0),
             settles: AtomicBool::new(true),
         }))
@@ -97,9 +100,28 @@ impl Lease {
     }
 
     /// Has later ids be greater than this one, whatever the clock says: it may be another gateway's.
-    pub fn raise_ids(&self, above: EventId) {
+    pub(super) fn raise_ids(&self, above: EventId) {
         let mut ids_above = self.ids();
         *ids_above = (*ids_above).max(Some(above));
+    }
+
+    /// An image is had behind another gateway, of which this is the last event of it: later ids are greater, and what is said of it
+    /// from now on is said of that event as well.
+    pub fn follow(&self, last_event: EventId) {
+        self.raise_ids(last_event);
+        let mut followed = self.followed_events();
+        *followed = (*followed).max(Some(last_event));
+    }
+
+    pub(super) fn followed(&self) -> Option<EventId> {
+        *self.followed_events()
+    }
+
+    fn followed_events(&self) -> std::sync::MutexGuard<'_, Option<EventId>> {
+        self.0
+            .followed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn ids_above(&self) -> Option<EventId> {

@@ -50,12 +50,13 @@ impl Neighbours {
         self.0.hang_up();
     }
 
-    /// Ends the chains of gateways that are gone, each by one gateway alone, and gives their names.
+    /// Looks which gateways are gone and, unless they may yet come back, `ends` their chains, each by one gateway alone. Gives the names
+    /// of those.
     ///
     /// # Errors
     /// Where the database does not answer.
-    pub async fn end_gone(&mut self, chain_id: &str) -> Result<Vec<String>, StoreError> {
-        self.0.end_gone(chain_id).await
+    pub async fn look(&mut self, chain_id: &str, ends: bool) -> Result<Vec<String>, StoreError> {
+        self.0.look(chain_id, ends).await
     }
 
     /// Gives the locks of gateways that are gone to who waits for them.

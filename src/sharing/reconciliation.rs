@@ -24,7 +24,7 @@ use crate::problem::Effect;
 use super::bulk::changes;
 use super::change::{AcceptedChange, Telling, since};
 use super::lanes::{
-    Aftermath, HeldLane, LANDING_TIME, LandingTimeOver, LandingsOver, LaneKey, ReadTerms,
+    Aftermath, HeldLane, LANDING_TIME, LandingTimeOver, LandingsOver, LaneKey, ReadTerms, Suspect,
 };
 use super::{ChangeError, Parts};
 
@@ -55,10 +55,10 @@ pub(super) async fn follow(parts: Weak<Parts>, mut over: LandingsOver) {
         let charge = Charge {
             parts: Arc::clone(&parts),
             key,
-            accounts: suspects,
+            suspects,
         };
         charge.note(settled, parts.writer.last_event());
-        if !charge.accounts.is_empty() {
+        if !charge.suspects.is_empty() {
             parts.tasks.spawn(charge.look_after());
         }
     }
@@ -68,12 +68,12 @@ pub(super) async fn follow(parts: Weak<Parts>, mut over: LandingsOver) {
 struct Charge {
     parts: Arc<Parts>,
     key: LaneKey,
-    accounts: Vec<AccountId>,
+    suspects: Vec<Suspect>,
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.parts.lanes.looked_after(&self.key, &self.accounts);
+        self.parts.lanes.looked_after(&self.key, &self.suspects);
     }
 }
 
@@ -86,15 +86,22 @@ impl Charge {
                     () = self.parts.tasks.stopping() => break,
                 }
             }
+            // Of what others have taken over meanwhile nothing is to be said here.
+            let (lanes, key) = (&self.parts.lanes, &self.key);
+            self.suspects
+                .retain(|suspect| lanes.is_looked_after(key, *suspect));
+            if self.suspects.is_empty() {
+                return;
+            }
             self.attempt().await;
-            if self.accounts.is_empty() {
+            if self.suspects.is_empty() {
                 return;
             }
         }
-        for account_id in &self.accounts {
+        for suspect in &self.suspects {
             tracing::error!(
                 image.id = self.key.1.as_str(),
-                account.id = account_id.get(),
+                account.id = suspect.account_id.get(),
                 "a change may have taken effect after a contrary one, and could not be undone"
             );
         }
@@ -102,13 +109,13 @@ impl Charge {
 
     /// These were looked after by a look that began when that was the last event: what stands is what was accepted
     /// last. Those of which something may land anew are not noted; they are looked after again.
-    fn settle(&mut self, accounts: &[AccountId], through: Option<EventId>) {
-        if accounts.is_empty() {
+    fn settle(&mut self, suspects: &[Suspect], through: Option<EventId>) {
+        if suspects.is_empty() {
             return;
         }
-        let settled: BTreeSet<&AccountId> = accounts.iter().collect();
-        self.accounts.retain(|account| !settled.contains(account));
-        let noted = self.parts.lanes.looked_after(&self.key, accounts);
+        let settled: BTreeSet<&Suspect> = suspects.iter().collect();
+        self.suspects.retain(|suspect| !settled.contains(suspect));
+        let noted = self.parts.lanes.looked_after(&self.key, suspects);
         self.note(noted, through);
     }
 
@@ -152,7 +159,7 @@ impl Charge {
     }
 
     /// Reads the list once, and gives what is not as it was accepted last; `None` where it could not be read.
-    async fn look(&mut self, asked: ReadTerms) -> Option<Vec<(Operation, AccountId)>> {
+    async fn look(&mut self, asked: ReadTerms) -> Option<Vec<(Operation, Suspect)>> {
         let parts = Arc::clone(&self.parts);
         let through = parts.writer.last_event();
         let listed = tokio::select! {
@@ -160,11 +167,11 @@ impl Charge {
             () = parts.tasks.stopping() => return None,
         };
         let (mut settled, mut wrong) = (Vec::new(), Vec::new());
-        for account_id in &self.accounts {
-            let is_listed = listed.contains(account_id);
-            match parts.lanes.aftermath(&self.key, *account_id, is_listed) {
-                Aftermath::AsAccepted => settled.push(*account_id),
-                Aftermath::Contradicted(operation) => wrong.push((operation, *account_id)),
+        for suspect in &self.suspects {
+            let is_listed = listed.contains(&suspect.account_id);
+            match parts.lanes.aftermath(&self.key, *suspect, is_listed) {
+                Aftermath::AsAccepted => settled.push(*suspect),
+                Aftermath::Contradicted(operation) => wrong.push((operation, *suspect)),
                 Aftermath::Later => {}
             }
         }
@@ -175,18 +182,18 @@ impl Charge {
     async fn put_right(
         &mut self,
         hold: HeldLane,
-        wrong: Vec<(Operation, AccountId)>,
+        wrong: Vec<(Operation, Suspect)>,
         deadline: Deadline,
     ) {
         let parts = Arc::clone(&self.parts);
         let through = parts.writer.last_event();
         let (region, image_id) = self.key.clone();
-        let intent = |(operation, account_id): &(Operation, AccountId)| Intent {
+        let intent = |(operation, suspect): &(Operation, Suspect)| Intent {
             author: Author::Reconciliation,
             change: Change {
                 operation: *operation,
                 image_id: image_id.clone(),
-                account_id: *account_id,
+                account_id: suspect.account_id,
                 region: region.clone(),
                 reason: None,
             },
@@ -205,14 +212,13 @@ impl Charge {
             return;
         };
         parts.lanes.recorded(&places);
-        let undoing = intents.into_iter().zip(places).zip(recorded);
-        let undoing = undoing.map(|((intent, place), row)| {
+        let undoing = intents.into_iter().zip(places).zip(recorded).zip(wrong);
+        let undoing = undoing.map(|(((intent, place), row), (_, suspect))| {
             let parts = Arc::clone(&parts);
             async move {
-                let account_id = intent.change.account_id;
                 tracing::warn!(
                     image.id = intent.change.image_id.as_str(),
-                    account.id = account_id.get(),
+                    account.id = suspect.account_id.get(),
                     audit.event_id = %row.event_id,
                     audit.operation = intent.change.operation.as_str(),
                     "a change took effect after a contrary one that was accepted later; it is undone"
@@ -234,11 +240,11 @@ impl Charge {
                             ..
                         }))
                 );
-                done.then_some(account_id)
+                done.then_some(suspect)
             }
         });
         let done = futures_util::future::join_all(undoing).await;
-        let done: Vec<AccountId> = done.into_iter().flatten().collect();
+        let done: Vec<Suspect> = done.into_iter().flatten().collect();
         self.settle(&done, through);
     }
 }

@@ -390,7 +390,7 @@ impl Writer {
     /// The last event that has a row on disk; `None` before the first.
     #[must_use]
     pub fn last_event(&self) -> Option<EventId> {
-        *self.last_event.borrow()
+        (*self.last_event.borrow()).max(self.lease.followed())
     }
 
     /// Whether this gateway may act.

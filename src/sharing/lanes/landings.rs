@@ -30,8 +30,8 @@ struct Landing {
     last: Operation,
     /// Whether it certainly did.
     succeeded: bool,
-    /// Whether it is being looked after.
-    looked_after: bool,
+    /// The turn in which it is looked after.
+    looked_after: Option<u64>,
 }
 
 /// What may land.
@@ -52,11 +52,19 @@ impl Landing {
     }
 }
 
+/// An account whose time is over, and that is looked after. Once the image was another's it is looked after anew, and this one is nobody's
+/// to say anything of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::sharing) struct Suspect {
+    pub(in crate::sharing) account_id: AccountId,
+    turn: u64,
+}
+
 /// Accounts whose time is over.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Due {
     /// Those to look after from now on.
-    pub(super) suspects: Vec<AccountId>,
+    pub(super) suspects: Vec<Suspect>,
     /// Those that are forgotten, since whatever landed is what was accepted last.
     pub(super) settled: Vec<AccountId>,
     /// When to ask again.
@@ -79,6 +87,7 @@ pub(super) enum LookedAfter {
 pub(super) struct Landings {
     images: HashMap<LaneKey, HashMap<AccountId, Landing>>,
     count: usize,
+    turns: u64,
 }
 
 impl Landings {
@@ -105,7 +114,7 @@ impl Landings {
             open: Open::default(),
             last: operation,
             succeeded: false,
-            looked_after: false,
+            looked_after: None,
         });
         match operation {
             Operation::Share => landing.open.share = true,
@@ -153,27 +162,34 @@ impl Landings {
         key: &LaneKey,
         waits: impl Fn(AccountId) -> bool,
     ) -> Due {
+        self.turns += 1;
+        let turn = self.turns;
         let mut due = Due::default();
         let Some(image) = self.images.get_mut(key) else {
             return due;
         };
         image.retain(|account_id, landing| {
-            if landing.until <= now && !landing.looked_after && waits(*account_id) {
+            if landing.until <= now && landing.looked_after.is_none() && waits(*account_id) {
                 landing.until = now + ROW_TIME;
             }
-            if landing.until > now || landing.looked_after {
+            if landing.until > now || landing.looked_after.is_some() {
                 return true;
             }
-            landing.looked_after = landing.is_suspect();
-            if landing.looked_after {
-                due.suspects.push(*account_id);
+            landing.looked_after = landing.is_suspect().then_some(turn);
+            if landing.looked_after.is_some() {
+                due.suspects.push(Suspect {
+                    account_id: *account_id,
+                    turn,
+                });
             } else {
                 self.count -= 1;
                 due.settled.push(*account_id);
             }
-            landing.looked_after
+            landing.looked_after.is_some()
         });
-        let waiting = image.values().filter(|landing| !landing.looked_after);
+        let waiting = image
+            .values()
+            .filter(|landing| landing.looked_after.is_none());
         due.next = waiting.map(|landing| landing.until).min();
         self.tidy(key);
         due.suspects.sort_unstable();
@@ -182,9 +198,17 @@ impl Landings {
     }
 
     /// What an account that is looked after should have had last; `None` where nothing that landed contradicts it.
-    pub(super) fn suspected(&self, key: &LaneKey, account_id: AccountId) -> Option<Operation> {
-        let landing = self.images.get(key)?.get(&account_id)?;
-        (landing.looked_after && landing.is_suspect()).then_some(landing.last)
+    pub(super) fn suspected(&self, key: &LaneKey, suspect: Suspect) -> Option<Operation> {
+        let landing = self.images.get(key)?.get(&suspect.account_id)?;
+        let is_suspect = landing.looked_after == Some(suspect.turn) && landing.is_suspect();
+        is_suspect.then_some(landing.last)
+    }
+
+    /// Whether it is looked after still, and not elsewhere or anew.
+    pub(super) fn is_looked_after(&self, key: &LaneKey, suspect: Suspect) -> bool {
+        let image = self.images.get(key);
+        let landing = image.and_then(|image| image.get(&suspect.account_id));
+        landing.is_some_and(|landing| landing.looked_after == Some(suspect.turn))
     }
 
     /// An account was looked after. One of which something may land anew meanwhile stays.
@@ -192,12 +216,13 @@ impl Landings {
         &mut self,
         now: Instant,
         key: &LaneKey,
-        account_id: AccountId,
+        Suspect { account_id, turn }: Suspect,
     ) -> LookedAfter {
-        let Some(landing) = self.landing(key, account_id) else {
+        let landing = self.landing(key, account_id);
+        let Some(landing) = landing.filter(|landing| landing.looked_after == Some(turn)) else {
             return LookedAfter::Elsewhere;
         };
-        landing.looked_after = false;
+        landing.looked_after = None;
         let until = landing.until;
         if until > now {
             return LookedAfter::Again(until);
@@ -213,7 +238,7 @@ impl Landings {
     /// Whether accounts of an image are looked after, or are due to be.
     pub(super) fn has_due(&self, now: Instant, key: &LaneKey) -> bool {
         let is_due = |landing: &Landing| {
-            landing.is_suspect() && (landing.looked_after || landing.until <= now)
+            landing.is_suspect() && (landing.looked_after.is_some() || landing.until <= now)
         };
         let image = self.images.get(key);
         image.is_some_and(|image| image.values().any(is_due))
@@ -222,6 +247,12 @@ impl Landings {
     /// Whether accounts of an image are remembered.
     pub(super) fn has(&self, key: &LaneKey) -> bool {
         self.images.contains_key(key)
+    }
+
+    /// Forgets all accounts of all images.
+    pub(super) fn clear(&mut self) {
+        self.images.clear();
+        self.count = 0;
     }
 
     /// Forgets all accounts of an image: somebody else looks after them. Returns whether there were any.
@@ -264,6 +295,11 @@ mod tests {
         number.try_into().expect("an account")
     }
 
+    fn accounts(suspects: &[Suspect]) -> Vec<AccountId> {
+        let accounts = suspects.iter().map(|suspect| suspect.account_id);
+        accounts.collect()
+    }
+
     #[test]
     fn accounts_are_suspect_whose_last_change_is_contrary_to_what_may_land_and_only_when_the_time_is_over()
      {
@@ -300,22 +336,18 @@ mod tests {
             };
             list.push(account(number));
         }
-        let next = None;
-        assert_eq!(
-            due,
-            Due {
-                suspects,
-                settled,
-                next
-            }
-        );
-        assert_eq!(landings.suspected(&key(), account(2)), Some(Unshare));
-        assert_eq!(landings.suspected(&key(), account(6)), Some(Share));
+        assert_eq!((accounts(&due.suspects), due.settled), (suspects, settled));
+        assert_eq!(due.next, None);
+        let [two, three, six] = due.suspects[..] else {
+            panic!("three are suspect");
+        };
+        assert_eq!(landings.suspected(&key(), two), Some(Unshare));
+        assert_eq!(landings.suspected(&key(), six), Some(Share));
         landings.was_last(&key(), account(2), Share, true);
-        assert_eq!(landings.suspected(&key(), account(2)), None, "shared again");
-        for number in [2, 3, 6] {
+        assert_eq!(landings.suspected(&key(), two), None, "shared again");
+        for suspect in [two, three, six] {
             let over = now + LANDING_TIME;
-            let looked_after = landings.looked_after(over, &key(), account(number));
+            let looked_after = landings.looked_after(over, &key(), suspect);
             assert_eq!(looked_after, LookedAfter::Over);
         }
         assert_eq!(
@@ -345,16 +377,36 @@ mod tests {
         landings.may_land(now + LANDING_TIME, &key(), account(1), Share);
         landings.was_last(&key(), account(1), Unshare, true);
         let over = now + LANDING_TIME;
-        assert_eq!(landings.due(over, &key(), |_| false).suspects, [account(1)]);
+        let suspect = landings.due(over, &key(), |_| false).suspects[0];
         landings.may_land(over + LANDING_TIME, &key(), account(1), Share);
         assert_eq!(
-            landings.looked_after(over, &key(), account(1)),
+            landings.looked_after(over, &key(), suspect),
             LookedAfter::Again(over + LANDING_TIME)
         );
         assert!(landings.forget(&key()) && !landings.has(&key()));
         assert_eq!(
-            landings.looked_after(over, &key(), account(1)),
+            landings.looked_after(over, &key(), suspect),
             LookedAfter::Elsewhere
         );
+    }
+
+    #[test]
+    fn what_is_looked_after_anew_is_nobodys_elses_to_settle() {
+        let (mut landings, now) = (Landings::default(), start());
+        let due = |landings: &mut Landings| {
+            landings.may_land(now, &key(), account(1), Share);
+            landings.was_last(&key(), account(1), Unshare, true);
+            landings.due(now, &key(), |_| false).suspects[0]
+        };
+        let former = due(&mut landings);
+        assert!(landings.is_looked_after(&key(), former) && landings.has_due(now, &key()));
+        // The image was another's in between.
+        landings.forget(&key());
+        let present = due(&mut landings);
+        assert!(!landings.is_looked_after(&key(), former));
+        assert_eq!(landings.suspected(&key(), former), None);
+        let looked_after = landings.looked_after(now, &key(), former);
+        assert_eq!(looked_after, LookedAfter::Elsewhere);
+        assert_eq!(landings.suspected(&key(), present), Some(Unshare));
     }
 }

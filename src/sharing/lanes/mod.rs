@@ -37,7 +37,7 @@ use crate::telemetry::{Instruments, Metrics, Traces};
 use crate::upstream::{BreakerState, CallError, Connection, Modification, Modified, Upstream};
 
 pub(super) use door::{AdmitError, HeldLane};
-pub(super) use landings::LANDING_TIME;
+pub(super) use landings::{LANDING_TIME, Suspect};
 pub(super) use machine::{
     Aftermath, Ended, Kind, LaneKey, Last, Limits, NoTurn, READS_OF_PARTY_MAX, ReadTerms, Terms,
 };
@@ -53,7 +53,7 @@ pub(super) struct LandingTimeOver {
     pub(super) key: LaneKey,
     /// Whoever gets this looks whether their shares are what was accepted last, and says so by
     /// [`Lanes::looked_after`].
-    pub(super) suspects: Vec<AccountId>,
+    pub(super) suspects: Vec<Suspect>,
     /// Whatever landed, theirs are.
     pub(super) settled: Vec<AccountId>,
 }
@@ -182,22 +182,17 @@ impl Lanes {
     }
 
     /// Whether an account's share, which is listed or not, is what was accepted last.
-    pub(super) fn aftermath(
-        &self,
-        key: &LaneKey,
-        account_id: AccountId,
-        listed: bool,
-    ) -> Aftermath {
-        let look = |state: &mut State, _| state.machine.aftermath(key, account_id, listed);
+    pub(super) fn aftermath(&self, key: &LaneKey, suspect: Suspect, listed: bool) -> Aftermath {
+        let look = |state: &mut State, _| state.machine.aftermath(key, suspect, listed);
         self.0.with(look)
     }
 
     /// Accounts were looked after once their time was over. Gives those of which nothing may land any more.
-    pub(super) fn looked_after(&self, key: &LaneKey, accounts: &[AccountId]) -> Vec<AccountId> {
+    pub(super) fn looked_after(&self, key: &LaneKey, suspects: &[Suspect]) -> Vec<AccountId> {
         self.0.with(|state, now| {
-            let settled =
-                |account_id: &&AccountId| state.machine.looked_after(now, key, **account_id);
-            accounts.iter().filter(settled).copied().collect()
+            let settled = |suspect: &&Suspect| state.machine.looked_after(now, key, **suspect);
+            let settled = suspects.iter().filter(settled);
+            settled.map(|suspect| suspect.account_id).collect()
         })
     }
 
@@ -232,6 +227,12 @@ impl Lanes {
     /// Accounts of which changes may land late.
     pub(super) fn landings(&self) -> usize {
         self.0.with(|state, _| state.machine.landings())
+    }
+
+    /// Whether an account is looked after still, and not elsewhere or anew.
+    pub(super) fn is_looked_after(&self, key: &LaneKey, suspect: Suspect) -> bool {
+        self.0
+            .with(|state, _| state.machine.is_looked_after(key, suspect))
     }
 
     /// This gateway has an image's lock from now on, under this chain.

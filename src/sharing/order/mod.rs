@@ -8,10 +8,11 @@
 mod inheritance;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, sleep};
 
@@ -31,6 +32,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 const UNSETTLED_TIME: Duration = Duration::from_secs(2);
 /// Orders of one round.
 const ORDERS_AT_ONCE: usize = 256;
+/// Words that are heard in one turn.
+const WORDS_AT_ONCE: usize = 256;
 /// Images of which the last grant is remembered, at most about so many.
 const NUMBERS_MAX: usize = 20_000;
 /// For how long calls may take effect late, and a row take to the disk.
@@ -106,33 +109,41 @@ impl Keeper {
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let mut received = Vec::new();
+            // Each in its turn, however much there is of another.
             tokio::select! {
-                biased;
-                changed = chain.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    let chain = chain.borrow_and_update().clone();
-                    self.begin(chain);
-                }
+                // As soon as it is: see below.
+                changed = chain.changed() => match changed {
+                    Ok(()) => chain.mark_changed(),
+                    Err(_) => return,
+                },
                 count = orders.recv_many(&mut received, ORDERS_AT_ONCE) => {
                     if count == 0 {
                         return;
                     }
                 }
-                word = self.locks.word() => {
-                    self.hear(word);
-                    while let Some(word) = self.locks.next_word() {
-                        self.hear(word);
-                    }
-                }
+                word = self.locks.word() => self.hear(word),
                 _ = again.tick() => {
                     self.asked.extend(self.wanted.iter().cloned());
                     self.looks = true;
                 }
             }
+            // Before all else: what was had is another's.
+            match chain.has_changed() {
+                Ok(true) => {
+                    let chain = chain.borrow_and_update().clone();
+                    self.begin(chain);
+                }
+                Ok(false) => {}
+                Err(_) => return,
+            }
             for order in received {
                 self.take_order(order);
+            }
+            for _ in 0..WORDS_AT_ONCE {
+                let Some(word) = self.locks.word().now_or_never() else {
+                    break;
+                };
+                self.hear(word);
             }
             match self.round().await {
                 Ok(()) => {
@@ -197,7 +208,7 @@ impl Keeper {
                 if self.inheriting.get(&key).is_some_and(is_the_same) {
                     self.inheriting.remove(&key);
                     self.held.remove(&key);
-                    self.asked.insert(key.clone());
+                    // It is asked for with the next tick.
                     self.wanted.insert(key);
                 }
             }
@@ -256,6 +267,7 @@ impl Keeper {
 
     async fn round(&mut self) -> Result<(), StoreError> {
         let Some(chain) = self.chain.clone() else {
+            self.left.clear();
             return Ok(());
         };
         if self.leaving.is_empty()
@@ -304,11 +316,10 @@ impl Keeper {
 
     /// Looks which of its locks others wait for: a word that they do may be lost, and so may the answer that it has one.
     async fn look(&mut self, chain: &Arc<str>) -> Result<(), StoreError> {
-        let leaving: HashSet<LaneKey> = self.leaving.iter().map(|left| left.key.clone()).collect();
         for key in self.locks.wanted_of(chain).await? {
             if self.held.contains(&key) {
                 self.hear(LockWord::Wanted(key));
-            } else if !leaving.contains(&key) {
+            } else {
                 self.asked.insert(key);
             }
         }
@@ -351,7 +362,7 @@ impl Keeper {
             return;
         }
         if let Some(last_event) = grant.last_event {
-            self.lease.raise_ids(last_event);
+            self.lease.follow(last_event);
         }
         if grant.wait.is_zero() && !grant.unsure {
             parts.lanes.locked(chain, &grant.key, grant.wanted);

@@ -63,13 +63,12 @@ async fn look(
     since: Stopwatch,
     closing: &Closing,
 ) -> Result<(), StoreError> {
-    if since.elapsed() >= COMING_BACK_TIME {
-        for gone in neighbours.end_gone(chain).await? {
-            tracing::warn!(
-                audit.chain = gone,
-                "another gateway is gone; this one takes over what it left"
-            );
-        }
+    let ends = since.elapsed() >= COMING_BACK_TIME;
+    for gone in neighbours.look(chain, ends).await? {
+        tracing::warn!(
+            audit.chain = gone,
+            "another gateway is gone; this one takes over what it left"
+        );
     }
     neighbours.free_locks().await?;
     for key in neighbours.forsaken().await? {

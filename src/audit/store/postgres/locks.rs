@@ -78,6 +78,21 @@ const STEP_BACK: &str = "WITH mine AS (\
     UPDATE lane_locks AS l SET waiting = array_remove(l.waiting, $1) \
     FROM mine AS m WHERE l.region = m.region AND l.image_id = m.image_id";
 
+/// What was handed over meanwhile is handed on, as it is: nothing was done under it.
+const HAND_ON: &str = concat!(
+    "WITH held AS (\
+        SELECT l.region, l.image_id FROM lane_locks AS l \
+        JOIN unnest($2::text[], $3::text[]) AS u (region, image_id) USING (region, image_id) \
+        WHERE l.holder = $1 ORDER BY 1, 2 FOR UPDATE OF l), \
+    freed AS (\
+        UPDATE lane_locks AS l SET holder = lane_locks_next(l.waiting), number = nextval('lane_lock_numbers'), \
+            waiting = l.waiting[COALESCE(array_position(l.waiting, lane_locks_next(l.waiting)), cardinality(l.waiting)) + 1:], \
+            let_go_at = clock_timestamp() \
+        FROM held AS h WHERE l.region = h.region AND l.image_id = h.image_id AND l.holder = $1 \
+        RETURNING l.*)",
+    tell_granted!()
+);
+
 /// Names a lock: an image where it lives.
 pub type LockKey = (Region, ImageId);
 
@@ -264,7 +279,7 @@ impl Locks {
         Ok(taken.into_iter().filter_map(found).collect())
     }
 
-    /// Stands in line no more for some.
+    /// Stands in line no more for some, and has none of them.
     ///
     /// # Errors
     /// Where the database does not answer.
@@ -274,14 +289,17 @@ impl Locks {
         let Some(connection) = &mut self.connection else {
             return Err(away(&self.url, "there is no connection"));
         };
-        let stepping = sqlx::query(STEP_BACK)
-            .bind(chain_id)
-            .bind(regions)
-            .bind(images)
-            .execute(connection);
+        let stepping = async {
+            for statement in [STEP_BACK, HAND_ON] {
+                let step = sqlx::query(statement).bind(chain_id);
+                let step = step.bind(&regions).bind(&images);
+                step.execute(&mut *connection).await?;
+            }
+            Ok(())
+        };
         let done = timeout(ROUND_TIME, stepping).await;
         let done = done.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-        done.map(drop).map_err(|error| self.failed(error))
+        done.map_err(|error| self.failed(error))
     }
 
     /// Those that this chain has and others wait for.
@@ -301,17 +319,6 @@ impl Locks {
             Some((region.parse().ok()?, image_id.parse().ok()?))
         };
         Ok(wanted.into_iter().filter_map(key).collect())
-    }
-
-    /// What others said, and came already.
-    pub fn next_word(&mut self) -> Option<LockWord> {
-        let listener = self.listener.as_mut()?;
-        loop {
-            let notification = listener.next_buffered()?;
-            if let Some(word) = read(notification.payload()) {
-                return Some(word);
-            }
-        }
     }
 
     /// Waits for what others say.

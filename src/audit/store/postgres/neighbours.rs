@@ -130,10 +130,11 @@ impl Neighbours {
             })
     }
 
-    /// Ends the chains of gateways that are gone. Gives their names.
-    pub(in crate::audit) async fn end_gone(
+    /// Looks which gateways are gone and, unless they may yet come back, `ends` their chains. Gives the names of those.
+    pub(in crate::audit) async fn look(
         &mut self,
         chain_id: &str,
+        ends: bool,
     ) -> Result<Vec<String>, StoreError> {
         let now = BootTime::now();
         let live: Vec<(String, i64, bool)> = self
@@ -144,11 +145,13 @@ impl Neighbours {
                     .await
             })
             .await?;
+        // Of what is new it is not known when it was said: at the latest by now.
+        let seen = BootTime::now();
         let mut heard = std::mem::take(&mut self.heard);
         let (mut chains, mut heartbeats, mut silent) = (Vec::new(), Vec::new(), Vec::new());
         for (chain, heartbeat, has_session) in live {
             let known = heard.remove(&chain).filter(|known| known.0 == heartbeat);
-            let (heartbeat, since) = known.unwrap_or((heartbeat, now));
+            let (heartbeat, since) = known.unwrap_or((heartbeat, seen));
             let time = now.since(since);
             if time >= if has_session { LEASE_TIME } else { GONE_TIME } {
                 chains.push(chain.clone());
@@ -157,7 +160,7 @@ impl Neighbours {
             }
             self.heard.insert(chain, (heartbeat, since));
         }
-        if chains.is_empty() {
+        if chains.is_empty() || !ends {
             return Ok(Vec::new());
         }
         let ended: Vec<(String, i64)> = self

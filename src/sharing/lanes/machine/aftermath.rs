@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::domain::{AccountId, Operation};
 
-use crate::sharing::lanes::landings::{LANDING_TIME, LookedAfter};
+use crate::sharing::lanes::landings::{LANDING_TIME, LookedAfter, Suspect};
 
 use super::words::{Aftermath, Effect, LaneKey, PlaceId};
 use super::{Alarm, Doubt, Machine};
@@ -14,17 +14,26 @@ impl Machine {
     pub(in crate::sharing::lanes) fn aftermath(
         &self,
         key: &LaneKey,
-        account_id: AccountId,
+        suspect: Suspect,
         listed: bool,
     ) -> Aftermath {
         let lane = self.lanes.get(key);
-        if lane.is_some_and(|lane| lane.has_live(account_id)) {
+        if lane.is_some_and(|lane| lane.has_live(suspect.account_id)) {
             return Aftermath::Later;
         }
-        match self.landings.suspected(key, account_id) {
+        match self.landings.suspected(key, suspect) {
             Some(last) if listed != (last == Operation::Share) => Aftermath::Contradicted(last),
             Some(_) | None => Aftermath::AsAccepted,
         }
+    }
+
+    /// Whether an account is looked after still: else others have the image by now, or had it.
+    pub(in crate::sharing::lanes) fn is_looked_after(
+        &self,
+        key: &LaneKey,
+        suspect: Suspect,
+    ) -> bool {
+        self.landings.is_looked_after(key, suspect)
     }
 
     /// An account was looked after. Returns whether that is all: else something may land anew, and it is looked after
@@ -33,9 +42,9 @@ impl Machine {
         &mut self,
         now: Instant,
         key: &LaneKey,
-        account_id: AccountId,
+        suspect: Suspect,
     ) -> bool {
-        let is_over = match self.landings.looked_after(now, key, account_id) {
+        let is_over = match self.landings.looked_after(now, key, suspect) {
             LookedAfter::Again(next) => {
                 self.alarms.insert((next, Alarm::Landing(key.clone())));
                 false

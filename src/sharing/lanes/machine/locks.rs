@@ -18,6 +18,8 @@ use super::{Alarm, At, Machine};
 const IDLE_TIME: Duration = Duration::from_secs(1);
 /// How long one is kept from others at the most, for the sake of a look.
 const LOOK_KEPT_TIME: Duration = Duration::from_secs(5);
+/// How long after that began it is not kept so again.
+const KEPT_AGAIN_TIME: Duration = Duration::from_mins(1);
 /// Calls that are made while others wait, before nobody is let in.
 const CALLS_MAX: u32 = 8;
 
@@ -32,8 +34,6 @@ enum Lock {
         wanted: Option<u32>,
         /// Since when it has had no use; somebody looks again later.
         idle: Option<Instant>,
-        /// Since when it is kept from others for the sake of a look at what landed late.
-        kept: Option<Instant>,
     },
 }
 
@@ -43,6 +43,8 @@ pub(super) struct Locks {
     /// Whether there are other gateways.
     shared: bool,
     of: HashMap<LaneKey, Lock>,
+    /// Since when images are kept from others for the sake of a look at what landed late.
+    kept: HashMap<LaneKey, Instant>,
 }
 
 impl Locks {
@@ -50,7 +52,17 @@ impl Locks {
         Self {
             shared,
             of: HashMap::new(),
+            kept: HashMap::new(),
         }
+    }
+
+    /// Until when an image may be kept from others for the sake of a look; `None` where that was long enough: the upstream does not
+    /// say who has it, and will not so soon.
+    fn kept_until(&mut self, now: Instant, key: &LaneKey) -> Option<Instant> {
+        let lately = |since: Instant| now < since + KEPT_AGAIN_TIME;
+        self.kept.retain(|_, since| lately(*since));
+        let since = *self.kept.entry(key.clone()).or_insert(now);
+        Some(since + LOOK_KEPT_TIME).filter(|until| now < *until)
     }
 
     /// Whether calls may be made.
@@ -117,7 +129,6 @@ impl Machine {
         let held = Lock::Held {
             wanted: wanted.then_some(0),
             idle: None,
-            kept: None,
         };
         match self.locks.of.get_mut(key) {
             Some(lock @ Lock::Asked) => *lock = held,
@@ -150,7 +161,7 @@ impl Machine {
 
     /// Lets a lock go that others wait for, once nothing is under way; notes since when nobody has a use for it.
     pub(super) fn settle_lock(&mut self, key: &LaneKey) {
-        let Some(Lock::Held { wanted, idle, kept }) = self.locks.of.get_mut(key) else {
+        let Some(Lock::Held { wanted, idle }) = self.locks.of.get_mut(key) else {
             return;
         };
         let lane = self.lanes.get(key);
@@ -165,12 +176,10 @@ impl Machine {
             // Else nobody would ever come to look while the image goes round.
             if let Some(now) = self.told
                 && self.landings.has_due(now, key)
+                && let Some(until) = self.locks.kept_until(now, key)
             {
-                let until = *kept.get_or_insert(now) + LOOK_KEPT_TIME;
-                if now < until {
-                    self.alarms.insert((until, Alarm::Lock(key.clone())));
-                    return;
-                }
+                self.alarms.insert((until, Alarm::Lock(key.clone())));
+                return;
             }
             let waits = lane.is_some_and(|lane| !lane.line.is_empty());
             self.let_go(key);
@@ -235,9 +244,9 @@ impl Machine {
     /// All locks are lost: another gateway has taken over. What was not sent never will be; calls under way end as they do.
     pub(in crate::sharing::lanes) fn locks_lost(&mut self, now: Instant) {
         self.told = Some(now);
-        let keys: Vec<LaneKey> = std::mem::take(&mut self.locks.of).into_keys().collect();
-        for key in &keys {
-            self.landings.forget(key);
+        self.locks.of.clear();
+        if self.locks.shared {
+            self.landings.clear();
         }
         for call in self.calls.values_mut() {
             call.cut_off = true;
@@ -281,29 +290,6 @@ impl Machine {
             if self.places.get(&id).is_some_and(waits) {
                 self.end(id, Last::CutOff);
             }
-        }
-    }
-
-    /// A call that was sent under a lock that is lost has ended: what it carried is not sent again, though the image may be this
-    /// gateway's anew, since changes of others came in between. Who took over looks after it.
-    pub(super) fn call_cut_off(&mut self, key: &LaneKey, carried: &[PlaceId]) {
-        for id in carried {
-            if self
-                .places
-                .get(id)
-                .is_some_and(|place| place.at == At::Part)
-            {
-                self.end(*id, Last::CutOff);
-            }
-        }
-        if let Some(lane) = self.lanes.get_mut(key)
-            && let LaneState::Resting(until) = lane.state
-        {
-            lane.state = LaneState::Idle;
-            self.alarms.remove(&(until, Alarm::Lane(key.clone())));
-        }
-        if !self.locks.has(key) {
-            self.landings.forget(key);
         }
     }
 

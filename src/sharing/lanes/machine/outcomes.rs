@@ -32,11 +32,9 @@ impl Machine {
         // Those that were given up meanwhile are gone.
         call.batch.keep(|place| self.places.contains_key(place));
         match result {
+            _ if call.cut_off => self.ended_cut_off(&call, &result),
             Ok(modified) => self.succeeded(&call, &modified),
             Err(error) => self.failed(now, &call, &error),
-        }
-        if call.cut_off {
-            self.call_cut_off(&call.key, call.batch.places());
         }
         if opened {
             self.refuse_all(now);
@@ -53,11 +51,55 @@ impl Machine {
         self.gate.abandoned(now, &call.begun);
         self.lanes.entry(call.key.clone()).or_default().state = LaneState::Idle;
         for place in call.batch.places() {
-            self.note_may_have_applied(now, *place);
+            if call.cut_off {
+                self.doubt(*place);
+            } else {
+                self.note_may_have_applied(now, *place);
+            }
             self.end(*place, Last::Lost);
         }
         self.advance(&call.key);
         self.dispatch(now);
+    }
+
+    /// A call that was sent under a lock that is lost has ended. What it carried is not sent again, though the image may be this gateway's
+    /// anew, since changes of others came in between; and who took over looks after what lands late.
+    fn ended_cut_off(&mut self, call: &CallInFlight, result: &Result<Modified, CallError>) {
+        for id in call.batch.places() {
+            let Some(account_id) = self.places.get(id).map(|place| place.account_id) else {
+                continue;
+            };
+            let last = match result {
+                Ok(modified) => match &modified.verdict {
+                    Verdict::InvalidAccounts(invalid) if !invalid.contains(&account_id) => {
+                        Last::CutOff
+                    }
+                    _ => Last::Answered(modified.clone()),
+                },
+                Err(CallError::Withheld) => Last::CutOff,
+                Err(error) => {
+                    if error.fate() == Fate::MayHaveApplied {
+                        self.doubt(*id);
+                    }
+                    Last::Failed(error.clone())
+                }
+            };
+            if let Some(place) = self.places.get_mut(id) {
+                let withheld = *result == Err(CallError::Withheld);
+                place.calls = place.calls.saturating_sub(u32::from(withheld));
+                if place.doubt > Doubt::None {
+                    place.doubt = Doubt::MayLand;
+                }
+            }
+            self.end(*id, last);
+        }
+    }
+
+    /// A call with this change may take effect, of which others take care.
+    fn doubt(&mut self, id: PlaceId) {
+        if let Some(place) = self.places.get_mut(&id) {
+            place.doubt = Doubt::MayLand;
+        }
     }
 
     fn succeeded(&mut self, call: &CallInFlight, modified: &Modified) {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::domain::{AccountId, ImageId, Operation, Region};
+use crate::sharing::lanes::landings::Suspect;
 use crate::upstream::{CallError, Connection, Modification, Modified};
 
 /// Names a lane: the queue of one image.
@@ -68,7 +69,7 @@ pub(in crate::sharing::lanes) enum Effect {
     LandingTimeOver {
         key: LaneKey,
         /// See whether the list is what was accepted last, and say so by [`Machine::looked_after`].
-        suspects: Vec<AccountId>,
+        suspects: Vec<Suspect>,
         /// Whatever landed, the list is what was accepted last.
         settled: Vec<AccountId>,
     },

@@ -49,7 +49,8 @@ fn what_was_in_flight_as_its_lock_was_lost_is_not_sent_again_under_the_next() {
         _ => None,
     });
     let ended = ended.unwrap_or_else(|| panic!("it has ended: {effects:?}"));
-    assert_eq!((&ended.last, ended.calls), (&Last::CutOff, 1));
+    let failed = CallError::TimedOut(Cause::new("no answer"));
+    assert_eq!((&ended.last, ended.calls), (&Last::Failed(failed), 1));
     assert!(ended.may_have_applied && ended.may_land);
     assert_eq!(effects.into_iter().find_map(call), None);
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::judge::{Fact, Sent};
 use super::upstream::{Behaviour, LATENCY, failure, time_of};
 use crate::domain::{AccountId, Deadline, Operation, Party, Principal};
-use crate::sharing::lanes::landings::LANDING_TIME;
+use crate::sharing::lanes::landings::{LANDING_TIME, Suspect};
 use crate::sharing::lanes::machine::{
     Aftermath, CallId, Effect, Kind, LaneKey, Last, Limits, LookId, Machine, NoTurn, PlaceId,
     ReadId, ReadTerms, Terms, WaitId,
@@ -23,7 +23,7 @@ pub(super) enum Coming {
     ReadEnds(ReadId, Option<CallError>),
     LookEnds(LookId, Option<Vec<AccountId>>),
     HoldEnds(WaitId),
-    Suspects(LaneKey, Vec<AccountId>),
+    Suspects(LaneKey, Vec<Suspect>),
 }
 
 /// What somebody at the door wants.
@@ -33,7 +33,7 @@ enum Visitor {
     Replaces(LaneKey, Option<BTreeSet<AccountId>>),
     Enters(Entrant),
     Rehearses,
-    PutsRight(LaneKey, Vec<AccountId>),
+    PutsRight(LaneKey, Vec<Suspect>),
 }
 
 #[derive(Debug)]
@@ -566,13 +566,13 @@ impl World {
         }
     }
 
-    fn later(&mut self, key: LaneKey, accounts: Vec<AccountId>) {
-        self.comes(Duration::from_secs(15), Coming::Suspects(key, accounts));
+    fn later(&mut self, key: LaneKey, suspects: Vec<Suspect>) {
+        self.comes(Duration::from_secs(15), Coming::Suspects(key, suspects));
     }
 
-    fn settle(&mut self, key: &LaneKey, account: AccountId) {
-        if self.machine.looked_after(self.now, key, account) {
-            self.note_looked_after(key, &[account]);
+    fn settle(&mut self, key: &LaneKey, suspect: Suspect) {
+        if self.machine.looked_after(self.now, key, suspect) {
+            self.note_looked_after(key, &[suspect.account_id]);
         }
     }
 
@@ -586,10 +586,10 @@ impl World {
     }
 
     /// Looks first, and takes the lane only where something is wrong.
-    fn look_after(&mut self, key: LaneKey, accounts: Vec<AccountId>) {
-        let (wrong, later) = self.wrong(&key, accounts);
+    fn look_after(&mut self, key: LaneKey, suspects: Vec<Suspect>) {
+        let (wrong, later) = self.wrong(&key, suspects);
         if !wrong.is_empty() {
-            let accounts = wrong.into_iter().map(|(_, account)| account).collect();
+            let accounts = wrong.into_iter().map(|(_, suspect)| suspect).collect();
             let deadline = self.now + Duration::from_hours(1);
             let id = self.machine.hold(self.now, &key, Party::Gateway, deadline);
             self.visitors
@@ -604,18 +604,16 @@ impl World {
     fn wrong(
         &mut self,
         key: &LaneKey,
-        accounts: Vec<AccountId>,
-    ) -> (Vec<(Operation, AccountId)>, Vec<AccountId>) {
+        suspects: Vec<Suspect>,
+    ) -> (Vec<(Operation, Suspect)>, Vec<Suspect>) {
         let list = self.lists.get(key).cloned().unwrap_or_default();
         let (mut wrong, mut later) = (Vec::new(), Vec::new());
-        for account in accounts {
-            match self
-                .machine
-                .aftermath(key, account, list.contains(&account))
-            {
-                Aftermath::AsAccepted => self.settle(key, account),
-                Aftermath::Contradicted(operation) => wrong.push((operation, account)),
-                Aftermath::Later => later.push(account),
+        for suspect in suspects {
+            let listed = list.contains(&suspect.account_id);
+            match self.machine.aftermath(key, suspect, listed) {
+                Aftermath::AsAccepted => self.settle(key, suspect),
+                Aftermath::Contradicted(operation) => wrong.push((operation, suspect)),
+                Aftermath::Later => later.push(suspect),
             }
         }
         (wrong, later)
@@ -712,9 +710,13 @@ impl World {
             Some(Visitor::PutsRight(key, accounts)) => {
                 let (wrong, later) = self.wrong(&key, accounts);
                 assert!(later.is_empty(), "whoever holds the lane knows");
-                self.put_in_place(id, &key, &wrong, deadline, true);
-                for (_, account) in wrong {
-                    self.settle(&key, account);
+                let changes: Vec<_> = wrong
+                    .iter()
+                    .map(|(operation, suspect)| (*operation, suspect.account_id))
+                    .collect();
+                self.put_in_place(id, &key, &changes, deadline, true);
+                for (_, suspect) in wrong {
+                    self.settle(&key, suspect);
                 }
             }
             _ => self.machine.release(self.now, id),

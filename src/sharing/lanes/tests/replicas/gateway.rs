@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::database::EventRow;
 use super::{ChainId, EventNumber, Outcome, Time};
 use crate::domain::{AccountId, Operation};
+use crate::sharing::lanes::Suspect;
 use crate::sharing::lanes::machine::{LaneKey, Limits, Machine, PlaceId, WaitId};
 
 /// A change that was asked for.
@@ -21,7 +22,7 @@ pub(super) struct Asked {
 #[derive(Debug, Clone)]
 pub(super) enum Visitor {
     Enters(Asked),
-    PutsRight(LaneKey, Vec<AccountId>),
+    PutsRight(LaneKey, Vec<Suspect>),
 }
 
 /// A group on its way to the database.

@@ -12,6 +12,7 @@ use super::gateway::{Asked, Gateway, Group, Visitor};
 use super::judge::{Judge, judge};
 use super::{CALL, ChainId, EventNumber, LEASE, Outcome, Time};
 use crate::domain::{AccountId, Deadline, Operation, Party};
+use crate::sharing::lanes::Suspect;
 use crate::sharing::lanes::machine::{
     Aftermath, CallId, Effect, Ended, Kind, LaneKey, Last, LookId, PlaceId, Terms, WaitId,
 };
@@ -65,7 +66,7 @@ enum Coming {
     LookEnds(LookId, LaneKey),
     BeatDue,
     LookDue,
-    Suspects(LaneKey, Vec<AccountId>),
+    Suspects(LaneKey, Vec<Suspect>),
     HoldEnds(WaitId),
     Asks(Asked),
     /// At the upstream, whoever asked.
@@ -915,31 +916,31 @@ impl World {
         &mut self,
         index: usize,
         key: &LaneKey,
-        accounts: Vec<AccountId>,
-    ) -> (Vec<(Operation, AccountId)>, Vec<AccountId>) {
+        suspects: Vec<Suspect>,
+    ) -> (Vec<(Operation, Suspect)>, Vec<Suspect>) {
         let now = self.instant(self.now);
         let list = self.lists.get(key).cloned().unwrap_or_default();
         let (mut wrong, mut later) = (Vec::new(), Vec::new());
-        for account in accounts {
+        for suspect in suspects {
             let machine = &mut self.gateways[index].machine;
-            match machine.aftermath(key, account, list.contains(&account)) {
+            match machine.aftermath(key, suspect, list.contains(&suspect.account_id)) {
                 Aftermath::AsAccepted => {
-                    if machine.looked_after(now, key, account) {
-                        self.note(index, key, &[account]);
+                    if machine.looked_after(now, key, suspect) {
+                        self.note(index, key, &[suspect.account_id]);
                     }
                 }
-                Aftermath::Contradicted(operation) => wrong.push((operation, account)),
-                Aftermath::Later => later.push(account),
+                Aftermath::Contradicted(operation) => wrong.push((operation, suspect)),
+                Aftermath::Later => later.push(suspect),
             }
         }
         (wrong, later)
     }
 
-    fn look_after(&mut self, index: usize, key: &LaneKey, accounts: Vec<AccountId>) {
+    fn look_after(&mut self, index: usize, key: &LaneKey, suspects: Vec<Suspect>) {
         let now = self.instant(self.now);
-        let (wrong, later) = self.wrong(index, key, accounts);
+        let (wrong, later) = self.wrong(index, key, suspects);
         if !wrong.is_empty() {
-            let accounts = wrong.into_iter().map(|(_, account)| account).collect();
+            let accounts = wrong.into_iter().map(|(_, suspect)| suspect).collect();
             let deadline = now + Duration::from_mins(1);
             let gateway = &mut self.gateways[index];
             let id = gateway.machine.hold(now, key, Party::Gateway, deadline);
@@ -965,10 +966,14 @@ impl World {
         assert!(later.is_empty(), "whoever holds the lane knows");
         let deadline = self.now + 30_000;
         let gateway = &mut self.gateways[index];
+        let changes: Vec<_> = wrong
+            .iter()
+            .map(|(operation, suspect)| (*operation, suspect.account_id))
+            .collect();
         let places = gateway
             .machine
-            .replace(now, id, &wrong, now + Duration::from_secs(30));
-        for (place, (operation, account)) in places.into_iter().zip(&wrong) {
+            .replace(now, id, &changes, now + Duration::from_secs(30));
+        for (place, (operation, account)) in places.into_iter().zip(&changes) {
             let asked = Asked {
                 key: key.clone(),
                 account: *account,
@@ -979,12 +984,12 @@ impl World {
             gateway.intents.push((asked, place));
         }
         self.commit(index);
-        for (_, account) in wrong {
+        for (_, suspect) in wrong {
             if self.gateways[index]
                 .machine
-                .looked_after(now, &key, account)
+                .looked_after(now, &key, suspect)
             {
-                self.note(index, &key, &[account]);
+                self.note(index, &key, &[suspect.account_id]);
             }
         }
     }
