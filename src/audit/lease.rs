@@ -6,7 +6,7 @@
 //! trail in SQLite needs none: the file's lock keeps others out.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -101,38 +101,22 @@ impl Lease {
 
     /// Has later ids be greater than this one, whatever the clock says: it may be another gateway's.
     pub(super) fn raise_ids(&self, above: EventId) {
-        let mut ids_above = self.ids();
-        *ids_above = (*ids_above).max(Some(above));
+        raise(&self.0.ids_above, above);
     }
 
     /// An image is had behind another gateway, of which this is the last event of it: later ids are greater, and what is said of it
     /// from now on is said of that event as well.
     pub fn follow(&self, last_event: EventId) {
         self.raise_ids(last_event);
-        let mut followed = self.followed_events();
-        *followed = (*followed).max(Some(last_event));
-    }
-
-    pub(super) fn followed(&self) -> Option<EventId> {
-        *self.followed_events()
-    }
-
-    fn followed_events(&self) -> std::sync::MutexGuard<'_, Option<EventId>> {
-        self.0
-            .followed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        raise(&self.0.followed, last_event);
     }
 
     pub(super) fn ids_above(&self) -> Option<EventId> {
-        *self.ids()
+        *held(&self.0.ids_above)
     }
 
-    fn ids(&self) -> std::sync::MutexGuard<'_, Option<EventId>> {
-        self.0
-            .ids_above
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn followed(&self) -> Option<EventId> {
+        *held(&self.0.followed)
     }
 
     pub(super) fn note_skew(&self, millis: i64) {
@@ -156,6 +140,15 @@ impl Lease {
         let skew = Duration::from_millis(self.0.skew.load(Ordering::Relaxed).unsigned_abs());
         (skew > SKEW_MAX).then_some(skew)
     }
+}
+
+fn held(last: &Mutex<Option<EventId>>) -> MutexGuard<'_, Option<EventId>> {
+    last.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn raise(last: &Mutex<Option<EventId>>, to: EventId) {
+    let mut last = held(last);
+    *last = (*last).max(Some(to));
 }
 
 #[cfg(test)]

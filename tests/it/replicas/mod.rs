@@ -4,6 +4,7 @@ mod away;
 mod conformance;
 mod cut_off;
 mod feed;
+mod landing;
 mod order;
 mod pages;
 mod poolers;

@@ -20,8 +20,7 @@ use crate::audit::lease::Lease;
 use crate::config::ServerUrl;
 use crate::domain::{BootTime, EventId, Timestamp};
 
-/// How long a statement may take, and how long its answer is waited for.
-pub(super) const STATEMENT_TIME: Duration = Duration::from_secs(4);
+/// How long an answer is waited for: longer than a statement may take.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// How often partitions are looked after.
 const PARTITIONS_INTERVAL: Duration = Duration::from_hours(6);

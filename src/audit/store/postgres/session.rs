@@ -26,7 +26,7 @@ pub(super) const LAST_EVENT: &str = "SELECT last_event FROM audit_chains WHERE l
 
 /// What the writer's statements may take.
 const WRITING: Bounds = Bounds {
-    statement: Some(super::appender::STATEMENT_TIME),
+    statement: Some(Duration::from_secs(4)),
     lock: "3s",
 };
 
