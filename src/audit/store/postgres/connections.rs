@@ -33,6 +33,9 @@ const QUERIES_OF_PARTY_MAX: usize = 2;
 const EXPORTS_OF_PARTY_MAX: usize = 1;
 /// How much later than the server's own bound an answer is given up.
 const GRACE: Duration = Duration::from_secs(2);
+/// Pages are read along an index, a plan for each kind of them, whatever is asked for: planning over all partitions would take longer than
+/// the page, and with seeks as dear as PostgreSQL takes them for by default it would rather look through the newest rows one by one.
+const READING: &str = "SET plan_cache_mode = force_generic_plan; SET random_page_cost = 1.1";
 /// `query_canceled`: the statement took too long.
 const CANCELED: &str = "57014";
 /// `read_only_sql_transaction` and `insufficient_privilege`.
@@ -329,8 +332,9 @@ fn pool(
         .idle_timeout(Duration::from_mins(1))
         .after_connect(move |connection, _| {
             Box::pin(async move {
-                let settings = AssertSqlSafe(bounds.settings());
-                sqlx::raw_sql(settings).execute(connection).await?;
+                let settings = format!("{}; {READING}", bounds.settings());
+                let settings = sqlx::raw_sql(AssertSqlSafe(settings));
+                settings.execute(connection).await?;
                 Ok(())
             })
         });

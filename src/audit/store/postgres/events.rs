@@ -60,8 +60,7 @@ pub(super) fn page(query: &EventsQuery<'_>, bound: Option<Uuid>) -> QueryBuilder
     }
     statement.push(" ORDER BY ").push(key);
     statement.push(if query.newest_first { " DESC" } else { " ASC" });
-    // Not as a parameter: a plan for every limit takes it for a tenth of the trail, and the planner would make one a page, over all
-    // partitions each time.
+    // Not as a parameter: a plan for every limit takes it for a tenth of the trail.
     statement.push(" LIMIT ").push(query.limit);
     statement
 }
@@ -120,9 +119,7 @@ pub(super) fn pending(after: Option<EventId>, limit: i64) -> QueryBuilder<Postgr
             .push(" AND p.event_id > ")
             .push_bind(after.as_uuid());
     }
-    statement
-        .push(" ORDER BY p.event_id LIMIT ")
-        .push_bind(limit);
+    statement.push(" ORDER BY p.event_id LIMIT ").push(limit);
     statement
 }
 

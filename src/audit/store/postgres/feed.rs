@@ -26,7 +26,7 @@ static SELECTED: LazyLock<String> = LazyLock::new(|| {
 
 static SELECT_ROWS: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT {}, e.hash FROM audit_entries AS e WHERE e.chain_id = $1 AND e.sequence >= $2 ORDER BY e.sequence LIMIT $3",
+        "SELECT {}, e.hash FROM audit_entries AS e WHERE e.chain_id = $1 AND e.sequence >= $2 ORDER BY e.sequence LIMIT ",
         *SELECTED
     )
 });
@@ -103,12 +103,12 @@ impl ReadConnections {
         sequence: i64,
         limit: usize,
     ) -> Result<Vec<FeedRow>, StoreError> {
+        let select = format!("{}{limit}", *SELECT_ROWS);
         let rows = self
             .feed(async |connection| {
-                let rows = sqlx::query(AssertSqlSafe(SELECT_ROWS.as_str()))
+                let rows = sqlx::query(AssertSqlSafe(select))
                     .bind(chain_id)
-                    .bind(sequence)
-                    .bind(i64::try_from(limit).unwrap_or(i64::MAX));
+                    .bind(sequence);
                 rows.fetch_all(connection).await
             })
             .await?;
@@ -120,15 +120,16 @@ impl ReadConnections {
         &self,
         limit: usize,
     ) -> Result<Vec<ChainRow>, StoreError> {
-        let last = "SELECT c.number, e.sequence, e.recorded_at \
-            FROM (SELECT * FROM audit_chains ORDER BY heartbeat_at DESC LIMIT $2) AS c \
-            CROSS JOIN LATERAL (SELECT sequence, recorded_at FROM audit_entries \
-                WHERE chain_id = c.chain_id AND sequence <= c.head_sequence ORDER BY sequence DESC LIMIT $1) AS e \
-            ORDER BY e.recorded_at DESC, c.number DESC, e.sequence DESC LIMIT $1";
+        let last = format!(
+            "SELECT c.number, e.sequence, e.recorded_at \
+             FROM (SELECT * FROM audit_chains ORDER BY heartbeat_at DESC LIMIT {LATEST_CHAINS}) AS c \
+             CROSS JOIN LATERAL (SELECT sequence, recorded_at FROM audit_entries \
+                 WHERE chain_id = c.chain_id AND sequence <= c.head_sequence ORDER BY sequence DESC LIMIT {limit}) AS e \
+             ORDER BY e.recorded_at DESC, c.number DESC, e.sequence DESC LIMIT {limit}"
+        );
         self.feed(async |connection| {
-            let last = sqlx::query_as(last)
-                .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-                .bind(LATEST_CHAINS);
+            // Not kept: there are as many as there are lengths.
+            let last = sqlx::query_as(AssertSqlSafe(last)).persistent(false);
             last.fetch_all(connection).await
         })
         .await

@@ -117,6 +117,9 @@ impl Import {
         sqlx::query(pending).execute(&mut *connection).await?;
         // Without it the walk's pages would be planned as if there were next to nothing.
         sqlx::query("ANALYZE audit_entries")
+            .execute(&mut *connection)
+            .await?;
+        sqlx::query("ANALYZE audit_pending")
             .execute(connection)
             .await?;
         Ok(())
