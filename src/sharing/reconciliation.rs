@@ -64,7 +64,7 @@ pub(super) async fn follow(parts: Weak<Parts>, mut over: LandingsOver) {
     }
 }
 
-/// Accounts of one image that are looked after. Dropped, by a panic too, it says that they no longer are.
+/// Accounts of one image that are looked after. Dropped, by a panic too, it says which of them nobody looks after any more.
 struct Charge {
     parts: Arc<Parts>,
     key: LaneKey,
@@ -73,7 +73,7 @@ struct Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.parts.lanes.looked_after(&self.key, &self.suspects);
+        self.parts.lanes.gave_up(&self.key, &self.suspects);
     }
 }
 

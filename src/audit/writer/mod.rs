@@ -402,7 +402,7 @@ impl Writer {
     /// How far the clock is behind the time in the last event's id; zero where it is not.
     #[must_use]
     pub fn clock_behind(&self) -> Duration {
-        let last = self.last_event().map(id_time);
+        let last = self.last_event.borrow().map(id_time);
         last.map_or(Duration::ZERO, |last| last.since(Timestamp::now()))
     }
 

@@ -235,6 +235,20 @@ impl Landings {
         LookedAfter::Over
     }
 
+    /// Nobody looks after an account any more. Returns when somebody has to again.
+    pub(super) fn gave_up(
+        &mut self,
+        now: Instant,
+        key: &LaneKey,
+        Suspect { account_id, turn }: Suspect,
+    ) -> Option<Instant> {
+        let landing = self.landing(key, account_id);
+        let landing = landing.filter(|landing| landing.looked_after == Some(turn))?;
+        landing.looked_after = None;
+        landing.until = landing.until.max(now + LANDING_TIME);
+        Some(landing.until)
+    }
+
     /// Whether accounts of an image are looked after, or are due to be.
     pub(super) fn has_due(&self, now: Instant, key: &LaneKey) -> bool {
         let is_due = |landing: &Landing| {
@@ -408,5 +422,10 @@ mod tests {
         let looked_after = landings.looked_after(now, &key(), former);
         assert_eq!(looked_after, LookedAfter::Elsewhere);
         assert_eq!(landings.suspected(&key(), present), Some(Unshare));
+        // Whom a look was given up for stays, and goes with the image.
+        assert_eq!(landings.gave_up(now, &key(), former), None);
+        let again = landings.gave_up(now, &key(), present);
+        assert_eq!(again, Some(now + LANDING_TIME));
+        assert!(!landings.has_due(now, &key()) && landings.forget(&key()));
     }
 }

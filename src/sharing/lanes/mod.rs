@@ -196,6 +196,16 @@ impl Lanes {
         })
     }
 
+    /// Nobody looks after these accounts any more, and what became of them is not known: they are looked after again, by whoever has
+    /// the image then.
+    pub(super) fn gave_up(&self, key: &LaneKey, suspects: &[Suspect]) {
+        self.0.with(|state, now| {
+            for suspect in suspects {
+                state.machine.gave_up(now, key, *suspect);
+            }
+        });
+    }
+
     /// Another run of the program made a call with such a change, which may land for so long yet.
     pub(super) fn may_land(
         &self,

@@ -281,13 +281,14 @@ impl Keeper {
         if self.locks.open(&chain).await? {
             self.hear(LockWord::Lost);
         }
-        if !self.unasked.is_empty() {
-            self.locks.step_back(&chain, &self.unasked).await?;
-            self.unasked.clear();
-        }
         if !self.leaving.is_empty() {
             self.locks.let_go(&chain, &self.leaving).await?;
             self.leaving.clear();
+        }
+        // Behind that: what is handed on is handed on as others left it.
+        if !self.unasked.is_empty() {
+            self.locks.step_back(&chain, &self.unasked).await?;
+            self.unasked.clear();
         }
         // Whoever waits learns of it as the channel is dropped.
         self.left.clear();

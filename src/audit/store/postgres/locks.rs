@@ -195,6 +195,8 @@ impl Locks {
                 .connect_lazy_with(options);
             let listening = async {
                 let mut listener = PgListener::connect_with(&pool).await?;
+                // It is opened again here: whoever waits for a word may stop waiting at any time.
+                listener.eager_reconnect(false);
                 listener.listen(&format!("{CHANNEL}{chain_id}")).await?;
                 Ok(listener)
             };
@@ -326,20 +328,13 @@ impl Locks {
         let Some(listener) = &mut self.listener else {
             return std::future::pending().await;
         };
-        loop {
-            match listener.try_recv().await {
-                Ok(Some(notification)) => {
-                    if let Some(word) = read(notification.payload()) {
-                        return word;
-                    }
-                }
-                Ok(None) => return LockWord::Lost,
-                Err(_) => {
-                    self.listener = None;
-                    return LockWord::Lost;
-                }
+        while let Ok(Some(notification)) = listener.try_recv().await {
+            if let Some(word) = read(notification.payload()) {
+                return word;
             }
         }
+        self.listener = None;
+        LockWord::Lost
     }
 }
 

@@ -53,8 +53,25 @@ impl Machine {
             LookedAfter::Elsewhere => false,
         };
         self.told = Some(now);
+        if !self.landings.has_due(now, key) {
+            self.locks.look_ended(key);
+        }
         self.settle_lock(key);
         is_over
+    }
+
+    /// Nobody looks after an account any more, though what became of it is not known.
+    pub(in crate::sharing::lanes) fn gave_up(
+        &mut self,
+        now: Instant,
+        key: &LaneKey,
+        suspect: Suspect,
+    ) {
+        if let Some(again) = self.landings.gave_up(now, key, suspect) {
+            self.alarms.insert((again, Alarm::Landing(key.clone())));
+            self.told = Some(now);
+            self.settle_lock(key);
+        }
     }
 
     /// A call with such a change, another run's or another gateway's, may take effect until then.
@@ -118,6 +135,9 @@ impl Machine {
         };
         place.doubt = Doubt::MayLand;
         let (key, account_id, operation) = (place.key.clone(), place.account_id, place.operation);
-        self.may_land(now + LANDING_TIME, &key, account_id, operation);
+        // Where others have the image it is theirs to look after.
+        if self.has_lock(&key) {
+            self.may_land(now + LANDING_TIME, &key, account_id, operation);
+        }
     }
 }

@@ -65,6 +65,11 @@ impl Locks {
         Some(since + LOOK_KEPT_TIME).filter(|until| now < *until)
     }
 
+    /// What an image was kept for is known.
+    pub(super) fn look_ended(&mut self, key: &LaneKey) {
+        self.kept.remove(key);
+    }
+
     /// Whether calls may be made.
     fn has(&self, key: &LaneKey) -> bool {
         !self.shared || matches!(self.of.get(key), Some(Lock::Held { .. }))
@@ -245,9 +250,6 @@ impl Machine {
     pub(in crate::sharing::lanes) fn locks_lost(&mut self, now: Instant) {
         self.told = Some(now);
         self.locks.of.clear();
-        if self.locks.shared {
-            self.landings.clear();
-        }
         for call in self.calls.values_mut() {
             call.cut_off = true;
         }
@@ -275,6 +277,9 @@ impl Machine {
                 self.want_lock(&key);
             }
             self.advance(&key);
+        }
+        if self.locks.shared {
+            self.landings.clear();
         }
         self.dispatch(now);
     }
