@@ -204,9 +204,7 @@ impl Keeper {
             }
             Order::Inherited(key, number) => self.inherited(&key, number),
             Order::NotInherited(key, number) => {
-                let is_the_same = |grant: &Grant| grant.number == number;
-                if self.inheriting.get(&key).is_some_and(is_the_same) {
-                    self.inheriting.remove(&key);
+                if self.inheriting_ends(&key, number).is_some() {
                     self.held.remove(&key);
                     // It is asked for with the next tick.
                     self.wanted.insert(key);
@@ -329,13 +327,19 @@ impl Keeper {
 
     /// Lanes may use an image that was another's.
     fn inherited(&mut self, key: &LaneKey, number: i64) {
-        let is_the_same = |grant: &Grant| grant.number == number;
-        if self.inheriting.get(key).is_some_and(is_the_same)
-            && let Some(grant) = self.inheriting.remove(key)
+        if let Some(grant) = self.inheriting_ends(key, number)
             && let Some((parts, chain)) = self.parts.upgrade().zip(self.chain.as_ref())
         {
             parts.lanes.locked(chain, key, grant.wanted);
         }
+    }
+
+    /// Nobody is at work any more on what others left of an image, if it is still by this grant that it is had.
+    fn inheriting_ends(&mut self, key: &LaneKey, number: i64) -> Option<Grant> {
+        self.inheriting
+            .get(key)
+            .filter(|grant| grant.number == number)?;
+        self.inheriting.remove(key)
     }
 
     fn note_number(&mut self, key: LaneKey, number: i64) {

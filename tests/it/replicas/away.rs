@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::{Replica, Sleeper, Trail, judge, verified};
+use super::{Replica, Sleeper, Trail, judge, servers, verified};
 use crate::storage::SmallDisk;
 use crate::support::{Postgres, Reply, Scripted, client, eventually};
 
@@ -79,10 +79,7 @@ async fn a_server_that_is_away_at_the_start_or_later_comes_back_by_itself() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn connections_that_are_ended_and_a_standby_cost_no_promise() {
-    let (postgres, upstream) = (
-        Postgres::start().await,
-        Scripted::start(|_| Reply::Done).await,
-    );
+    let (postgres, upstream) = servers().await;
     let trail = Trail::of(&upstream, &postgres);
     let replica = trail.start("one").await;
     assert_eq!(replica.send("PUT", "/images/img/shares/1").await, 200);
@@ -126,10 +123,7 @@ async fn connections_that_are_ended_and_a_standby_cost_no_promise() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_server_whose_disk_is_full_refuses_and_is_well_again_with_room() {
-    let (postgres, upstream) = (
-        Postgres::start().await,
-        Scripted::start(|_| Reply::Done).await,
-    );
+    let (postgres, upstream) = servers().await;
     let Some(disk) = SmallDisk::mount(postgres.folder().join("small"), "40m") else {
         return;
     };
@@ -160,10 +154,7 @@ async fn a_server_whose_disk_is_full_refuses_and_is_well_again_with_room() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_gateway_that_cannot_settle_who_has_an_image_is_not_ready() {
-    let (postgres, upstream) = (
-        Postgres::start().await,
-        Scripted::start(|_| Reply::Done).await,
-    );
+    let (postgres, upstream) = servers().await;
     let trail = Trail::of(&upstream, &postgres);
     let replica = trail.start("one").await;
     assert_eq!(replica.send("PUT", "/images/img/shares/1").await, 200);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::{Trail, judge, told, verified};
+use super::{Trail, judge, servers, told, verified};
 use crate::support::{Postgres, Reply, Scripted, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -69,10 +69,7 @@ async fn what_a_killed_gateway_left_is_closed_once_within_seconds() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_gateway_that_stands_still_for_longer_than_its_lease_sends_nothing_after_another() {
-    let (postgres, upstream) = (
-        Postgres::start().await,
-        Scripted::start(|_| Reply::Done).await,
-    );
+    let (postgres, upstream) = servers().await;
     let trail = Trail::of(&upstream, &postgres).with("ISG__UPSTREAM__TIMEOUT", "1s");
     let (one, two) = tokio::join!(trail.start("one"), trail.start("two"));
     assert_eq!(one.send("PUT", "/images/img/shares/1").await, 200);

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Replica, Trail};
-use crate::support::{Postgres, Reply, Scripted};
+use super::{Replica, Trail, servers};
 
 /// Starts that ended, of two rows each, with one in five that wrote nothing.
 const STARTS: i64 = 400;
@@ -40,10 +39,7 @@ async fn rest(replica: &Replica, query: &str) -> Vec<(Place, String)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_feed_over_many_starts_gives_each_row_once_and_its_cursors_stay_short() {
-    let (postgres, upstream) = (
-        Postgres::start().await,
-        Scripted::start(|_| Reply::Done).await,
-    );
+    let (postgres, upstream) = servers().await;
     let trail = Trail::of(&upstream, &postgres);
     // One that lives on, one that never writes, and those that came and went after both.
     let one = trail.start("one").await;

@@ -16,8 +16,16 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 use crate::support::{
-    Postgres, Program, Scripted, binary, client, environment, eventually, keys_file, token,
+    Postgres, Program, Reply, Scripted, binary, client, environment, eventually, keys_file, token,
 };
+
+/// A database, and an upstream that does what it is asked.
+async fn servers() -> (Postgres, Scripted) {
+    (
+        Postgres::start().await,
+        Scripted::start(|_| Reply::Done).await,
+    )
+}
 
 /// A gateway of its own process.
 struct Replica {

@@ -4,16 +4,13 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Trail, judge, verified};
-use crate::support::{Postgres, Reply, Scripted, binary, client, eventually, token};
+use super::{Trail, judge, servers, verified};
+use crate::support::{binary, client, eventually, token};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn changes_of_one_image_are_in_one_order_wherever_they_come_in() {
     const CHANGES: u64 = 60;
-    let (postgres, upstream) = (
-        Postgres::start().await,
-        Scripted::start(|_| Reply::Done).await,
-    );
+    let (postgres, upstream) = servers().await;
     let trail = Trail::of(&upstream, &postgres);
     let (one, two) = tokio::join!(trail.start("one"), trail.start("two"));
     let callers = (0..8_u64).map(|caller| {
@@ -77,10 +74,7 @@ async fn changes_of_one_image_are_in_one_order_wherever_they_come_in() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_feed_gives_the_rows_of_all_chains_once_and_its_cursors_hold_at_every_gateway() {
-    let (postgres, upstream) = (
-        Postgres::start().await,
-        Scripted::start(|_| Reply::Done).await,
-    );
+    let (postgres, upstream) = servers().await;
     let trail = Trail::of(&upstream, &postgres);
     let (one, two) = tokio::join!(trail.start("one"), trail.start("two"));
     let bearer = token("team-a", "audit:read");
@@ -150,10 +144,7 @@ async fn a_feed_gives_the_rows_of_all_chains_once_and_its_cursors_hold_at_every_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_trail_that_was_imported_goes_on() {
-    let (postgres, upstream) = (
-        Postgres::start().await,
-        Scripted::start(|_| Reply::Done).await,
-    );
+    let (postgres, upstream) = servers().await;
     let file = crate::support::Gateway::with_upstream(&upstream).await;
     for account in 1..=3 {
         let path = format!("/images/img/shares/{account}");

@@ -5,15 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use super::{Replica, Sleeper, Trail};
-use crate::support::{Postgres, Reply, Scripted, client, token};
+use super::{Replica, Sleeper, Trail, servers};
+use crate::support::{client, token};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_page_upwards_that_cannot_be_whole_is_refused() {
-    let (postgres, upstream) = (
-        Postgres::start().await,
-        Scripted::start(|_| Reply::Done).await,
-    );
+    let (postgres, upstream) = servers().await;
     let trail = Trail::of(&upstream, &postgres);
     let (one, two) = (trail.start("one").await, trail.start("two").await);
     for account in 1..=3 {
@@ -49,10 +46,7 @@ async fn ids(replica: &Replica) -> Vec<String> {
 async fn whoever_reads_upwards_while_two_write_misses_nothing_and_holds_nobody_up() {
     const CALLERS: usize = 8;
     const CHANGES: usize = 30;
-    let (postgres, upstream) = (
-        Postgres::start().await,
-        Scripted::start(|_| Reply::Done).await,
-    );
+    let (postgres, upstream) = servers().await;
     let trail = Trail::of(&upstream, &postgres).with("ISG__LIMITS__REQUESTS_PER_SECOND", "0");
     let (one, two) = tokio::join!(trail.start("one"), trail.start("two"));
     let (answered, all) = (AtomicUsize::new(0), 2 * CALLERS * CHANGES);

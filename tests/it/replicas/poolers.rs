@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use super::Trail;
+use super::{Trail, servers};
 use crate::support::{
     Certificates, POSTGRES_PASSWORD, Postgres, Program, Reply, Scripted, eventually, free_port,
 };
@@ -93,10 +93,7 @@ async fn ends(trail: &Trail<'_>) -> (Option<i32>, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_of_sessions_works_and_one_of_transactions_is_refused_with_its_reason() {
-    let (postgres, upstream) = (
-        Postgres::start().await,
-        Scripted::start(|_| Reply::Done).await,
-    );
+    let (postgres, upstream) = servers().await;
     for mode in [
         "transaction",
         "statement",
@@ -129,10 +126,7 @@ async fn a_pooler_of_sessions_works_and_one_of_transactions_is_refused_with_its_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_never_be_used_ends_the_start() {
-    let (postgres, upstream) = (
-        Postgres::start().await,
-        Scripted::start(|_| Reply::Done).await,
-    );
+    let (postgres, upstream) = servers().await;
     let url = postgres.url("audit");
     let cases = [
         (
@@ -187,10 +181,7 @@ async fn a_certificate_of_a_stranger_ends_the_start() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_far_behind_the_trail_ends_the_start() {
-    let (postgres, upstream) = (
-        Postgres::start().await,
-        Scripted::start(|_| Reply::Done).await,
-    );
+    let (postgres, upstream) = servers().await;
     let trail = Trail::of(&upstream, &postgres);
     let replica = trail.start("one").await;
     assert_eq!(replica.send("PUT", "/images/img/shares/1").await, 200);

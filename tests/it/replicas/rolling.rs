@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::process::Signal;
 
-use super::{Replica, Trail, judge, verified};
+use super::{Replica, Trail, judge, servers, verified};
 use crate::support::{
     Postgres, Program, Proxy, Reply, Scripted, client, eventually, free_port, rounds, token,
 };
@@ -152,10 +152,7 @@ impl Load {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_rolling_deploy_under_load_fails_no_request() {
     let restarts = rounds(6, 100);
-    let (postgres, upstream) = (
-        Postgres::start().await,
-        Scripted::start(|_| Reply::Done).await,
-    );
+    let (postgres, upstream) = servers().await;
     let trail = Trail::of(&upstream, &postgres).with("ISG__SERVER__DRAIN_DELAY", "1s");
     let mut deployment = Deployment::start(trail).await;
     let load = Load::start(&deployment.proxy.url, 8);

@@ -46,7 +46,7 @@ enum Promised {
     /// All that there is, and this is its bound.
     All(Option<Uuid>),
     /// A part of it, where every writer said one.
-    Some(Option<Uuid>),
+    Part(Option<Uuid>),
 }
 
 /// Connections for reads; never the writer's. Clones share them.
@@ -167,7 +167,7 @@ impl ReadConnections {
         // Upwards nothing may come later below what was given.
         let bound = match self.promised().await? {
             Promised::All(bound) => bound,
-            Promised::Some(floor) => {
+            Promised::Part(floor) => {
                 if floor.is_some() {
                     let page = self.page_below(asker, query, floor).await?;
                     if i64::try_from(page.len()).is_ok_and(|rows| rows >= query.limit) {
@@ -196,7 +196,7 @@ impl ReadConnections {
         Ok(if live == 0 || (floor.is_some() && last <= floor) {
             Promised::All(last)
         } else {
-            Promised::Some(floor)
+            Promised::Part(floor)
         })
     }
 

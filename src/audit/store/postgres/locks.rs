@@ -43,6 +43,16 @@ const TAKE: &str = "WITH me AS (SELECT chain_id FROM audit_chains WHERE chain_id
             THEN pg_notify('isg_' || holder, json_build_array('wanted', region, image_id)::text)::text END AS told \
     FROM taken";
 
+/// What changes in the row of a lock, `l`, that goes to the first in line.
+macro_rules! hand_over {
+    () => {
+        "holder = lane_locks_next(l.waiting), number = nextval('lane_lock_numbers'), \
+         waiting = l.waiting[COALESCE(array_position(l.waiting, lane_locks_next(l.waiting)), cardinality(l.waiting)) + 1:], \
+         let_go_at = clock_timestamp()"
+    };
+}
+pub(super) use hand_over;
+
 /// Tells whom locks were handed over to, in the columns of [`Taken`].
 macro_rules! tell_granted {
     () => {
@@ -61,10 +71,9 @@ const LET_GO: &str = concat!(
         SELECT l.region, l.image_id FROM lane_locks AS l JOIN asked AS a USING (region, image_id) \
         WHERE l.holder = $1 AND l.number = a.number ORDER BY 1, 2 FOR UPDATE OF l), \
     freed AS (\
-        UPDATE lane_locks AS l SET holder = lane_locks_next(l.waiting), number = nextval('lane_lock_numbers'), \
-            waiting = l.waiting[COALESCE(array_position(l.waiting, lane_locks_next(l.waiting)), cardinality(l.waiting)) + 1:], \
-            last_event = GREATEST(l.last_event, a.last_event), let_go_at = clock_timestamp(), \
-            unsure_until = clock_timestamp() + a.unsure * interval '1 ms' \
+        UPDATE lane_locks AS l SET ",
+    hand_over!(),
+    ", last_event = GREATEST(l.last_event, a.last_event), unsure_until = clock_timestamp() + a.unsure * interval '1 ms' \
         FROM asked AS a JOIN held AS h USING (region, image_id) \
         WHERE l.region = a.region AND l.image_id = a.image_id AND l.holder = $1 AND l.number = a.number \
         RETURNING l.*)",
@@ -85,10 +94,9 @@ const HAND_ON: &str = concat!(
         JOIN unnest($2::text[], $3::text[]) AS u (region, image_id) USING (region, image_id) \
         WHERE l.holder = $1 ORDER BY 1, 2 FOR UPDATE OF l), \
     freed AS (\
-        UPDATE lane_locks AS l SET holder = lane_locks_next(l.waiting), number = nextval('lane_lock_numbers'), \
-            waiting = l.waiting[COALESCE(array_position(l.waiting, lane_locks_next(l.waiting)), cardinality(l.waiting)) + 1:], \
-            let_go_at = clock_timestamp() \
-        FROM held AS h WHERE l.region = h.region AND l.image_id = h.image_id AND l.holder = $1 \
+        UPDATE lane_locks AS l SET ",
+    hand_over!(),
+    " FROM held AS h WHERE l.region = h.region AND l.image_id = h.image_id AND l.holder = $1 \
         RETURNING l.*)",
     tell_granted!()
 );
@@ -233,27 +241,34 @@ impl Locks {
             unsure.push((millis > 0).then_some(millis));
             numbers.push(*number);
         }
+        self.run(async |connection| {
+            let letting_go = sqlx::query(LET_GO)
+                .bind(chain_id)
+                .bind(regions)
+                .bind(images)
+                .bind(events)
+                .bind(unsure)
+                .bind(numbers);
+            letting_go.execute(connection).await.map(drop)
+        })
+        .await
+    }
+
+    async fn run<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, StoreError> {
         let Some(connection) = &mut self.connection else {
             return Err(away(&self.url, "there is no connection"));
         };
-        let letting_go = sqlx::query(LET_GO)
-            .bind(chain_id)
-            .bind(regions)
-            .bind(images)
-            .bind(events)
-            .bind(unsure)
-            .bind(numbers)
-            .execute(connection);
-        let done = timeout(ROUND_TIME, letting_go).await;
-        let done = done.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-        done.map(drop).map_err(|error| self.failed(error))
-    }
-
-    fn failed(&mut self, error: sqlx::Error) -> StoreError {
-        if !is_of_the_statement(&error) {
-            self.hang_up();
-        }
-        refused(&self.url, error)
+        let done = timeout(ROUND_TIME, work(connection)).await;
+        done.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+            .map_err(|error| {
+                if !is_of_the_statement(&error) {
+                    self.hang_up();
+                }
+                refused(&self.url, error)
+            })
     }
 
     /// Takes some for this chain, or stands in line for them.
@@ -265,19 +280,14 @@ impl Locks {
         chain_id: &str,
         keys: &[LockKey],
     ) -> Result<Vec<Found>, StoreError> {
-        let regions: Vec<&str> = keys.iter().map(|(region, _)| region.as_str()).collect();
-        let images: Vec<&str> = keys.iter().map(|(_, image)| image.as_str()).collect();
-        let Some(connection) = &mut self.connection else {
-            return Err(away(&self.url, "there is no connection"));
-        };
-        let taking = sqlx::query_as(TAKE)
-            .bind(chain_id)
-            .bind(regions)
-            .bind(images)
-            .fetch_all(connection);
-        let taken = timeout(ROUND_TIME, taking).await;
-        let taken = taken.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-        let taken: Vec<Taken> = taken.map_err(|error| self.failed(error))?;
+        let (regions, images) = columns(keys);
+        let taken: Vec<Taken> = self
+            .run(async |connection| {
+                let taking = sqlx::query_as(TAKE).bind(chain_id);
+                let taking = taking.bind(regions).bind(images);
+                taking.fetch_all(connection).await
+            })
+            .await?;
         Ok(taken.into_iter().filter_map(found).collect())
     }
 
@@ -286,22 +296,16 @@ impl Locks {
     /// # Errors
     /// Where the database does not answer.
     pub async fn step_back(&mut self, chain_id: &str, keys: &[LockKey]) -> Result<(), StoreError> {
-        let regions: Vec<&str> = keys.iter().map(|(region, _)| region.as_str()).collect();
-        let images: Vec<&str> = keys.iter().map(|(_, image)| image.as_str()).collect();
-        let Some(connection) = &mut self.connection else {
-            return Err(away(&self.url, "there is no connection"));
-        };
-        let stepping = async {
+        let (regions, images) = columns(keys);
+        self.run(async |connection| {
             for statement in [STEP_BACK, HAND_ON] {
                 let step = sqlx::query(statement).bind(chain_id);
                 let step = step.bind(&regions).bind(&images);
                 step.execute(&mut *connection).await?;
             }
             Ok(())
-        };
-        let done = timeout(ROUND_TIME, stepping).await;
-        let done = done.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-        done.map_err(|error| self.failed(error))
+        })
+        .await
     }
 
     /// Those that this chain has and others wait for.
@@ -309,18 +313,14 @@ impl Locks {
     /// # Errors
     /// Where the database does not answer.
     pub async fn wanted_of(&mut self, chain_id: &str) -> Result<Vec<LockKey>, StoreError> {
-        let Some(connection) = &mut self.connection else {
-            return Err(away(&self.url, "there is no connection"));
-        };
         let wanted = "SELECT region, image_id FROM lane_locks WHERE holder = $1 AND cardinality(waiting) > 0";
-        let wanted = sqlx::query_as(wanted).bind(chain_id).fetch_all(connection);
-        let wanted = timeout(ROUND_TIME, wanted).await;
-        let wanted = wanted.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-        let wanted: Vec<(String, String)> = wanted.map_err(|error| self.failed(error))?;
-        let key = |(region, image_id): (String, String)| {
-            Some((region.parse().ok()?, image_id.parse().ok()?))
-        };
-        Ok(wanted.into_iter().filter_map(key).collect())
+        let wanted: Vec<(String, String)> = self
+            .run(async |connection| {
+                let wanted = sqlx::query_as(wanted).bind(chain_id);
+                wanted.fetch_all(connection).await
+            })
+            .await?;
+        Ok(lock_keys(wanted))
     }
 
     /// Waits for what others say.
@@ -336,6 +336,21 @@ impl Locks {
         self.listener = None;
         LockWord::Lost
     }
+}
+
+/// Keys as a statement takes them: regions, and images.
+fn columns(keys: &[LockKey]) -> (Vec<&str>, Vec<&str>) {
+    let pairs = keys.iter();
+    pairs
+        .map(|(region, image_id)| (region.as_str(), image_id.as_str()))
+        .unzip()
+}
+
+/// Keys as a statement gives them.
+pub(super) fn lock_keys(rows: Vec<(String, String)>) -> Vec<LockKey> {
+    let key =
+        |(region, image_id): (String, String)| Some((region.parse().ok()?, image_id.parse().ok()?));
+    rows.into_iter().filter_map(key).collect()
 }
 
 fn found(taken: Taken) -> Option<Found> {

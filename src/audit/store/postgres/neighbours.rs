@@ -8,7 +8,7 @@ use sqlx::postgres::PgConnection;
 use tokio::time::timeout;
 
 use super::events::SELECT_EVENT;
-use super::locks::{LockKey, tell_granted};
+use super::locks::{LockKey, hand_over, lock_keys, tell_granted};
 use super::session::CHAIN_LOCKS;
 use super::{Bounds, StoreError, away, connect, is_of_the_statement, refused};
 use crate::audit::lease::LEASE_TIME;
@@ -57,9 +57,9 @@ const FREE_LOCKS: &str = concat!(
         SELECT l.region, l.image_id FROM lane_locks AS l JOIN audit_chains AS c ON c.chain_id = l.holder \
         WHERE c.ended_at IS NOT NULL ORDER BY 1, 2 FOR UPDATE OF l), \
     freed AS (\
-        UPDATE lane_locks AS l SET holder = lane_locks_next(l.waiting), number = nextval('lane_lock_numbers'), \
-            waiting = l.waiting[COALESCE(array_position(l.waiting, lane_locks_next(l.waiting)), cardinality(l.waiting)) + 1:], \
-            last_event = GREATEST(l.last_event, c.last_event), let_go_at = clock_timestamp(), \
+        UPDATE lane_locks AS l SET ",
+    hand_over!(),
+    ", last_event = GREATEST(l.last_event, c.last_event), \
             not_before = GREATEST(l.not_before, c.heartbeat_at + ($1 + c.call_ms) * interval '1 ms'), \
             unsure_until = GREATEST(l.unsure_until, c.heartbeat_at + ($1 + c.call_ms + $2) * interval '1 ms') \
         FROM held AS h, audit_chains AS c \
@@ -194,10 +194,7 @@ impl Neighbours {
                 sqlx::query_as(forsaken).fetch_all(connection).await
             })
             .await?;
-        let key = |(region, image_id): (String, String)| {
-            Some((region.parse().ok()?, image_id.parse().ok()?))
-        };
-        Ok(forsaken.into_iter().filter_map(key).collect())
+        Ok(lock_keys(forsaken))
     }
 
     /// Forgets what nobody asks for any more.
